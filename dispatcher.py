@@ -1,0 +1,367 @@
+"""Who lives, and who gets what: the broker's decisions, without its sockets or its clock.
+
+Events go in through the methods, each with `now` in seconds of one monotonic clock; what must be
+sent comes out as a list of actions. The same events at the same times always give the same
+actions, so every rule is tested by plain calls.
+
+The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with what it lacks: the broker
+keeps each request until it is answered (jobs.py), and being alive, ready and busy are three
+facts. Any valid message renews a worker's life; only READY, a result or a NACK gives credit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import count
+
+from decisions import Action, Departed, Policy, Record
+from jobs import Jobs
+from pool import Job, JobState, Pool, Worker
+from zmq_protocol import (
+    PROTOCOL_REVISION,
+    Bye,
+    Cancel,
+    Heartbeat,
+    Nack,
+    Ready,
+    Reason,
+    Request,
+    Result,
+)
+
+#: The model asked for when a request names none, if a worker offers it.
+DEFAULT_MODEL = "squeezenet1_1"
+
+#: NACKs from a worker that end the request: trying elsewhere would give the same answer.
+FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))
+
+
+class Dispatcher:
+    """The state machine. Every event method takes `now` and returns what to do."""
+
+    def __init__(self, policy: Policy, now: float) -> None:
+        self.policy = policy
+        self.started = now
+        self.record = Record()
+        self.jobs = Jobs(policy, self.record)
+        self.pools: dict[str, Pool] = {}
+        #: By address, the longest silent first, so that expiry looks only at the front.
+        self.workers: OrderedDict[bytes, Worker] = OrderedDict()
+        self.stopping = False
+        self._next_heartbeat = now
+        self._promised = now  # what next_deadline() last said
+        self._no_expiry_before = now
+
+    def __repr__(self) -> str:
+        idle = sum(len(pool.idle) for pool in self.pools.values())
+        return (
+            f"<Dispatcher {len(self.workers)} workers, {idle} idle,"
+            f" {len(self.jobs.open) - self.waiting} in flight, {self.waiting} waiting>"
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no worker has."""
+        return sum(pool.waiting for pool in self.pools.values())
+
+    # --- events from workers ------------------------------------------------------------------
+
+    def worker_ready(self, address: bytes, hello: Ready, now: float) -> list[Action]:
+        """A worker joins; one that is known starts over, and what it held is requeued."""
+        if (known := self.workers.get(address)) is not None:
+            self._forget(known, "said READY again", now)
+        if refusal := self._refusal(hello):
+            self.record.note(f"{hello.name} refused: {refusal}", now)
+            self.record.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
+            return self.record.flush()
+        pool = self.pools.setdefault(hello.model, Pool(hello.model))
+        pool.digest = hello.digest
+        worker = Worker(address, hello, self._free_name(hello.name), pool, now, now, hello.credit)
+        self.workers[address] = pool.workers[address] = worker
+        pool.idle.put(worker)
+        self.record.note(f"{worker.name} joined from {hello.host} with {hello.model}", now)
+        self.jobs.assign(pool, now)
+        return self.record.flush()
+
+    def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
+        """A sign of life. Gives no credit: alive is not ready."""
+        self._heard(address, now)
+        return self.record.flush()
+
+    def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
+        """The request arrived there whole and will be computed."""
+        worker = self._heard(address, now)
+        job = worker.in_flight.get(request_id) if worker else None
+        if job is not None:
+            self.jobs.acknowledged(job, now)
+        return self.record.flush()
+
+    def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
+        """Predictions. Only the worker that holds the request may answer it, once."""
+        worker = self._heard(address, now)
+        if worker is None:
+            self.record.counters.late += 1
+            return self.record.flush()
+        job = self.jobs.returned(worker, result.id)
+        if job is not None:
+            self.jobs.answer(job, result, now)
+        self._settle(worker, now)
+        return self.record.flush()
+
+    def worker_refused(self, address: bytes, nack: Nack, now: float) -> list[Action]:
+        """No predictions: final for a bad picture, another worker's turn for anything else."""
+        worker = self._heard(address, now)
+        if worker is None:
+            return self.record.flush()
+        job = self.jobs.returned(worker, nack.id)
+        if job is not None:
+            self._refused(worker, job, nack, now)
+        self._settle(worker, now)
+        return self.record.flush()
+
+    def worker_bye(self, address: bytes, bye: Bye, now: float) -> list[Action]:
+        """It takes no more work; with nothing owed it is gone."""
+        worker = self.workers.get(address)
+        if worker is not None:
+            if bye.owed:
+                self._drain(worker, bye.reason or "leaving", now)
+            else:
+                self._forget(worker, bye.reason or "left", now, blame=False)
+        return self.record.flush()
+
+    def worker_gone(self, address: bytes, reason: str, now: float) -> list[Action]:
+        """Its connection dropped or cannot be reached: its requests move at once."""
+        worker = self.workers.get(address)
+        if worker is not None:
+            self._forget(worker, reason, now)
+        return self.record.flush()
+
+    # --- events from clients ------------------------------------------------------------------
+
+    def request_arrived(self, client: bytes, request: Request, now: float) -> list[Action]:
+        """Accepted (ACK) or refused (NACK). An open request sent again is only acknowledged."""
+        known = self.jobs.open.get(request.id)
+        if known is not None:
+            self.jobs.hand_over(known, client)
+            return self.record.flush()
+        pool = self._pool_for(request.model)
+        refusal = self._no_room(pool, request) if pool else self._no_model()
+        if refusal is None and pool is not None:
+            self.jobs.accept(client, request, pool, now)
+        elif refusal is not None:
+            self.record.counters.refused += 1
+            self.record.to_client(client, Nack(request.id, *refusal))
+        return self.record.flush()
+
+    def request_cancelled(self, client: bytes, request_id: bytes) -> list[Action]:
+        """Nobody waits any more. Only the client that asked may cancel."""
+        job = self.jobs.open.get(request_id)
+        if job is not None and job.client == client:
+            self.jobs.abandon(job)
+        return self.record.flush()
+
+    def client_gone(self, client: bytes) -> list[Action]:
+        """Its connection dropped: all it waited for is cancelled."""
+        for job in self.jobs.of_client(client):
+            self.jobs.abandon(job)
+        return self.record.flush()
+
+    # --- events from the operator -------------------------------------------------------------
+
+    def find_worker(self, worker_id: str) -> Worker | None:
+        """By the id on the status page."""
+        try:
+            return self.workers.get(bytes.fromhex(worker_id))
+        except ValueError:
+            return None
+
+    def drain_worker(self, worker: Worker, now: float) -> list[Action]:
+        """No new work; it is told to leave once it has answered what it holds."""
+        worker.dismissed = True
+        self._drain(worker, "removed by the operator", now)
+        self._settle(worker, now)
+        return self.record.flush()
+
+    def remove_worker(self, worker: Worker, now: float) -> list[Action]:
+        """At once: what it holds is requeued."""
+        self._dismiss(worker, now)
+        return self.record.flush()
+
+    def stop(self, now: float) -> list[Action]:
+        """The broker is leaving: nothing new is accepted, what is held may finish."""
+        self.stopping = True
+        self.record.note(f"broker is leaving, {len(self.jobs.open)} requests to finish", now)
+        return self.record.flush()
+
+    def hand_back(self) -> list[Action]:
+        """The broker leaves now: whatever is open returns to its client."""
+        for job in list(self.jobs.open.values()):
+            self.jobs.fail(job, *self._leaving())
+        return self.record.flush()
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Action]:
+        """Whatever became due: deadlines, silent workers, heartbeats."""
+        if now - self._promised > self.policy.heartbeat_interval:
+            # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
+            self._no_expiry_before = now + self.policy.heartbeat_interval
+        for job in self.jobs.due(now):
+            if job.state is not JobState.ANSWERED:
+                self._overdue(job, now)
+        self._expire_workers(now)
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self.policy.heartbeat_interval
+            for address in self.workers:
+                self.record.to_worker(address, Heartbeat())
+        self._promised = self.next_deadline()
+        return self.record.flush()
+
+    def next_deadline(self) -> float:
+        """When `tick` must be called at the latest."""
+        due = min(self._next_heartbeat, self.jobs.next_timer())
+        if self.workers:
+            silent_longest = next(iter(self.workers.values()))
+            expiry = silent_longest.heard + self.policy.expiry_after
+            due = min(due, max(expiry, self._no_expiry_before))
+        return due
+
+    def _overdue(self, job: Job, now: float) -> None:
+        worker = job.worker
+        if worker is None or now >= job.deadline:
+            self.jobs.expire(job)
+            return
+        unheard = job.state is JobState.SENT
+        what = "acknowledge" if unheard else "answer"
+        self.record.note(f"{worker.name} did not {what} a request in time; moved", now)
+        self.record.to_worker(worker.address, Cancel(job.request.id))
+        worker.failed += 1
+        if unheard:  # it never got the request, so it owes nothing
+            self.jobs.returned(worker, job.request.id)
+        self.jobs.retry(job, worker, Reason.WORKER_LOST, now)
+        self._settle(worker, now)
+
+    def _expire_workers(self, now: float) -> None:
+        while self.workers and now >= self._no_expiry_before:
+            worker = next(iter(self.workers.values()))
+            silence = now - worker.heard
+            if silence < self.policy.expiry_after:
+                return
+            self.record.to_worker(worker.address, Bye("silent for too long", again=True))
+            self._forget(worker, f"silent for {silence:.1f} s", now)
+
+    # --- the moves of a worker ----------------------------------------------------------------
+
+    def _heard(self, address: bytes, now: float) -> Worker | None:
+        """Renew a worker's life; an unknown one is asked to say READY."""
+        worker = self.workers.get(address)
+        if worker is None:
+            self.record.to_worker(address, Bye("unknown here", again=True))
+            return None
+        worker.heard = now
+        self.workers.move_to_end(address)
+        return worker
+
+    def _refused(self, worker: Worker, job: Job, nack: Nack, now: float) -> None:
+        if nack.reason in FINAL:
+            worker.done += 1  # telling a bad picture is work well done
+            self.jobs.fail(job, nack.reason, nack.detail)
+        elif nack.reason is Reason.DEADLINE:
+            self.jobs.expire(job)
+        elif nack.reason is Reason.DRAINING:
+            job.attempts -= 1  # nobody failed: it was on its way when the worker said goodbye
+            self._drain(worker, nack.detail or "leaving", now)
+            self.jobs.retry(job, worker, nack.reason, now)
+        else:
+            worker.failed += 1
+            self.record.note(f"{worker.name}: {nack.reason.value} on a request; moved", now)
+            self.jobs.retry(job, worker, nack.reason, now)
+
+    def _settle(self, worker: Worker, now: float) -> None:
+        """After its load changed: file it anew, dismiss it if drained, use its credit."""
+        worker.pool.idle.put(worker)
+        if worker.dismissed and not worker.in_flight:
+            self._dismiss(worker, now)
+        else:
+            self.jobs.assign(worker.pool, now)
+
+    def _drain(self, worker: Worker, why: str, now: float) -> None:
+        if not worker.draining:
+            worker.draining = True
+            worker.pool.idle.remove(worker)
+            self.record.note(f"{worker.name} is draining: {why}", now)
+
+    def _dismiss(self, worker: Worker, now: float) -> None:
+        self.record.to_worker(worker.address, Bye("removed by the operator"))
+        self._forget(worker, "removed by the operator", now, blame=False)
+
+    def _forget(self, worker: Worker, reason: str, now: float, blame: bool = True) -> None:
+        """It is gone: whatever it held moves to the others, oldest first."""
+        del self.workers[worker.address]
+        del worker.pool.workers[worker.address]
+        worker.pool.idle.remove(worker)
+        hello = worker.hello
+        self.record.departed.append(
+            Departed(worker.name, hello.host, reason, now, worker.done, worker.failed)
+        )
+        held = list(worker.in_flight.values())
+        moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
+        self.record.note(f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}", now)
+        worker.owed.clear()
+        for job in held:
+            if not blame:
+                job.attempts -= 1
+            self.jobs.retry(job, worker, Reason.WORKER_LOST, now)
+
+    # --- who may come in ----------------------------------------------------------------------
+
+    def default_pool(self) -> Pool | None:
+        """The pool of requests that name no model: the default's, or the first that joined."""
+        return self.pools.get(DEFAULT_MODEL) or next(iter(self.pools.values()), None)
+
+    def _pool_for(self, model: str) -> Pool | None:
+        if not self.pools and model in ("", DEFAULT_MODEL):
+            # Nobody joined yet: let it wait for the first worker rather than fail at once.
+            return self.pools.setdefault(DEFAULT_MODEL, Pool(DEFAULT_MODEL))
+        return self.pools.get(model) if model else self.default_pool()
+
+    def _no_model(self) -> tuple[Reason, str]:
+        known = ", ".join(sorted(self.pools)) or "none yet"
+        return Reason.NO_MODEL, f"No worker offers this model. Offered: {known}."[:500]
+
+    def _no_room(self, pool: Pool, request: Request) -> tuple[Reason, str] | None:
+        policy = self.policy
+        if self.stopping:
+            return self._leaving()
+        if request.budget_ms <= 0:
+            return Reason.DEADLINE, "The time allowed for this picture ran out."
+        full = (
+            self.waiting >= policy.max_waiting
+            or self.jobs.waiting_bytes + request.body.size > policy.max_waiting_bytes
+        )
+        if full and not pool.idle:
+            return Reason.BUSY, f"{self.waiting} pictures are waiting already. Try again shortly."
+        return None
+
+    def _leaving(self) -> tuple[Reason, str]:
+        return Reason.DRAINING, "The broker is restarting. Send the picture again."
+
+    def _refusal(self, hello: Ready) -> str:
+        """Why this worker may not join; empty if it may."""
+        if hello.revision != PROTOCOL_REVISION:
+            return f"it speaks protocol revision {hello.revision}, the broker {PROTOCOL_REVISION}"
+        pool = self.pools.get(hello.model)
+        if pool is None and len(self.pools) >= self.policy.max_models:
+            return f"the broker serves {len(self.pools)} models already"
+        if pool is not None and pool.workers and hello.digest != pool.digest:
+            return (
+                f"its {hello.model} has digest {hello.digest[:12]}, the others have"
+                f" {pool.digest[:12]}; start it with the same --weights as the others"
+            )
+        return ""
+
+    def _free_name(self, name: str) -> str:
+        taken = {worker.name for worker in self.workers.values()}
+        if name not in taken:
+            return name
+        return next(free for n in count(2) if (free := f"{name[:58]}#{n}") not in taken)

@@ -1,0 +1,89 @@
+"""The picture of the fleet behind the status page, `/v1/status` and the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from dispatcher import Dispatcher
+from pool import Pool, Worker
+from zmq_protocol import RELEASE
+
+
+def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
+    """Everything the broker knows, as JSON-ready data.
+
+    Times are ages in seconds (`_s`) or milliseconds (`_ms`), never times of day.
+    """
+    record = dispatcher.record
+    oldest = [at for pool in dispatcher.pools.values() if (at := pool.oldest_arrival()) is not None]
+    return {
+        "broker": {
+            "version": RELEASE,
+            "state": "draining" if dispatcher.stopping else "serving",
+            "uptime_s": _age(dispatcher.started, now),
+        },
+        "workers": [_worker(w, now) for w in sorted(dispatcher.workers.values(), key=_by_name)],
+        "departed": [
+            {
+                "name": gone.name,
+                "host": gone.host,
+                "reason": gone.reason,
+                "ago_s": _age(gone.at, now),
+                "done": gone.done,
+                "failed": gone.failed,
+            }
+            for gone in reversed(record.departed)
+        ],
+        "queue": {
+            "waiting": dispatcher.waiting,
+            "waiting_bytes": dispatcher.jobs.waiting_bytes,
+            "max_waiting": dispatcher.policy.max_waiting,
+            "oldest_wait_s": _age(min(oldest), now) if oldest else 0.0,
+            "in_flight": len(dispatcher.jobs.open) - dispatcher.waiting,
+        },
+        "models": [_model(pool, dispatcher) for pool in dispatcher.pools.values()],
+        "counters": asdict(record.counters),
+        "events": [{"ago_s": _age(at, now), "text": text} for at, text in reversed(record.events)],
+        "quarantine": [],
+    }
+
+
+def _age(then: float, now: float) -> float:
+    return round(now - then, 3)
+
+
+def _by_name(worker: Worker) -> tuple[str, str]:
+    return worker.name, worker.id
+
+
+def _worker(worker: Worker, now: float) -> dict[str, Any]:
+    recent = sorted(worker.latencies)
+    return {
+        "id": worker.id,
+        "name": worker.name,
+        "host": worker.hello.host,
+        "pid": worker.hello.pid,
+        "model": worker.hello.model,
+        "digest": worker.hello.digest,
+        "state": worker.state,
+        "processes": worker.hello.processes,
+        "credit": worker.credit,
+        "in_flight": len(worker.in_flight),
+        "done": worker.done,
+        "failed": worker.failed,
+        "mean_ms": round(1000 * sum(recent) / len(recent), 2) if recent else None,
+        "p95_ms": round(1000 * recent[int(0.95 * (len(recent) - 1))], 2) if recent else None,
+        "last_heartbeat_s": _age(worker.heard, now),
+        "uptime_s": _age(worker.joined, now),
+    }
+
+
+def _model(pool: Pool, dispatcher: Dispatcher) -> dict[str, Any]:
+    return {
+        "name": pool.model,
+        "digest": pool.digest,
+        "workers": len(pool.workers),
+        "waiting": pool.waiting,
+        "default": pool is dispatcher.default_pool(),
+    }

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+"""The broker: two ROUTER sockets, one loop, no decisions.
+
+Each turn reads the connection monitors, drains both sockets, tells the dispatcher of dropped
+peers, lets it tick, sends what it decided and sleeps until its next deadline. The order matters:
+what a dead peer had said before it died still counts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import zmq
+
+import logs
+from decisions import Action, Note, Policy, ToWorker
+from dispatcher import Dispatcher
+from settings import (
+    BACKEND,
+    EXIT_FAILED,
+    EXIT_OK,
+    FRONTEND,
+    BadSetting,
+    Parser,
+    address,
+    whole,
+)
+from snapshot import snapshot
+from sockets import DropWatch, Waker, router
+from zmq_protocol import (
+    Ack,
+    Body,
+    Bye,
+    Cancel,
+    Direction,
+    Heartbeat,
+    Message,
+    Nack,
+    Op,
+    ProtocolError,
+    Query,
+    Ready,
+    Reply,
+    Request,
+    Result,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+#: Messages read from one socket before timers get their turn.
+MESSAGES_PER_TURN = 256
+#: Seconds a leaving broker lets running work finish before it hands the rest back.
+LEAVE_WITHIN = 10.0
+#: Listening workers one broker dials.
+MAX_DIALLED = 64
+
+
+class Broker:
+    """Carries messages between sockets and the dispatcher. Binds nothing until `open`."""
+
+    def __init__(
+        self,
+        frontend: str,
+        backend: str,
+        policy: Policy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.frontend = frontend
+        self.backend = backend
+        self.dispatcher = Dispatcher(policy, clock())
+        self._clock = clock
+        self._stopping = False
+        self._dialled: set[str] = set()
+        # ONE I/O thread: with more, monitor events may overtake each other.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._waker = Waker()
+
+    def open(self) -> None:
+        """Bind both ports.
+
+        Raises:
+            zmq.ZMQError: an address is in use or not ours; `frontend` or `backend` tells which.
+        """
+        self._front = router(self._context)
+        self._back = router(self._context)
+        self._front_watch = DropWatch(self._front)
+        self._back_watch = DropWatch(self._back)
+        self._front.bind(self.frontend)
+        self.frontend = self._front.last_endpoint.decode()  # type: ignore[union-attr]
+        self._back.bind(self.backend)
+        self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
+        self._poller = zmq.Poller()
+        for source in (
+            self._front,
+            self._back,
+            self._front_watch.monitor,
+            self._back_watch.monitor,
+            self._waker.fileno(),
+        ):
+            self._poller.register(source, zmq.POLLIN)
+
+    def stop(self) -> None:
+        """Ask the loop to leave. Safe from signal handlers and other threads."""
+        self._stopping = True
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serve until stopped and, by then, until the work in hand is done or 10 s are over."""
+        leave_at = float("inf")
+        try:
+            while True:
+                now = self._clock()
+                if self._stopping and leave_at == float("inf"):
+                    leave_at = now + LEAVE_WITHIN
+                    self._carry_out(self.dispatcher.stop(now))
+                if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
+                    break
+                self._turn(min(self.dispatcher.next_deadline(), leave_at) - now)
+            self._carry_out(self.dispatcher.hand_back())
+        finally:
+            self._close()
+
+    def _turn(self, wait: float) -> None:
+        self._poller.poll(max(0, int(1000 * wait) + 1))
+        self._waker.clear()
+        self._front_watch.read()
+        self._back_watch.read()
+        front_drained = self._drain(self._front, self._front_watch, self._from_client)
+        back_drained = self._drain(self._back, self._back_watch, self._from_worker)
+        if back_drained:
+            for worker in self._back_watch.take_dropped():
+                gone = self.dispatcher.worker_gone(worker, "connection closed", self._clock())
+                self._carry_out(gone)
+        if front_drained:
+            for client in self._front_watch.take_dropped():
+                self._carry_out(self.dispatcher.client_gone(client))
+        self._carry_out(self.dispatcher.tick(self._clock()))
+
+    def _drain(
+        self,
+        socket: zmq.Socket[bytes],
+        watch: DropWatch,
+        handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
+    ) -> bool:
+        """Handle what waits on a socket, at most 256 messages; whether that was all."""
+        for _ in range(MESSAGES_PER_TURN):
+            try:
+                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return True
+            peer = watch.saw(frames[0])
+            try:
+                actions = handle(peer, frames[1:])
+            except ProtocolError as error:
+                self.dispatcher.record.counters.bad_frames += 1
+                log.debug("dropped a message from %s: %s", peer.hex(), error)
+                continue
+            self._carry_out(actions)
+        return False
+
+    # --- messages in --------------------------------------------------------------------------
+
+    def _from_worker(self, worker: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
+        message = decode(frames, Direction.WORKER_TO_BROKER)
+        now = self._clock()
+        match message:
+            case Heartbeat():
+                return self.dispatcher.worker_heartbeat(worker, now)
+            case Result():
+                return self.dispatcher.worker_answered(worker, message, now)
+            case Ack():
+                return self.dispatcher.worker_acked(worker, message.id, now)
+            case Nack():
+                return self.dispatcher.worker_refused(worker, message, now)
+            case Ready():
+                return self.dispatcher.worker_ready(worker, message, now)
+            case Bye():
+                return self.dispatcher.worker_bye(worker, message, now)
+        raise AssertionError(f"{message!r} is not for a broker")
+
+    def _from_client(self, client: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
+        message = decode(frames, Direction.CLIENT_TO_BROKER)
+        match message:
+            case Request():
+                return self.dispatcher.request_arrived(client, message, self._clock())
+            case Cancel():
+                return self.dispatcher.request_cancelled(client, message.id)
+            case Query():
+                self._to_client(client, self._reply(message))
+                return []
+        raise AssertionError(f"{message!r} is not for a broker")
+
+    def _reply(self, query: Query) -> Reply:
+        now = self._clock()
+        if query.op is Op.STATUS:
+            status = snapshot(self.dispatcher, now)
+            status["broker"] |= {"frontend": self.frontend, "backend": self.backend}
+            return Reply(query.id, True, body=Body.of(json.dumps(status).encode()))
+        if query.op is Op.ADD:
+            return self._dial(query)
+        worker = self.dispatcher.find_worker(query.target)
+        if worker is None:
+            return Reply(query.id, False, "No worker with this id is connected.")
+        if query.op is Op.DRAIN:
+            self._carry_out(self.dispatcher.drain_worker(worker, now))
+            return Reply(query.id, True, f"{worker.name} finishes what it holds and leaves.")
+        self._carry_out(self.dispatcher.remove_worker(worker, now))
+        return Reply(query.id, True, f"{worker.name} is removed; what it held moves on.")
+
+    def _dial(self, query: Query) -> Reply:
+        """Connect to a worker that listens. libzmq keeps trying, so it may start later."""
+        if query.target in self._dialled:
+            return Reply(query.id, True, f"{query.target} is being dialled already.")
+        if len(self._dialled) >= MAX_DIALLED:
+            return Reply(query.id, False, f"{MAX_DIALLED} addresses are dialled already.")
+        try:
+            self._back.connect(address(query.target))
+        except (BadSetting, zmq.ZMQError) as error:
+            return Reply(query.id, False, f"Cannot dial this address: {error}"[:500])
+        self._dialled.add(query.target)
+        log.info("dialling the worker at %s", query.target)
+        return Reply(query.id, True, f"Dialling {query.target}; it appears once it answers.")
+
+    # --- messages out -------------------------------------------------------------------------
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        """Send what was decided. A failed send is an event, so it may decide more."""
+        todo = deque(actions)
+        while todo:
+            action = todo.popleft()
+            if isinstance(action, Note):
+                log.info("%s", action.text)
+            elif not isinstance(action, ToWorker):
+                self._to_client(action.client, action.message)
+            elif not self._send(self._back, action.worker, action.message):
+                lost = self.dispatcher.worker_gone(action.worker, "unreachable", self._clock())
+                todo.extend(lost)
+
+    def _to_client(self, client: bytes, message: Message) -> None:
+        # A client that cannot be reached has dropped; the monitor will tell, and it will ask
+        # again over its next connection.
+        self._send(self._front, client, message)
+
+    def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message) -> bool:
+        try:
+            socket.send_multipart([peer, *encode(message)], zmq.DONTWAIT, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
+
+    def _close(self) -> None:
+        self._front_watch.close()
+        self._back_watch.close()
+        self._context.destroy(linger=200)  # ms for last answers to leave
+        self._waker.close()
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        "broker.py",
+        "Takes pictures from clients and shares them out among workers.",
+        "  python broker.py\n"
+        "  python broker.py --frontend tcp://127.0.0.1:7555 --backend tcp://127.0.0.1:7556\n"
+        "  SPYGLASS_MAX_WAITING=1000 python broker.py",
+    )
+    p.setting("--frontend", FRONTEND, "address for clients", address)
+    p.setting("--backend", BACKEND, "address for workers", address)
+    p.setting("--max-waiting", Policy.max_waiting, "pictures that may wait", whole(1, 1_000_000))
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a broker until SIGTERM or SIGINT; the exit code."""
+    options = parser().parse_args(argv)
+    logs.configure("broker")
+    broker = Broker(options.frontend, options.backend, Policy(max_waiting=options.max_waiting))
+    try:
+        broker.open()
+    except zmq.ZMQError as error:
+        print(
+            f"broker.py: cannot listen on {options.frontend} and {options.backend}: {error}.\n"
+            "Is another broker running? Stop it, or choose other ports with --frontend and"
+            " --backend (SPYGLASS_FRONTEND, SPYGLASS_BACKEND).",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: broker.stop())
+    log.info("clients at %s, workers at %s", broker.frontend, broker.backend)
+    broker.run()
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

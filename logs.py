@@ -1,0 +1,32 @@
+"""Logging for the programs: readable lines on standard error that can never stop the service."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import queue
+import sys
+
+#: Lines waiting for a slow terminal or a full pipe. Beyond that lines are dropped, not the work.
+MAX_LINES = 1000
+
+
+class _DroppingHandler(logging.handlers.QueueHandler):
+    """Hands lines to the writing thread, and drops them while that one is stuck."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):  # waiting here would stop the heartbeats
+            self.queue.put_nowait(record)
+
+
+def configure(program: str) -> None:
+    """Send every log line of this process to standard error, through a thread of its own."""
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LINES)
+    writer = logging.StreamHandler(sys.stderr)
+    writer.setFormatter(logging.Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
+    # The thread is a daemon: a process that wants to leave must not wait for a stuck terminal.
+    logging.handlers.QueueListener(lines, writer).start()
+    handler = _DroppingHandler(lines)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,0 +1,90 @@
+"""Command lines: every flag also reads SPYGLASS_<FLAG>; flag beats environment beats default."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from zmq_protocol import RELEASE
+
+#: Where clients meet the broker, and where workers do: loopback until told otherwise.
+FRONTEND = "tcp://127.0.0.1:5555"
+BACKEND = "tcp://127.0.0.1:5556"
+
+#: Exit codes, the same for every program. argparse itself uses 2.
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+#: Raised by the checks below; argparse turns it into a usage error.
+BadSetting = argparse.ArgumentTypeError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose flags fall back on the environment and show their default."""
+
+    def __init__(self, prog: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"examples:\n{examples}\n\nEvery flag also reads SPYGLASS_<FLAG>, for instance"
+            " SPYGLASS_NAME for --name.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--version", action="version", version=f"Spyglass {RELEASE}")
+
+    def setting(
+        self, flag: str, default: Any, help: str, type: Callable[[str], Any] = str, **more: Any
+    ) -> None:
+        """Add `--flag`, its environment variable and its default (shown in the help).
+
+        A value from the environment is checked like one from the command line.
+        """
+        variable = "SPYGLASS_" + flag.removeprefix("--").upper().replace("-", "_")
+        shown = "none" if default in (None, "") else default
+        given = os.environ.get(variable)
+        if more.get("action") == "append" and given is not None:
+            default = [type(value) for value in given.split()]
+        elif given is not None:
+            default = given  # argparse converts and checks a default that is a string
+        self.add_argument(
+            flag, default=default, type=type, help=f"{help} (default: {shown})", **more
+        )
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number within limits, for `type=`."""
+
+    def check(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise BadSetting(f"{text!r} is not a whole number {low} to {high}")
+        return int(text)
+
+    return check
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A duration in seconds within limits, for `type=`."""
+
+    def check(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not low <= value <= high:
+            raise BadSetting(f"{text!r} is not a number of seconds {low} to {high}")
+        return value
+
+    return check
+
+
+def address(text: str) -> str:
+    """A ZeroMQ address such as tcp://127.0.0.1:5556, for `type=`."""
+    scheme, _, rest = text.partition("://")
+    host, _, port = rest.rpartition(":")
+    good_port = port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65535)
+    if scheme == "tcp" and host and good_port:
+        return text
+    if scheme in ("ipc", "inproc") and rest:
+        return text
+    raise BadSetting(f"{text!r} is not an address such as {BACKEND}")

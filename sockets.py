@@ -1,0 +1,168 @@
+"""The two kinds of ZeroMQ sockets Spyglass uses, their options, and who is at the other end.
+
+Options are set before bind or connect and never changed: libzmq 4.3.5 may crash when high-water
+marks change on a living pipe (libzmq issue 4524).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket as network
+import struct
+from collections.abc import Iterable
+
+import zmq
+
+#: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
+#: they notice a frozen machine or a silent network even while Python is busy.
+PING_INTERVAL_MS = 250
+#: Milliseconds without any frame after which the connection is cut.
+PING_TIMEOUT_MS = 750
+#: Milliseconds a stranger has to finish the ZMTP handshake.
+HANDSHAKE_MS = 2000
+#: Bytes of one frame. Our parts have 64 KiB; anything above 1 MiB is not ours.
+MAX_FRAME_BYTES = 1024 * 1024
+#: Messages queued to one peer: above the largest credit, so only a peer that reads nothing at
+#: all ever fills it.
+SEND_QUEUE = 2048
+#: Messages a worker or client queues: a dead broker must not get thousands of old ones later.
+DEALER_SEND_QUEUE = 64
+#: Milliseconds a closing DEALER may still send its goodbye.
+DEALER_LINGER_MS = 200
+#: Milliseconds until the first and at most between later attempts to connect again. Short: after
+#: a broker's restart 20 of 20 workers were back 0.15 s after the port.
+RECONNECT_MS, RECONNECT_MAX_MS = 100, 1000
+
+#: Connections come and go: value = file descriptor. Not the default mask: with
+#: HANDSHAKE_FAILED_PROTOCOL in it one corrupted frame wedges a CURVE connection for ever.
+ROUTER_EVENTS = (
+    zmq.EVENT_ACCEPTED
+    | zmq.EVENT_CONNECTED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+DEALER_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+
+def router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """A broker's socket: one for clients, one for workers. Not yet bound."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a gone peer is an error, not silence
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+    # Flow control is by credit. A bounded receive queue, ZMTP pings and a stalled loop together
+    # silently lost 8,723 of 20,000 messages; unbounded lost none.
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
+    socket.setsockopt(zmq.LINGER, 0)
+    _common(socket)
+    return socket
+
+
+def dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """A worker's or client's socket. No identity is set: the ROUTER gives each connection a
+    fresh one, so two peers can never claim the same (libzmq issue 4503)."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a broker that is not there
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.SNDHWM, DEALER_SEND_QUEUE)
+    socket.setsockopt(zmq.LINGER, DEALER_LINGER_MS)
+    _common(socket)
+    return socket
+
+
+def _common(socket: zmq.Socket[bytes]) -> None:
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, PING_INTERVAL_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+
+
+class Waker:
+    """Wakes a poller from a signal handler or another thread."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = network.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        """The descriptor to poll for reading."""
+        return self._reader.fileno()
+
+    def wake(self) -> None:
+        """Make the poller return. Never blocks."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._writer.send(b"!")  # full of earlier wake-ups, or closed: nothing to do
+
+    def clear(self) -> None:
+        """Forget all wake-ups so far."""
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+def monitor_events(monitor: zmq.Socket[bytes]) -> Iterable[tuple[int, int]]:
+    """All (event, value) pairs that wait on a monitor socket (zmq_socket_monitor(3))."""
+    while monitor.poll(0):
+        event, value = struct.unpack("=HI", monitor.recv_multipart()[0])
+        yield event, value
+
+
+class DropWatch:
+    """Knows, within milliseconds, which peer's connection to a ROUTER has dropped.
+
+    The monitor tells file descriptors, messages tell identities; `Frame.get(SRCFD)` joins them.
+    Descriptors are reused at once, so a connection is (descriptor, generation).
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.monitor = socket.get_monitor_socket(ROUTER_EVENTS)
+        self._socket = socket
+        self._generation = 0
+        self._live: dict[int, int] = {}
+        self._peers: dict[tuple[int, int], bytes] = {}
+        self._connection: dict[bytes, tuple[int, int]] = {}
+        self._dropped: list[bytes] = []
+
+    def read(self) -> None:
+        """Take in what the monitor has to tell. Call before trusting a message's descriptor."""
+        for event, fd in monitor_events(self.monitor):
+            if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
+                self._generation += 1
+                self._live[fd] = self._generation
+            elif event == zmq.EVENT_DISCONNECTED:
+                peer = self._peers.pop((fd, self._live.pop(fd, 0)), None)
+                if peer is not None:
+                    self._dropped.append(peer)
+
+    def saw(self, identity: zmq.Frame) -> bytes:
+        """A message came from this peer; remember over which connection. Returns its address."""
+        address = identity.bytes
+        if address not in self._connection:
+            fd = int(identity.get(zmq.SRCFD))
+            self.read()
+            connection = (fd, self._live.get(fd, 0))
+            self._connection[address] = connection
+            if connection[1]:
+                self._peers[connection] = address
+            else:  # it has dropped already: what it said counts, but it is not there
+                self._dropped.append(address)
+        return address
+
+    def take_dropped(self) -> list[bytes]:
+        """Peers that dropped since the last call. Call when the data socket is drained: what a
+        dead peer had sent before still counts."""
+        dropped, self._dropped = self._dropped, []
+        for address in dropped:
+            self._connection.pop(address, None)
+        return dropped
+
+    def close(self) -> None:
+        self._socket.disable_monitor()

@@ -1,0 +1,148 @@
+"""A worker's connection to one broker: connect or listen, beat, notice silence, start over."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+import zmq
+
+from sockets import DEALER_EVENTS, dealer, monitor_events
+from zmq_protocol import (
+    HEARTBEAT_INTERVAL,
+    LIVENESS,
+    Direction,
+    Heartbeat,
+    Message,
+    ProtocolError,
+    Ready,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+#: Seconds before the socket is rebuilt after a connected broker fell silent: the first wait, and
+#: the most. Doubled each time, with jitter, so that a fleet does not return in step.
+FIRST_REBUILD_DELAY, MAX_REBUILD_DELAY = 0.1, 5.0
+
+
+class BrokerLink:
+    """One DEALER and what is known of the broker behind it.
+
+    libzmq reconnects by itself, and each connection is a new peer to the broker: so READY is
+    said after every handshake, and work that came over an earlier connection is void.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        listen: bool,
+        hello: Callable[[], Ready | None],
+    ) -> None:
+        self.address = address
+        self.connected = False
+        self.epoch = 0  # counts connections
+        self._context = context
+        self._listen = listen
+        self._hello = hello
+        self._heard = 0.0
+        self._next_beat = float("inf")
+        self._rebuild_delay = FIRST_REBUILD_DELAY
+        self._rebuild_at = float("inf")
+
+    def open(self, poller: zmq.Poller) -> None:
+        """Connect, or bind when brokers dial us.
+
+        Raises:
+            zmq.ZMQError: the address to listen on is in use or not ours.
+        """
+        self._poller = poller
+        self._socket = dealer(self._context)
+        self._monitor = self._socket.get_monitor_socket(DEALER_EVENTS)
+        if self._listen:
+            self._socket.bind(self.address)
+            self.address = self._socket.last_endpoint.decode()  # type: ignore[union-attr]
+        else:
+            self._socket.connect(self.address)
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+
+    def close(self) -> None:
+        """Leave; what was sent last still has a moment to go out."""
+        self._poller.unregister(self._socket)
+        self._poller.unregister(self._monitor)
+        self._socket.disable_monitor()
+        self._monitor.close()
+        self._socket.close()
+        self.connected = False
+
+    def send(self, message: Message) -> None:
+        """Send, or drop it when the broker is not there: it will hear READY when it is."""
+        try:
+            self._socket.send_multipart(encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            log.debug("%s takes nothing; dropped a %s", self.address, type(message).__name__)
+
+    def receive(self, now: float) -> list[Message]:
+        """What the broker said, and what became of the connection."""
+        for event, _ in monitor_events(self._monitor):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected(now)
+            elif event == zmq.EVENT_DISCONNECTED and self.connected:
+                self.connected = False
+                self._next_beat = float("inf")
+                log.info("lost the broker at %s; trying again", self.address)
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                log.error("the broker at %s refuses our key", self.address)
+        messages: list[Message] = []
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return messages
+            self._heard = now
+            self._rebuild_delay = FIRST_REBUILD_DELAY
+            try:
+                messages.append(decode(frames, Direction.BROKER_TO_WORKER))
+            except ProtocolError as error:
+                log.warning("the broker at %s sent no message of ours: %s", self.address, error)
+
+    def introduce(self) -> None:
+        """Say READY: we hold nothing and take work."""
+        hello = self._hello()
+        if hello is not None:
+            self.epoch += 1
+            self.send(hello)
+
+    def tick(self, now: float, beat: Callable[[], Heartbeat]) -> None:
+        """Beat, and start over when a connected broker stays silent."""
+        if now >= self._rebuild_at:
+            self._rebuild_at = float("inf")
+            self.open(self._poller)
+        elif now >= self._next_beat:
+            self._next_beat = now + HEARTBEAT_INTERVAL
+            if now - self._heard > HEARTBEAT_INTERVAL * LIVENESS and not self._listen:
+                self._start_over(now)
+            else:
+                self.send(beat())
+
+    def next_due(self) -> float:
+        """When `tick` has something to do."""
+        return min(self._next_beat, self._rebuild_at)
+
+    def _connected(self, now: float) -> None:
+        log.info("connected to the broker at %s", self.address)
+        self.connected = True
+        self._heard = now
+        self._next_beat = now + HEARTBEAT_INTERVAL
+        self.introduce()
+
+    def _start_over(self, now: float) -> None:
+        log.warning("the broker at %s is silent; connecting anew", self.address)
+        self.close()
+        self._next_beat = float("inf")
+        self._rebuild_at = now + self._rebuild_delay * random.uniform(0.5, 1.0)
+        self._rebuild_delay = min(MAX_REBUILD_DELAY, 2 * self._rebuild_delay)

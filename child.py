@@ -1,0 +1,112 @@
+"""The child process of a worker: pictures come down a pipe, predictions go up.
+
+It is forked from a fork server that has loaded the model already (model_preload.py), so it is
+ready in some 0.05 s and shares the model's memory with its siblings. It may crash or hang; the
+parent lives on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any
+
+from pipe import NO_ID, REFUSED, Frame, Reassembly, receive
+
+#: Environment variable, set by the worker for its fork server: `module:Class` of the classifier
+#: and its keyword arguments, as JSON.
+CLASSIFIER_VARIABLE = "SPYGLASS_CHILD_CLASSIFIER"
+
+#: prctl(2): the signal this process gets when the one that forked it dies.
+_PR_SET_PDEATHSIG = 1
+
+_loaded: Any = None
+_failure = ""
+
+
+def preload() -> None:
+    """Load the classifier, once, in the fork server. A failure is kept for the first child to
+    tell: the fork server itself has nobody to tell it to."""
+    global _loaded, _failure
+    try:
+        spec = json.loads(os.environ[CLASSIFIER_VARIABLE])
+        module, _, name = spec.pop("class").partition(":")
+        _loaded = getattr(importlib.import_module(module), name)(**spec)
+    except Exception as error:  # whatever it is, the person who started the worker must read it
+        _failure = f"{error}" or type(error).__name__
+
+
+def serve(connection: socket.socket, batch: int) -> None:
+    """Answer what comes down the pipe until the parent closes it.
+
+    Args:
+        connection: this end of the pipe, blocking.
+        batch: how many waiting pictures are taken at a time.
+    """
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
+    if _loaded is None and not _failure:
+        preload()  # the fork server was restarted without it
+    failure = _failure or _prepare()
+    if failure:
+        connection.sendall(_told(NO_ID, REFUSED, {"detail": failure}))
+        return
+    connection.sendall(_told(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
+    waiting: list[Frame] = []
+    stream = Reassembly()
+    while True:
+        while not waiting or (len(waiting) < batch and select.select([connection], [], [], 0)[0]):
+            data = receive(connection)
+            if not data:
+                return
+            waiting += stream.feed(data)
+        try:
+            connection.sendall(_answer(waiting[:batch]))
+        except ConnectionError:
+            return  # the parent is gone, and with it whoever asked
+        del waiting[:batch]
+
+
+def _prepare() -> str:
+    """Warm up and take the golden test; why it cannot serve, or nothing."""
+    try:
+        _loaded.prepare()
+    except Exception as error:  # told to the parent, which refuses to start
+        return f"{error}" or type(error).__name__
+    return ""
+
+
+def _answer(frames: list[Frame]) -> bytes:
+    """Classify a batch; one outcome for each frame, in order."""
+    began = time.monotonic()
+    outcomes = _loaded.classify([f.payload for f in frames], max(f.number for f in frames))
+    micros = int(1e6 * (time.monotonic() - began) / len(frames))
+    told = []
+    for frame, outcome in zip(frames, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            refusal = {"code": getattr(outcome, "code", ""), "detail": str(outcome)}
+            told.append(_told(frame.id, REFUSED, refusal))
+        else:
+            rows = [
+                {"label": p.label, "index": p.index, "probability": round(p.probability, 6)}
+                for p in outcome[: frame.number]
+            ]
+            told.append(_told(frame.id, micros, rows))
+    return b"".join(told)
+
+
+def _told(request_id: bytes, number: int, value: object) -> bytes:
+    return Frame(request_id, number, json.dumps(value).encode()).pack()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process with the fork server, even in the middle of a hang."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,245 @@
+"""A worker's child processes, seen from the parent: start, feed, watch, kill, replace."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.process
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+
+import child
+from pipe import Frame, Reassembly, receive
+
+log = logging.getLogger(__name__)
+
+#: Seconds before a child that died early is replaced: none at first, then doubling up to this.
+MAX_RESTART_DELAY = 5.0
+#: Seconds of the first delay.
+FIRST_RESTART_DELAY = 0.1
+#: Seconds a new child may take from start to greeting: a cold disk, a large model on a GPU.
+START_LIMIT = 120.0
+
+
+@dataclass(eq=False)
+class Child:
+    """One child process and the frames it is computing."""
+
+    process: multiprocessing.process.BaseProcess
+    connection: socket.socket
+    started: float
+    model: str = ""
+    digest: str = ""
+    ready: bool = False
+    refused: str = ""  # why it cannot serve, in its own words
+    busy_since: float = 0.0
+    limit: float = float("inf")  # when its present work must be done
+    working_on: list[bytes] = field(default_factory=list)  # request ids
+    hung: bool = False  # killed at its limit
+    unsent: memoryview = field(default_factory=lambda: memoryview(b""))
+    stream: Reassembly = field(default_factory=Reassembly)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    @property
+    def state(self) -> str:
+        """The word in heartbeats."""
+        if not self.ready:
+            return "starting"
+        return "busy" if self.working_on else "idle"
+
+    def give(self, frames: list[Frame], now: float, limit: float) -> None:
+        """Start it on a batch that must be done within `limit` seconds."""
+        self.working_on = [frame.id for frame in frames]
+        self.busy_since = now
+        self.limit = now + limit
+        self.unsent = memoryview(b"".join(frame.pack() for frame in frames))
+        self.push()
+
+    def push(self) -> None:
+        """Write as much as the pipe takes. A stopped child must not block the parent."""
+        try:
+            while self.unsent:
+                self.unsent = self.unsent[self.connection.send(self.unsent) :]
+        except BlockingIOError:
+            pass  # the poller says when there is room again
+        except ConnectionError:
+            self.unsent = memoryview(b"")  # dead: reading tells
+
+    def read(self) -> list[Frame] | None:
+        """Frames that have come, or None when it is dead."""
+        try:
+            data = receive(self.connection)
+        except BlockingIOError:
+            return []
+        return self.stream.feed(data) if data else None
+
+    def kill(self) -> None:
+        if self.process.pid:
+            self.process.kill()
+
+
+class Nursery:
+    """Starts children from a fork server, in a thread of its own.
+
+    Starting blocks for seconds while the fork server loads the model (at first, or after it was
+    killed itself); the parent's heart must beat meanwhile. New children appear in `born`.
+    """
+
+    def __init__(self, classifier: str, arguments: dict[str, str], batch: int) -> None:
+        os.environ[child.CLASSIFIER_VARIABLE] = json.dumps({"class": classifier} | arguments)
+        # Python 3.11's fork server does not take over sys.path, only the environment.
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        # "__main__" keeps every child from importing worker.py and ZeroMQ anew.
+        forkserver.set_forkserver_preload(["__main__", "model_preload"])
+        self._context = multiprocessing.get_context("forkserver")
+        self._batch = batch
+        self._wanted = threading.Semaphore(0)
+        self._closed = False
+        self.born: deque[Child] = deque()
+        self.wake: Callable[[], None] = lambda: None
+
+    def open(self, clock: Callable[[], float]) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._run, args=(clock,), name="nursery", daemon=True).start()
+
+    def want(self) -> None:
+        """Ask for one more child."""
+        self._wanted.release()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wanted.release()
+
+    def _run(self, clock: Callable[[], float]) -> None:
+        while True:
+            self._wanted.acquire()
+            if self._closed:
+                return
+            began = clock()
+            try:
+                self.born.append(self._start(began))
+            except (OSError, EOFError) as error:
+                # The fork server died under us; the next start brings up a new one.
+                log.warning("could not start a child (%s); trying again", error)
+                self._wanted.release()
+            self.wake()
+
+    def _start(self, now: float) -> Child:
+        ours, theirs = socket.socketpair()
+        process = self._context.Process(
+            target=child.serve, args=(theirs, self._batch), daemon=True
+        )
+        try:
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return Child(process, ours, now)
+
+
+class Children:
+    """The set of children: keeps `wanted` of them alive."""
+
+    def __init__(self, nursery: Nursery, wanted: int) -> None:
+        self.nursery = nursery
+        self.wanted = wanted
+        self.alive: list[Child] = []
+        self._starting = 0
+        self._early_deaths = 0
+        self._start_at = 0.0
+
+    @property
+    def ready(self) -> list[Child]:
+        return [c for c in self.alive if c.ready]
+
+    def idle(self) -> Child | None:
+        """A child that could start at once: the one that has rested longest."""
+        resting = [c for c in self.alive if c.ready and not c.working_on]
+        return min(resting, key=lambda c: c.busy_since, default=None)
+
+    def adopt(self) -> list[Child]:
+        """Children that have been started since the last call."""
+        new = []
+        while self.nursery.born:
+            new.append(self.nursery.born.popleft())
+            self._starting -= 1
+        self.alive += new
+        return new
+
+    def keep_up(self, now: float) -> None:
+        """Ask for replacements, not faster than the back-off allows."""
+        while len(self.alive) + self._starting < self.wanted and now >= self._start_at:
+            self._starting += 1
+            self.nursery.want()
+
+    def next_due(self) -> float:
+        """When `keep_up` or `overdue` have something to do, at the latest."""
+        limits = [c.limit for c in self.alive]
+        limits += [c.started + START_LIMIT for c in self.alive if not c.ready]
+        if len(self.alive) + self._starting < self.wanted:
+            limits.append(self._start_at)
+        return min(limits, default=float("inf"))
+
+    def overdue(self, now: float) -> list[Child]:
+        """Children past their limit; each is marked and killed, and dies within milliseconds."""
+        late = [
+            c
+            for c in self.alive
+            if not c.hung and (now >= c.limit or (not c.ready and now >= c.started + START_LIMIT))
+        ]
+        for c in late:
+            c.hung = True
+            c.limit = float("inf")
+            c.kill()
+        return late
+
+    def bury(self, dead: Child, now: float) -> None:
+        """Forget a dead child and plan its replacement: at once if it had served, later and
+        later if children die before they serve."""
+        self.alive.remove(dead)
+        dead.connection.close()
+        dead.kill()  # it may have closed its pipe without dying
+        self._early_deaths = 0 if dead.ready else self._early_deaths + 1
+        delay = 0.0
+        if self._early_deaths:
+            delay = min(MAX_RESTART_DELAY, FIRST_RESTART_DELAY * 2 ** (self._early_deaths - 1))
+        self._start_at = now + delay * random.uniform(0.5, 1.0)
+
+    def close(self) -> None:
+        """End them all: a closed pipe lets an idle one leave, a kill the others."""
+        self.nursery.close()
+        for c in self.alive:
+            c.connection.close()
+            if c.state != "idle":
+                c.kill()
+        for c in self.alive:
+            c.process.join(1.0)
+            c.kill()
+
+
+def died_how(dead: Child) -> str:
+    """How it died, in words."""
+    if dead.hung:
+        return "hung and was killed"
+    dead.process.join(0.05)  # the fork server tells within milliseconds, if it lives
+    code = dead.process.exitcode
+    if code is None:
+        return "died"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"exited with code {code}"

@@ -1,0 +1,76 @@
+"""The pipe between a worker and its child processes: raw bytes, no pickle.
+
+A frame is `[length: uint32 BE][id: 16 bytes][number: uint32 BE][payload]`. Down: a picture, its
+request's id and the number of predictions wanted. Up: predictions as JSON with the microseconds
+they took, or a refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+
+from zmq_protocol import ID_BYTES
+
+_HEAD = struct.Struct(f"!I{ID_BYTES}sI")
+#: The id of frames that answer no request: the child's greeting, or why it cannot serve.
+NO_ID = bytes(ID_BYTES)
+#: The number of an outcome that is a refusal: no computation takes 4,295 seconds.
+REFUSED = 0xFFFFFFFF
+#: Bytes asked of the kernel at a time.
+_CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message on the pipe."""
+
+    id: bytes
+    number: int
+    payload: bytes
+
+    def pack(self) -> bytes:
+        """The frame as it travels."""
+        return _HEAD.pack(len(self.payload), self.id, self.number) + self.payload
+
+    def json(self) -> dict[str, str]:
+        """The payload of a greeting or refusal."""
+        value: dict[str, str] = json.loads(self.payload)
+        return value
+
+
+class Reassembly:
+    """Turns the bytes of a stream back into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take in what arrived; all frames that are now complete."""
+        self._buffer += data
+        frames = []
+        while (frame := self._pop()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _pop(self) -> Frame | None:
+        if len(self._buffer) < _HEAD.size:
+            return None
+        length, request_id, number = _HEAD.unpack_from(self._buffer)
+        end = _HEAD.size + length
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(memoryview(self._buffer)[_HEAD.size : end])
+        del self._buffer[:end]
+        return Frame(request_id, number, payload)
+
+
+def receive(connection: socket.socket) -> bytes:
+    """What is there, waiting for at least one byte if the socket blocks; b"" when the other
+    end is closed or dead."""
+    try:
+        return connection.recv(_CHUNK)
+    except ConnectionError:
+        return b""

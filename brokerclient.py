@@ -1,0 +1,374 @@
+"""Talks to a broker for any number of threads: submit a picture, get a future.
+
+    client = BrokerClient(["tcp://127.0.0.1:5555"])
+    answer = client.submit(open("cat.jpg", "rb").read()).result()
+    print(answer.predictions[0]["label"])
+    client.close()
+
+One I/O thread owns the sockets (a ZeroMQ socket touched by two threads aborts the process);
+callers put work on a deque and wake it. A request is kept until it is answered and sent again,
+with the same id, when a broker restarts or does not acknowledge: the Lazy Pirate of the ZeroMQ
+guide, chapter 4. The future is always settled by its deadline + 0.5 s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import zmq
+
+from sockets import DEALER_EVENTS, Waker, dealer, monitor_events
+from zmq_protocol import (
+    DEFAULT_TIMEOUT,
+    ID_BYTES,
+    MAX_PARTS,
+    PART_BYTES,
+    Ack,
+    Body,
+    Cancel,
+    Direction,
+    Message,
+    Nack,
+    Op,
+    ProtocolError,
+    Query,
+    Reason,
+    Reply,
+    Request,
+    Result,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+#: Seconds a broker has to acknowledge, plus the time the picture takes at 8 Mbit/s.
+ACK_TIMEOUT, SLOWEST_LINK = 0.5, 1e6
+#: Seconds between two looks at deadlines. The promise is the deadline + 0.5 s.
+SWEEP_INTERVAL = 0.025
+#: Seconds after its deadline in which the broker's own word may still arrive.
+GRACE = 0.25
+#: Seconds before a request that was handed back is sent again.
+RESEND_DELAY = 0.1
+#: Seconds for an answer to a question about the fleet.
+QUERY_TIMEOUT = 2.0
+#: Bytes of the largest picture a message carries.
+MAX_PICTURE_BYTES = MAX_PARTS * PART_BYTES
+
+#: NACKs that say nothing against the picture: it is whole here, so it is sent again.
+RESENT = frozenset((Reason.DRAINING, Reason.CHECKSUM))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a picture shows, and how that came about. Times in milliseconds."""
+
+    request_id: str
+    model: str
+    digest: str
+    predictions: list[dict[str, Any]]  # label, index, probability; the likeliest first
+    worker: str
+    attempts: int
+    queue_ms: float
+    infer_ms: float
+    total_ms: float  # from submit to here
+
+
+class RequestFailed(Exception):
+    """A picture has no predictions; `reason` is a word, `str()` a sentence."""
+
+    def __init__(self, reason: Reason, detail: str, request_id: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.request_id = request_id
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A message that waits for its answer."""
+
+    message: Request | Query
+    future: Future[Any]
+    began: float
+    deadline: float
+    link: _Link | None = None  # where it was sent, if that connection still stands
+    acked: bool = False
+    resend_at: float = 0.0  # when to send (again) unless acknowledged
+
+
+class _Link:
+    """One DEALER to one broker."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.address = address
+        self.connected = False
+        self.socket = dealer(context)
+        self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
+        self.socket.connect(address)
+
+    def send(self, message: Message) -> bool:
+        try:
+            self.socket.send_multipart(encode(message), zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return False
+        return True
+
+
+class BrokerClient:
+    """Thread-safe. Connects in the background; `close` it when done."""
+
+    def __init__(
+        self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start the I/O thread. Of several brokers the first that is connected is used."""
+        self._clock = clock
+        self._waker = Waker()
+        self._submitted: deque[_Pending] = deque()
+        self._cancelled: deque[bytes] = deque()
+        self._pending: dict[bytes, _Pending] = {}
+        self._closing = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._links = [_Link(self._context, address) for address in brokers]
+        self._poller = zmq.Poller()
+        self._poller.register(self._waker.fileno(), zmq.POLLIN)
+        for link in self._links:
+            self._poller.register(link.socket, zmq.POLLIN)
+            self._poller.register(link.monitor, zmq.POLLIN)
+        self._thread = threading.Thread(target=self._run, name="broker-client", daemon=True)
+        self._thread.start()
+
+    # --- for callers, any thread --------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the I/O thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def address(self) -> str:
+        """Where the broker is looked for, for messages to people."""
+        return ", ".join(link.address for link in self._links)
+
+    def submit(
+        self,
+        picture: bytes,
+        *,
+        model: str = "",
+        top_k: int = 5,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Future[Answer]:
+        """Have a picture recognised.
+
+        Args:
+            picture: the file's bytes, at most 64 MiB: JPEG, PNG, WebP, GIF or BMP.
+            model: the model's name; empty for the broker's default.
+            top_k: predictions wanted, 1 to 1,000.
+            timeout: seconds until an answer is of no use any more.
+
+        Returns:
+            A future of an `Answer`; it raises `RequestFailed`. Cancelling it tells the broker.
+        """
+        if not 0 < len(picture) <= MAX_PICTURE_BYTES:
+            raise ValueError(f"a picture has 1 to {MAX_PICTURE_BYTES} bytes, not {len(picture)}")
+        request = Request(
+            id=os.urandom(ID_BYTES),
+            model=model,
+            top_k=top_k,
+            budget_ms=0,  # set anew each time it is sent
+            sha256=hashlib.sha256(picture).hexdigest(),
+            body=Body.of(picture),
+        )
+        return self._submit(request, timeout)
+
+    def status(self) -> dict[str, Any]:
+        """The broker's snapshot of the fleet.
+
+        Raises:
+            RequestFailed: no broker answered in time.
+        """
+        reply: Reply = self._submit(Query(os.urandom(ID_BYTES), Op.STATUS), QUERY_TIMEOUT).result()
+        value: dict[str, Any] = json.loads(reply.body.join())
+        return value
+
+    def control(self, op: Op, target: str) -> tuple[bool, str]:
+        """Drain, remove or add a worker; whether it was done, and a sentence.
+
+        Raises:
+            RequestFailed: no broker answered in time.
+        """
+        query = Query(os.urandom(ID_BYTES), op, target)
+        reply: Reply = self._submit(query, QUERY_TIMEOUT).result()
+        return reply.ok, reply.detail
+
+    def close(self) -> None:
+        """Stop; whatever is open fails. Waits for the I/O thread."""
+        self._closing = True
+        self._waker.wake()
+        self._thread.join()
+        self._waker.close()
+
+    def _submit(self, message: Request | Query, timeout: float) -> Future[Any]:
+        now = self._clock()
+        pending = _Pending(message, Future(), now, now + timeout)
+        if self._closing or not self.alive:
+            raise RuntimeError("this client is closed")
+        self._submitted.append(pending)
+        self._waker.wake()
+        return pending.future
+
+    # --- the I/O thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        next_sweep = 0.0
+        try:
+            while not self._closing:
+                busy = self._pending or self._submitted
+                self._poller.poll(1 + int(1000 * SWEEP_INTERVAL) if busy else None)
+                self._waker.clear()
+                now = self._clock()
+                for link in self._links:
+                    self._read_monitor(link, now)
+                    self._read(link, now)
+                self._take_submitted(now)
+                if now >= next_sweep:
+                    self._sweep(now)
+                    next_sweep = now + SWEEP_INTERVAL
+        finally:
+            self._close()
+
+    def _take_submitted(self, now: float) -> None:
+        while self._submitted:
+            pending = self._submitted.popleft()
+            self._pending[pending.message.id] = pending
+            pending.future.add_done_callback(partial(self._done, pending.message.id))
+            self._send(pending, now)
+        while self._cancelled:
+            request_id = self._cancelled.popleft()
+            gone = self._pending.pop(request_id, None)
+            if gone is not None and gone.link is not None:
+                gone.link.send(Cancel(request_id))
+
+    def _done(self, request_id: bytes, future: Future[Any]) -> None:
+        """In whatever thread settled it: only a cancellation concerns the I/O thread."""
+        if future.cancelled():
+            self._cancelled.append(request_id)
+            self._waker.wake()
+
+    def _send(self, pending: _Pending, now: float) -> None:
+        """Send it over the first connection there is; else it waits for one."""
+        left = pending.deadline - now
+        link = next((link for link in self._links if link.connected), None)
+        if link is None or left <= 0:
+            pending.link, pending.resend_at = None, now
+            return
+        message = pending.message
+        allowed = ACK_TIMEOUT
+        if isinstance(message, Request):
+            message = replace(message, budget_ms=max(1, int(1000 * left)))
+            allowed += message.body.size / SLOWEST_LINK
+        pending.acked = False
+        pending.link = link if link.send(message) else None
+        pending.resend_at = now + (allowed if pending.link else RESEND_DELAY)
+
+    def _read_monitor(self, link: _Link, now: float) -> None:
+        for event, _ in monitor_events(link.monitor):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                link.connected = True
+                log.info("connected to the broker at %s", link.address)
+                for pending in self._pending.values():
+                    if pending.link is None:
+                        self._send(pending, now)
+            elif event == zmq.EVENT_DISCONNECTED and link.connected:
+                link.connected = False
+                log.info("lost the broker at %s", link.address)
+                for pending in self._pending.values():
+                    if pending.link is link:
+                        self._send(pending, now)
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                log.error("the broker at %s refuses our key", link.address)
+
+    def _read(self, link: _Link, now: float) -> None:
+        while True:
+            try:
+                frames = link.socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                message = decode(frames, Direction.BROKER_TO_CLIENT)
+            except ProtocolError as error:
+                log.warning("the broker at %s sent no message of ours: %s", link.address, error)
+                continue
+            pending = self._pending.get(message.id)
+            if pending is not None:  # else a late answer: its future is settled
+                self._handle(pending, message, now)
+
+    def _handle(self, pending: _Pending, message: Message, now: float) -> None:
+        match message:
+            case Ack():
+                pending.acked = True
+            case Nack(reason=reason) if reason in RESENT:
+                pending.link, pending.acked, pending.resend_at = None, False, now + RESEND_DELAY
+            case Nack():
+                self._fail(pending, message.reason, message.detail)
+            case (Result() | Reply()) if not message.body.intact():
+                log.warning("an answer was damaged on the way; asking again")
+                self._send(pending, now)
+            case Result():
+                self._settle(pending, self._answer(pending, message, now))
+            case Reply():
+                self._settle(pending, message)
+
+    def _answer(self, pending: _Pending, result: Result, now: float) -> Answer:
+        return Answer(
+            request_id=result.id.hex(),
+            model=result.model,
+            digest=result.digest,
+            predictions=json.loads(result.body.join()),
+            worker=result.worker,
+            attempts=result.attempts,
+            queue_ms=result.queue_ms,
+            infer_ms=result.infer_ms,
+            total_ms=round(1000 * (now - pending.began), 3),
+        )
+
+    def _sweep(self, now: float) -> None:
+        """Send again what nobody acknowledged; fail what is past its deadline."""
+        for pending in list(self._pending.values()):
+            if now >= pending.deadline + (GRACE if pending.acked else 0):
+                if pending.link is None:
+                    what = f"No broker answers at {self.address}. Is broker.py running there?"
+                    self._fail(pending, Reason.NO_BROKER, what)
+                else:
+                    self._fail(pending, Reason.DEADLINE, "No answer came in the time allowed.")
+            elif not pending.acked and now >= pending.resend_at:
+                self._send(pending, now)
+
+    def _settle(self, pending: _Pending, value: Answer | Reply) -> None:
+        del self._pending[pending.message.id]
+        with suppress(InvalidStateError):  # cancelled a moment ago
+            pending.future.set_result(value)
+
+    def _fail(self, pending: _Pending, reason: Reason, detail: str) -> None:
+        del self._pending[pending.message.id]
+        with suppress(InvalidStateError):  # cancelled a moment ago
+            pending.future.set_exception(RequestFailed(reason, detail, pending.message.id.hex()))
+
+    def _close(self) -> None:
+        for pending in [*self._pending.values(), *self._submitted]:
+            self._pending[pending.message.id] = pending
+            self._fail(pending, Reason.NO_BROKER, "The client was closed.")
+        for link in self._links:
+            link.socket.disable_monitor()
+        self._context.destroy(linger=0)

@@ -129,9 +129,7 @@ class _Link:
 class BrokerClient:
     """Thread-safe. Connects in the background; `close` it when done."""
 
-    def __init__(
-        self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         """Start the I/O thread. Of several brokers the first that is connected is used."""
         self._clock = clock
         self._waker = Waker()
@@ -322,7 +320,7 @@ class BrokerClient:
                 pending.link, pending.acked, pending.resend_at = None, False, now + RESEND_DELAY
             case Nack():
                 self._fail(pending, message.reason, message.detail)
-            case (Result() | Reply()) if not message.body.intact():
+            case Result() | Reply() if not message.body.intact():
                 log.warning("an answer was damaged on the way; asking again")
                 self._send(pending, now)
             case Result():

@@ -138,9 +138,7 @@ class Nursery:
 
     def _start(self, now: float) -> Child:
         ours, theirs = socket.socketpair()
-        process = self._context.Process(
-            target=child.serve, args=(theirs, self._batch), daemon=True
-        )
+        process = self._context.Process(target=child.serve, args=(theirs, self._batch), daemon=True)
         try:
             process.start()
         except BaseException:

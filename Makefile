@@ -1,0 +1,47 @@
+# `make run` and `make test` are all a newcomer needs; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test test-fast check lint format types clean
+.DEFAULT_GOAL := help
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/run.stamp  ## set up, start everything on this machine, print the address
+	@$(BIN)/python run.py
+
+test: $(VENV)/dev.stamp  ## run the tests
+	$(BIN)/python -m pytest -q
+
+test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no model
+	$(BIN)/python -m pytest -q tests/test_protocol.py tests/test_dispatcher.py tests/test_history.py
+
+check: lint types test  ## what CI runs: lint, types and tests
+
+lint: $(VENV)/dev.stamp  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/dev.stamp  ## rewrite to the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/dev.stamp  ## mypy, strict
+	$(BIN)/mypy *.py
+
+clean:  ## forget the environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
+	@echo "Setting up .venv (torch is large: some minutes the first time)"
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

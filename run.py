@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""The whole of Spyglass on this machine, under supervisor: broker, two workers, web."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import settings
+import web
+from worker import cores
+
+HERE = Path(__file__).resolve().parent
+#: Workers started here, as a fleet of one machine: one can die without a pause.
+WORKERS = 2
+#: Seconds until the fleet must be ready. The first start reads torch from a cold disk.
+READY_WITHIN = 120.0
+#: Seconds between two looks at it.
+LOOK_EVERY = 0.1
+
+
+def environment() -> dict[str, str]:
+    """The environment of all parts: what the user set, and the defaults they share."""
+    env = dict(os.environ)
+    env.setdefault("SPYGLASS_FRONTEND", settings.FRONTEND)
+    env.setdefault("SPYGLASS_BACKEND", settings.BACKEND)
+    env.setdefault("SPYGLASS_HOST", "127.0.0.1")
+    env.setdefault("SPYGLASS_PORT", "8080")
+    env.setdefault("SPYGLASS_BROKER", env["SPYGLASS_FRONTEND"])
+    env.setdefault("SPYGLASS_BROKERS", env["SPYGLASS_BACKEND"])
+    env.setdefault("SPYGLASS_PROCESSES", str(max(1, cores() // WORKERS)))
+    env["SPYGLASS_WORKERS"] = str(WORKERS)
+    env["SPYGLASS_PYTHON"] = sys.executable
+    env["SPYGLASS_RUN"] = str(HERE)
+    return env
+
+
+def taken(env: dict[str, str]) -> str:
+    """A sentence on the first port that is in use, or nothing."""
+    ports = [("SPYGLASS_PORT", f"tcp://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}")]
+    ports += [(v, env[v]) for v in ("SPYGLASS_FRONTEND", "SPYGLASS_BACKEND")]
+    for variable, address in ports:
+        where = urlsplit(address)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((where.hostname or "", where.port or 0))
+            except OSError as error:
+                return (
+                    f"{where.netloc} cannot be used: {error.strerror}. Stop what listens there,"
+                    f" or choose another one: {variable}=... make run"
+                )
+    return ""
+
+
+def wait_until_ready(url: str, supervisor: subprocess.Popen[bytes]) -> bool:
+    """Whether all workers became ready in time."""
+    until = time.monotonic() + READY_WITHIN
+    while time.monotonic() < until and supervisor.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}readyz", timeout=2) as answer:
+                if json.load(answer)["workers"] >= WORKERS:
+                    return True
+        except (OSError, urllib.error.URLError):
+            pass  # not yet
+        time.sleep(LOOK_EVERY)
+    return False
+
+
+def main() -> int:
+    """Run until Ctrl-C; the exit code."""
+    if len(sys.argv) > 1:
+        web.parser().print_help()
+        print("\nrun.py takes no flags: set SPYGLASS_PORT and the like instead.")
+        return settings.EXIT_OK if "--help" in sys.argv else settings.EXIT_USAGE
+    env = environment()
+    if problem := taken(env):
+        print(f"run.py: {problem}", file=sys.stderr)
+        return settings.EXIT_FAILED
+    command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c"]
+    config = str(HERE / "deploy" / "supervisord.conf")
+    # A session of its own: Ctrl-C reaches this program alone, which then stops the others in
+    # order.
+    supervisor = subprocess.Popen([*command, config], env=env, cwd=HERE, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: supervisor.terminate())
+    url = f"http://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}/"
+    if wait_until_ready(url, supervisor):
+        print(f"\nSpyglass is ready. Ctrl-C ends it. Open {url}", flush=True)
+    elif supervisor.poll() is None:
+        print(f"run.py: not ready within {READY_WITHIN:.0f} s; see above.", file=sys.stderr)
+        supervisor.terminate()
+        supervisor.wait()
+        return settings.EXIT_FAILED
+    supervisor.wait()
+    return settings.EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -59,6 +59,9 @@ log = logging.getLogger(__name__)
 MESSAGES_PER_TURN = 256
 #: Seconds a leaving broker lets running work finish before it hands the rest back.
 LEAVE_WITHIN = 10.0
+#: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
+#: end of a connection may drop what it has not read from it.
+FAREWELL = 0.2
 #: Listening workers one broker dials.
 MAX_DIALLED = 64
 
@@ -125,6 +128,9 @@ class Broker:
                     break
                 self._turn(min(self.dispatcher.next_deadline(), leave_at) - now)
             self._carry_out(self.dispatcher.hand_back())
+            farewell = self._clock() + FAREWELL
+            while (left := farewell - self._clock()) > 0:
+                self._turn(left)
         finally:
             self._close()
 

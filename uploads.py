@@ -76,7 +76,9 @@ def _from_form(environ: dict[str, Any], options: dict[str, str], limit: int) -> 
         )
         found = [part for part in parser if part.name in FIELDS]
     except (multipart.MultipartError, ValueError) as error:
-        raise problems.malformed(f"The form cannot be read: {error}") from None
+        raise problems.malformed(
+            f"The form cannot be read ({error}). Send the file again."
+        ) from None
     if len(found) > 1:
         raise problems.malformed("The form holds more than one picture. Send one at a time.")
     if not found:

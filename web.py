@@ -283,7 +283,10 @@ def _add_health(app: bottle.Bottle, client: Fleet) -> None:
     app.get("/healthz", callback=ready)
 
     def static(path: str) -> Any:
-        return bottle.static_file(path, root=str(HERE / "static"))
+        found = bottle.static_file(path, root=str(HERE / "static"))
+        if found.status_code == 403:  # outside the folder: nothing is there for anybody
+            raise problems.not_found("There is no such file.")
+        return found
 
     app.get("/static/<path:path>", callback=static)
 

@@ -1,0 +1,280 @@
+"""The WSGI app called directly: no port, no broker, a stand-in for the client."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import web
+from brokerclient import Answer, RequestFailed
+from problems import REASONS
+from zmq_protocol import Op, Reason
+
+LIMIT = 20_000
+
+
+def jpeg(size: int = 0) -> bytes:
+    """A small picture, padded to `size` bytes where that is more."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "teal").save(file, "JPEG")
+    return file.getvalue().ljust(size, b"\0")
+
+
+class FakeFleet:
+    """Answers at once, or with a given failure."""
+
+    alive = True
+    address = "tcp://127.0.0.1:5555"
+
+    def __init__(self) -> None:
+        self.failure: RequestFailed | None = None
+        self.asked: list[tuple[bytes, str, int, float]] = []
+        self.controls: list[tuple[Op, str]] = []
+        self.workers = 1
+        self.hangs = False
+
+    def submit(self, picture: bytes, *, model: str, top_k: int, timeout: float) -> Future[Answer]:
+        self.asked.append((picture, model, top_k, timeout))
+        future: Future[Answer] = Future()
+        if self.hangs:
+            return future
+        if self.failure:
+            future.set_exception(self.failure)
+        else:
+            rows = [{"label": "<b>cat</b>", "index": 285, "probability": 0.75}]
+            future.set_result(
+                Answer("ab" * 16, "squeezenet1_1", "cd" * 32, rows, "attic", 1, 0.4, 11.2, 14.9)
+            )
+        return future
+
+    def status(self) -> dict[str, Any]:
+        if self.failure:
+            raise self.failure
+        models = [{"name": "squeezenet1_1", "workers": self.workers, "default": True}]
+        return {"models": models}
+
+    def control(self, op: Op, target: str) -> tuple[bool, str]:
+        self.controls.append((op, target))
+        return target != "unknown", "done"
+
+
+@dataclass
+class Response:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Site:
+    """Calls the app as a server would."""
+
+    def __init__(self) -> None:
+        self.fleet = FakeFleet()
+        self.app = web.make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
+
+    def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
+        path, _, query = path.partition("?")
+        environ = {
+            "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query,
+            "SERVER_NAME": "here", "SERVER_PORT": "80", "HTTP_HOST": "here",
+            "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": io.StringIO(), "wsgi.url_scheme": "http", **headers,
+        }  # fmt: skip
+        told: list[Any] = []
+        chunks = self.app(environ, lambda *args: told.extend(args))
+        return Response(int(told[0].split()[0]), dict(told[1]), b"".join(chunks))
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def form(picture: bytes, field: str = "image", name: str = "cat.jpg", times: int = 1) -> bytes:
+    part = (
+        b'--xx\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n%s\r\n"
+    ) % (field.encode(), name.encode(), picture)
+    return part * times + b"--xx--\r\n"
+
+
+FORM = {"CONTENT_TYPE": "multipart/form-data; boundary=xx"}
+
+
+def test_a_raw_body_is_answered_with_labels_and_a_receipt(site: Site) -> None:
+    answer = site("POST", "/v1/classify?top_k=3&model=googlenet&timeout_ms=700", jpeg())
+    assert answer.status == 200
+    assert answer.json["predictions"][0]["index"] == 285
+    assert set(answer.json["timings_ms"]) == {"queue", "infer", "total"}
+    assert answer.headers["X-Request-Id"] == answer.json["request_id"]
+    assert "infer;dur=11.2" in answer.headers["Server-Timing"]
+    assert site.fleet.asked == [(jpeg(), "googlenet", 3, 0.7)]
+
+
+def test_a_form_field_gives_the_same_answer_as_a_raw_body(site: Site) -> None:
+    assert site("POST", "/v1/classify", form(jpeg()), **FORM).status == 200
+    assert site.fleet.asked[0][0] == jpeg()
+
+
+def test_the_page_works_without_script_and_escapes_what_it_shows(site: Site) -> None:
+    page = site("POST", "/", form(jpeg(), name="<script>alert(1)</script>.jpg"), **FORM)
+    assert page.status == 200
+    assert b"&lt;b&gt;cat&lt;/b&gt;" in page.body
+    assert b"<script>alert" not in page.body
+
+
+def test_the_page_tells_an_error_as_a_sentence(site: Site) -> None:
+    page = site("POST", "/", form(b"hello"), **FORM)
+    assert page.status == 415
+    assert b"Send a JPEG, PNG, WebP, GIF or BMP file" in page.body
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_status_and_becomes_a_problem(site: Site, reason: Reason) -> None:
+    site.fleet.failure = RequestFailed(reason, "A sentence.", "ef" * 16)
+    answer = site("POST", "/v1/classify", jpeg())
+    assert answer.status == REASONS[reason].status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json["code"] == reason.value
+    assert answer.json["request_id"] == "ef" * 16 == answer.headers["X-Request-Id"]
+    assert ("Retry-After" in answer.headers) == (answer.status == 503)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (b"", {}, 400, "malformed"),
+        (b"just some text", {}, 415, "unsupported"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "unsupported"),
+        (jpeg(LIMIT + 1), {}, 413, "too-large"),
+        (form(jpeg(LIMIT + 1)), FORM, 413, "too-large"),
+        (form(jpeg(), field="other"), FORM, 400, "malformed"),
+        (form(jpeg(), times=2), FORM, 400, "malformed"),
+        (form(jpeg())[:80], FORM, 400, "malformed"),
+        (b"\r\n" * 9000, FORM, 400, "malformed"),
+        (form(jpeg()), {"CONTENT_TYPE": "multipart/form-data"}, 400, "malformed"),
+        (jpeg(), {"CONTENT_LENGTH": "many"}, 400, "malformed"),
+    ],
+)  # fmt: skip
+def test_a_bad_upload_is_refused_by_name_and_reaches_no_worker(
+    site: Site, body: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = site("POST", "/v1/classify", body, **headers)
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.json["detail"].endswith(".")
+    assert site.fleet.asked == []
+
+
+def test_a_picture_of_just_the_limit_is_taken(site: Site) -> None:
+    assert site("POST", "/v1/classify", jpeg(LIMIT)).status == 200
+    assert site("POST", "/v1/classify", form(jpeg(LIMIT)), **FORM).status == 200
+
+
+def test_an_announced_length_over_the_limit_is_refused_before_the_body_is_read(site: Site) -> None:
+    answer = site("POST", "/v1/classify", b"", CONTENT_LENGTH="20000000")
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize(
+    "query", ["top_k=0", "top_k=1001", "top_k=x", "timeout_ms=0", "timeout_ms=9999999", "top_k=-1"]
+)
+def test_a_bad_parameter_is_malformed(site: Site, query: str) -> None:
+    assert site("POST", f"/v1/classify?{query}", jpeg()).json["code"] == "malformed"
+
+
+@pytest.mark.parametrize("query", ["top_k=1", "top_k=1000", "timeout_ms=1", "timeout_ms=3600000"])
+def test_a_parameter_at_its_limit_is_taken(site: Site, query: str) -> None:
+    assert site("POST", f"/v1/classify?{query}", jpeg()).status == 200
+
+
+def test_a_model_with_an_impossible_name_is_unknown(site: Site) -> None:
+    assert site("POST", "/v1/classify?model=%3Cscript%3E", jpeg()).json["code"] == "no-model"
+
+
+def test_an_answer_that_never_comes_is_given_up_after_the_deadline(site: Site) -> None:
+    site.fleet.hangs = True
+    began = time.monotonic()
+    assert site("POST", "/v1/classify?timeout_ms=50", jpeg()).json["code"] == "deadline"
+    assert time.monotonic() - began < 5
+
+
+def test_health_tells_alive_from_ready(site: Site) -> None:
+    assert site("GET", "/livez").status == 200
+    assert site("GET", "/readyz").status == 200
+    site.fleet.workers = 0
+    assert site("GET", "/readyz").json["code"] == "no-workers"
+    assert site("GET", "/livez").status == 200
+    site.fleet.alive = False
+    assert site("GET", "/livez").status == 503
+
+
+def test_the_status_page_stands_while_the_broker_is_down(site: Site) -> None:
+    site.fleet.failure = RequestFailed(Reason.NO_BROKER, "No broker answers.")
+    assert site("GET", "/status").status == 200
+    assert site("GET", "/v1/status").json["code"] == "no-broker"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nope", 404),
+        ("DELETE", "/v1/classify", 405),
+        ("GET", "/v1/workers/ab", 405),
+        ("GET", "/static/../web.py", 404),
+        ("GET", "/static/..%2fweb.py", 404),
+        ("PUT", "/", 405),
+    ],
+)
+def test_wrong_addresses_and_methods_are_problems_too(
+    site: Site, method: str, path: str, status: int
+) -> None:
+    answer = site(method, path)
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert b"import" not in answer.body
+
+
+def test_a_person_who_is_lost_gets_a_page(site: Site) -> None:
+    page = site("GET", "/nope", HTTP_ACCEPT="text/html")
+    assert page.status == 404
+    assert b"<!doctype html>" in page.body
+
+
+def test_workers_are_drained_removed_and_added(site: Site) -> None:
+    assert site("DELETE", "/v1/workers/abcd").status == 200
+    assert site("DELETE", "/v1/workers/abcd?now=1").status == 200
+    assert site("POST", "/v1/workers", b'{"address": "tcp://127.0.0.1:8888"}').status == 200
+    expected = [(Op.DRAIN, "abcd"), (Op.REMOVE, "abcd"), (Op.ADD, "tcp://127.0.0.1:8888")]
+    assert site.fleet.controls == expected
+    assert site("DELETE", "/v1/workers/unknown").status == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"address": 5}', b'{"address": "http://x"}', b"{"])
+def test_a_bad_address_is_malformed(site: Site, body: bytes) -> None:
+    assert site("POST", "/v1/workers", body).json["code"] == "malformed"
+    assert site.fleet.controls == []
+
+
+@pytest.mark.parametrize(
+    "headers", [{"HTTP_ORIGIN": "http://evil.example"}, {"HTTP_SEC_FETCH_SITE": "cross-site"}]
+)
+def test_another_sites_page_cannot_act(site: Site, headers: dict[str, str]) -> None:
+    assert site("DELETE", "/v1/workers/abcd", **headers).status == 403
+    assert site.fleet.controls == []
+
+
+def test_our_own_page_can_act(site: Site) -> None:
+    own = {"HTTP_ORIGIN": "http://here", "HTTP_SEC_FETCH_SITE": "same-origin"}
+    assert site("DELETE", "/v1/workers/abcd", **own).status == 200

@@ -1,0 +1,132 @@
+"""`make run`'s program: the whole service with the real model, from start to Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import ROOT, eventually, free_port
+from PIL import Image
+from test_fleet import descendants, running
+
+from classifier import Classifier
+
+CAT = ROOT / "static" / "samples" / "cat.jpg"
+
+
+class Service:
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.env = {
+            **os.environ,
+            "SPYGLASS_PORT": str(self.port),
+            "SPYGLASS_FRONTEND": f"tcp://127.0.0.1:{free_port()}",
+            "SPYGLASS_BACKEND": f"tcp://127.0.0.1:{free_port()}",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "run.py"], cwd=ROOT, env=self.env, stdout=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        lines = iter(self.process.stdout.readline, b"")
+        self.said = next((line.decode() for line in lines if b"Open http" in line), "")
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def classify(self, picture: bytes, kind: str = "image/jpeg") -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/classify", picture, {"Content-Type": kind}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    below = descendants(service.process.pid)
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(60) == 0
+    eventually(lambda: not any(map(running, below)), "Ctrl-C leaves no process")
+    assert service.process.stdout is not None
+    service.process.stdout.close()
+
+
+def test_it_prints_the_address_to_open_and_is_ready_then(service: Service) -> None:
+    assert service.said.strip().endswith(f"http://127.0.0.1:{service.port}/")
+    assert service.get("/readyz")["workers"] == 2
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_each_format_is_answered_as_the_classifier_in_process_does(
+    service: Service, name: str
+) -> None:
+    file = io.BytesIO()
+    Image.open(CAT).save(file, name)
+    answer = service.classify(file.getvalue(), "application/octet-stream")
+    classifier = Classifier()
+    classifier.prepare()
+    (expected,) = classifier.classify([file.getvalue()])
+    assert isinstance(expected, list)
+    for told, own in zip(answer["predictions"], expected, strict=True):
+        assert told["label"] == own.label
+        assert told["probability"] == pytest.approx(own.probability, abs=1e-4)
+
+
+def test_the_command_line_names_the_same_labels(service: Service) -> None:
+    shown = subprocess.run(
+        [sys.executable, "client.py", "--broker", service.env["SPYGLASS_FRONTEND"], str(CAT)],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    answer = service.classify(CAT.read_bytes())
+    shown_labels = [line.split("%")[1].strip() for line in shown.stdout.splitlines()[1:]]
+    assert shown_labels == [p["label"] for p in answer["predictions"]]
+
+
+def test_a_12000_x_12000_picture_is_refused_before_it_is_decoded(service: Service) -> None:
+    file = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(file, "PNG")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        service.classify(file.getvalue(), "image/png")
+    assert refused.value.code == 422
+    assert json.load(refused.value)["code"] == "too-many-pixels"
+    refused.value.close()
+
+
+def test_a_killed_worker_comes_back(service: Service) -> None:
+    doomed = service.get("/v1/status")["workers"][0]
+    os.kill(doomed["pid"], signal.SIGKILL)
+    assert service.classify(CAT.read_bytes())["predictions"]
+
+    def replaced() -> bool:
+        workers = service.get("/v1/status")["workers"]
+        return len(workers) == 2 and doomed["pid"] not in [w["pid"] for w in workers]
+
+    eventually(replaced, "supervisor starts it again", 60)
+
+
+def test_a_port_in_use_is_a_sentence_with_the_variable_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = {**os.environ, "SPYGLASS_PORT": str(taken.getsockname()[1])}
+        env["SPYGLASS_FRONTEND"] = f"tcp://127.0.0.1:{free_port()}"
+        env["SPYGLASS_BACKEND"] = f"tcp://127.0.0.1:{free_port()}"
+        tried = subprocess.run(
+            [sys.executable, "run.py"], cwd=ROOT, env=env, capture_output=True, check=False
+        )
+    assert tried.returncode == 1
+    assert b"SPYGLASS_PORT=" in tried.stderr

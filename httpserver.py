@@ -8,6 +8,7 @@ proxy in front may read differently (request smuggling, RFC 9112 section 6.1).
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,10 @@ from waitress.server import create_server
 
 #: Seconds a client has to send a whole request, or to begin its first one.
 RECEIVE_WITHIN = 20.0
-#: Connections at a time; more wait in the kernel's queue.
+#: Connections at a time.
 MAX_CONNECTIONS = 1000
+#: Connections that wait in the kernel's queue.
+BACKLOG = 1024
 #: Bytes of a request's headers.
 MAX_HEADER_BYTES = 16 * 1024
 
@@ -67,10 +70,11 @@ def make_server(
     Raises:
         OSError: the address is in use or not ours.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     server = create_server(
         app,
-        host=host,
-        port=port,
+        sockets=[listening],
         threads=threads,
         connection_limit=MAX_CONNECTIONS,
         asyncore_use_poll=True,  # select() ends at descriptor 1,024

@@ -16,6 +16,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageChops,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -39,6 +40,9 @@ MAX_ASPECT = 100
 # and a GIF's later frame may be larger than the screen its header announces.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+# Pillow remarks on odd EXIF blocks; a sender must not be able to fill our log with them.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 #: EXIF tag that says how the camera was held.
 _ORIENTATION = 0x0112
@@ -75,14 +79,24 @@ def decode(data: bytes, shorter_side: int) -> Pixels:
     Animations give their first frame; transparency is laid on white, as a page would show it.
     One thread at a time, as Python's warning filters, changed here, belong to the whole process.
     """
-    with warnings.catch_warnings(), _open(data) as image, _refusing():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd EXIF, and torchvision's decoder being deprecated
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        if _is_ordinary_jpeg(image, shorter_side):
-            pixels = _decode_jpeg(data)
-        else:
-            pixels = _decode_with_pillow(image, shorter_side)
-        return _upright(pixels, _orientation(image))
+        with _open(data) as image, _refusing():
+            if _is_ordinary_jpeg(image, shorter_side):
+                pixels = _decode_jpeg(data)
+            else:
+                pixels = _decode_with_pillow(image, shorter_side)
+            return _upright(pixels, _orientation(image))
+
+
+@contextmanager
+def _one_warning_only() -> Iterator[None]:
+    """Silence all warnings (odd EXIF, torchvision's decoder being deprecated) but the bomb's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 @contextmanager
@@ -156,6 +170,8 @@ def _decode_with_pillow(image: Image.Image, shorter_side: int) -> Pixels:
         image.draft(None, (shorter_side, shorter_side))  # libjpeg scales by 2, 4 or 8 for free
     if image.mode == "I;16":  # convert("RGB") would clip all above 255 to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, inverted
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT, Fleet, eventually, free_port
+from conftest import Fleet, eventually, free_port
 
 from brokerclient import RequestFailed
 from zmq_protocol import Op, Reason
@@ -222,13 +221,6 @@ def test_a_killed_worker_leaves_no_children_behind(fleet: Fleet) -> None:
     worker.kill()
     worker.wait()
     eventually(lambda: not any(map(running, children)), "its children are gone")
-
-
-def test_every_command_has_help_with_examples() -> None:
-    for program in ("broker.py", "worker.py", "web.py", "client.py"):
-        command = [sys.executable, program, "--help"]
-        shown = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-        assert b"examples:" in shown.stdout
 
 
 def descendants(pid: int) -> list[int]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import settings
-import web
 from worker import cores
 
 HERE = Path(__file__).resolve().parent
@@ -78,10 +77,11 @@ def wait_until_ready(url: str, supervisor: subprocess.Popen[bytes]) -> bool:
 
 def main() -> int:
     """Run until Ctrl-C; the exit code."""
-    if len(sys.argv) > 1:
-        web.parser().print_help()
-        print("\nrun.py takes no flags: set SPYGLASS_PORT and the like instead.")
-        return settings.EXIT_OK if "--help" in sys.argv else settings.EXIT_USAGE
+    settings.Parser(
+        "run.py",
+        "Starts broker, two workers and web on this machine, and ends them on Ctrl-C.",
+        "  make run\n  SPYGLASS_PORT=9000 make run",
+    ).parse_args()
     env = environment()
     if problem := taken(env):
         print(f"run.py: {problem}", file=sys.stderr)

@@ -24,7 +24,16 @@ import logs
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
 from pipe import NO_ID, REFUSED, Frame
-from settings import BACKEND, EXIT_FAILED, EXIT_OK, Parser, address, seconds, whole
+from settings import (
+    BACKEND,
+    EXIT_FAILED,
+    EXIT_OK,
+    BadSetting,
+    Parser,
+    address,
+    seconds,
+    whole,
+)
 from sockets import Waker
 from zmq_protocol import (
     DEFAULT_JOB_LIMIT,
@@ -320,7 +329,7 @@ def default_name() -> str:
 def name_setting(text: str) -> str:
     """A worker's name, for `type=`."""
     if text and not NAME.fullmatch(text):
-        raise ValueError(text)
+        raise BadSetting(f"{text!r} is not a name: use at most 64 of A-Z a-z 0-9 . _ # -")
     return text
 
 

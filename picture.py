@@ -16,7 +16,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageChops,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -91,15 +90,6 @@ def decode(data: bytes, shorter_side: int) -> Pixels:
 
 
 @contextmanager
-def _one_warning_only() -> Iterator[None]:
-    """Silence all warnings (odd EXIF, torchvision's decoder being deprecated) but the bomb's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-@contextmanager
 def _refusing() -> Iterator[None]:
     """Turn whatever a codec raises, the bytes being a stranger's, into `BadImage`."""
     try:
@@ -170,8 +160,6 @@ def _decode_with_pillow(image: Image.Image, shorter_side: int) -> Pixels:
         image.draft(None, (shorter_side, shorter_side))  # libjpeg scales by 2, 4 or 8 for free
     if image.mode == "I;16":  # convert("RGB") would clip all above 255 to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "CMYK" and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, inverted
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")

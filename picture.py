@@ -16,6 +16,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageChops,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -160,6 +161,8 @@ def _decode_with_pillow(image: Image.Image, shorter_side: int) -> Pixels:
         image.draft(None, (shorter_side, shorter_side))  # libjpeg scales by 2, 4 or 8 for free
     if image.mode == "I;16":  # convert("RGB") would clip all above 255 to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, inverted
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -86,6 +87,12 @@ def main() -> int:
     if problem := taken(env):
         print(f"run.py: {problem}", file=sys.stderr)
         return settings.EXIT_FAILED
+    with tempfile.TemporaryDirectory(prefix="spyglass-") as state:
+        return supervise(env | {"SPYGLASS_STATE": state})
+
+
+def supervise(env: dict[str, str]) -> int:
+    """Run everything under supervisor until Ctrl-C; the exit code."""
     command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c"]
     config = str(HERE / "deploy" / "supervisord.conf")
     # A session of its own: Ctrl-C reaches this program alone, which then stops the others in

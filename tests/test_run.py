@@ -120,6 +120,14 @@ def test_a_killed_worker_comes_back(service: Service) -> None:
     eventually(replaced, "supervisor starts it again", 60)
 
 
+def test_supervisor_writes_no_file_outside_its_own_folder() -> None:
+    # This used to name /dev/null as pidfile, which supervisord deletes when it ends.
+    config = (ROOT / "deploy" / "supervisord.conf").read_text().split("[program:")[0]
+    files = [line.split(" = ")[1] for line in config.splitlines() if "file = " in line]
+    assert len(files) == 2
+    assert all(file.startswith("%(ENV_SPYGLASS_STATE)s/") for file in files)
+
+
 def test_a_port_in_use_is_a_sentence_with_the_variable_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = {**os.environ, "SPYGLASS_PORT": str(taken.getsockname()[1])}

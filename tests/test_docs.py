@@ -6,46 +6,127 @@ import argparse
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from conftest import ROOT
 
 import broker
 import client
+import problems
 import web
 import worker
-from zmq_protocol import Body, Direction, Reason, Request, encode
+from zmq_protocol import (
+    Ack,
+    Body,
+    Bye,
+    Cancel,
+    ChildState,
+    Direction,
+    Heartbeat,
+    Message,
+    Nack,
+    Op,
+    Query,
+    Ready,
+    Reason,
+    Reply,
+    Request,
+    Result,
+    encode,
+)
 
 README = (ROOT / "README.md").read_text()
 PROTOCOL = (ROOT / "PROTOCOL.md").read_text()
-PROGRAMS = [broker, worker, web, client]
+PROGRAMS: list[Any] = [broker, worker, web, client]
+
+ID = bytes(range(16))
+SHA = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+EXAMPLE = Request(ID, "", 5, 1000, SHA, Body.of(b"hello"))
+#: One message of each kind, with every key its header may have.
+MESSAGES: list[Message] = [
+    EXAMPLE,
+    Result(ID, 1.5, Body.of(b"[]")),
+    Ack(ID),
+    Nack(ID, Reason.BUSY),
+    Ready("squeezenet1_1", SHA, 2, "host", 1, "name"),
+    Heartbeat((ChildState(1, "idle", 5),)),
+    Bye(),
+    Cancel(ID),
+    Query(ID, Op.STATUS),
+    Reply(ID, True),
+]
+
+each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 
 
-def actions(program: object) -> list[argparse.Action]:
-    return [a for a in program.parser()._actions if a.dest not in ("help", "version")]  # type: ignore[attr-defined]
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for parser in (program.parser() for program in PROGRAMS):
+        for action in parser._actions:
+            monkeypatch.delenv(f"SPYGLASS_{action.dest.upper()}", raising=False)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
-def test_every_flag_has_help_and_stands_in_the_readme(program: object) -> None:
+def actions(program: Any) -> list[argparse.Action]:
+    return [a for a in program.parser()._actions if a.dest not in ("help", "version")]
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.M | re.S)
+    assert found, f"no heading {heading!r}"
+    return found[1]
+
+
+def row(text: str, first: str) -> list[str]:
+    """The cells of the table row that starts with `first` in backquotes."""
+    found = re.findall(rf"^\| (`{re.escape(first)}` \|.*)\|$", text, re.M)
+    assert len(found) == 1, f"{len(found)} rows for {first}"
+    return [cell.strip() for cell in found[0].split("|")]
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@each_program
+def test_every_flag_has_help_and_its_row_in_the_readme(program: Any) -> None:
+    text = section(README, f"{program.__name__}.py")
     for action in actions(program):
         assert action.help
-        for flag in action.option_strings:
-            assert f"`{flag}`" in README, flag
+        if not action.option_strings:
+            assert f"{action.metavar} ..." in text
+            continue
+        flag = action.option_strings[-1]
+        variable = "SPYGLASS_" + action.dest.upper()
+        shown = row(text, flag)[1]
+        assert shown == ("none" if isinstance(action.const, bool) else f"`{variable}`"), flag
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
-def test_every_command_has_help_with_examples(program: object) -> None:
-    name = f"{program.__name__}.py"  # type: ignore[attr-defined]
+@each_program
+def test_the_defaults_in_the_readme_are_those_of_the_parser(program: Any) -> None:
+    text = section(README, f"{program.__name__}.py")
+    for action in actions(program):
+        # As many processes as this machine has cores; no default; a list filled in by main().
+        known = action.dest != "processes" and action.default not in (None, "", False)
+        if action.option_strings and known:
+            value = action.default
+            told = f"{value:g}" if isinstance(value, float) else str(value)
+            assert row(text, action.option_strings[-1])[2] == told
+
+
+@each_program
+def test_every_command_has_help_with_examples(program: Any) -> None:
+    name = f"{program.__name__}.py"
     shown = subprocess.run(
         [sys.executable, name, "--help"], cwd=ROOT, capture_output=True, check=True, text=True
     )
     assert f"python {name}" in shown.stdout
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
-def test_a_wrong_flag_is_a_usage_error(program: object) -> None:
+@each_program
+def test_a_wrong_flag_is_a_usage_error(program: Any) -> None:
     with pytest.raises(SystemExit) as left:
-        program.main(["--no-such-flag"])  # type: ignore[attr-defined]
+        program.main(["--no-such-flag"])
     assert left.value.code == 2
 
 
@@ -58,31 +139,81 @@ def test_the_environment_gives_a_default_that_a_flag_beats(monkeypatch: pytest.M
         broker.parser().parse_args([])
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_stands_in_the_protocol(reason: Reason) -> None:
-    assert f"| `{reason.value}` |" in PROTOCOL
-
-
-def test_every_message_type_stands_in_the_protocol() -> None:
-    for direction in Direction:
-        for letter in direction.readers:
-            assert f"| `{letter.decode()}` " in PROTOCOL
-
-
-def test_the_hex_example_is_what_the_codec_sends() -> None:
-    sha = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-    example = Request(bytes(range(16)), "", 5, 1000, sha, Body.of(b"hello"))
-    lines = re.findall(r"^[0-9a-f]{2,}$", PROTOCOL, re.MULTILINE)
-    assert lines == [bytes(frame).hex() for frame in encode(example)]
+# --- README.md --------------------------------------------------------------------------------
 
 
 def test_every_make_target_in_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z-]+)", README)):
+    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"run", "test"} <= targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_every_file_in_the_readme_exists() -> None:
+    programs = re.findall(r"\bpython (\S+\.py)", README)
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    samples = re.findall(r"\bstatic/\S+\.\w+", README)
+    named = re.findall(r"`(\w+\.py)`", README)
+    assert {"client.py", "worker.py"} <= set(programs)
+    for name in {*programs, *links, *samples, *named}:
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_route_stands_in_the_readme() -> None:
+    nobody: Any = None
+    text = section(README, "HTTP")
+    for route in web.make_app(nobody).routes:
+        if not route.rule.startswith("/static/"):
+            rule = re.sub(r"<\w+>", "ID", route.rule)
+            assert f"`{route.method} {rule}`" in text
+
+
+def test_every_status_of_a_failure_stands_in_the_readme() -> None:
+    text = section(README, "HTTP")
+    for status in {kind.status for kind in problems.REASONS.values()}:
+        assert f"| {status} |" in text
+
+
 def test_every_dependency_stands_in_the_readme() -> None:
+    text = section(README, "What it is built on")
     for file in ("requirements.txt", "requirements-dev.txt"):
         for name in re.findall(r"^([a-z][\w-]*)==", (ROOT / file).read_text(), re.MULTILINE):
-            assert name in README, name
+            assert f"| {name} |" in text
+
+
+# --- PROTOCOL.md ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_stands_in_the_protocol(reason: Reason) -> None:
+    assert row(section(PROTOCOL, "Reasons"), reason.value)
+
+
+def test_the_protocol_names_no_reason_that_does_not_exist() -> None:
+    words = re.findall(r"^\| `([a-z-]+)` \|", section(PROTOCOL, "Reasons"), re.MULTILINE)
+    assert words == [reason.value for reason in Reason]
+
+
+def test_every_legal_message_is_among_those_checked_here() -> None:
+    legal = {kind for direction in Direction for kind in direction.value}
+    assert legal == {type(message) for message in MESSAGES}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_every_message_has_its_entry_with_exactly_its_header(message: Message) -> None:
+    text = section(PROTOCOL, f"`{message.TYPE.decode()}` {type(message).__name__}")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(message.header())
+    assert re.search(r"\bRepl(y|ies)\b", text)
+
+
+def test_every_operation_of_a_query_stands_in_the_protocol() -> None:
+    for op in Op:
+        assert f"`{op.value}`" in section(PROTOCOL, "`Q` Query")
+
+
+def test_the_hex_example_is_what_the_codec_sends() -> None:
+    lines = re.findall(r"^[0-9a-f]{2,}$", section(PROTOCOL, "Example"), re.MULTILINE)
+    assert lines == [bytes(frame).hex() for frame in encode(EXAMPLE)]
+    header = "".join(re.findall(r'^(?:\{|").*$', section(PROTOCOL, "Example"), re.MULTILINE))
+    assert header == bytes(encode(EXAMPLE)[3]).decode()

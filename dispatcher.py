@@ -79,6 +79,7 @@ class Dispatcher:
         worker = Worker(address, hello, self._free_name(hello.name), pool, now, now, hello.credit)
         self.workers[address] = pool.workers[address] = worker
         pool.idle.put(worker)
+        self._rehome(pool)
         self.record.note(f"{worker.name} joined from {hello.host} with {hello.model}", now)
         self.jobs.assign(pool, now)
         return self.record.flush()
@@ -290,6 +291,7 @@ class Dispatcher:
             worker.draining = True
             worker.pool.idle.remove(worker)
             self.record.note(f"{worker.name} is draining: {why}", now)
+            self.jobs.assign(worker.pool, now)  # what waited for it alone may go elsewhere
 
     def _dismiss(self, worker: Worker, now: float) -> None:
         self.record.to_worker(worker.address, Bye("removed by the operator"))
@@ -312,12 +314,26 @@ class Dispatcher:
             if not blame:
                 job.attempts -= 1
             self.jobs.retry(job, worker, Reason.WORKER_LOST, now)
+        self.jobs.assign(worker.pool, now)  # what waited for it alone may go elsewhere
 
     # --- who may come in ----------------------------------------------------------------------
 
     def default_pool(self) -> Pool | None:
-        """The pool of requests that name no model: the default's, or the first that joined."""
-        return self.pools.get(DEFAULT_MODEL) or next(iter(self.pools.values()), None)
+        """The pool of requests that name no model: the default's, or the first offered."""
+        default = self.pools.get(DEFAULT_MODEL)
+        if default is not None and default.digest:
+            return default
+        return next((pool for pool in self.pools.values() if pool.digest), default)
+
+    def _rehome(self, pool: Pool) -> None:
+        """Requests that named no model before any worker came go to the first one that came."""
+        early = self.pools.get(DEFAULT_MODEL)
+        if early is None or early is pool or early.digest:
+            return
+        for job in [job for job in early.waiting_jobs() if not job.request.model]:
+            early.dequeue(job)
+            job.pool = pool
+            pool.enqueue(job)
 
     def _pool_for(self, model: str) -> Pool | None:
         if not self.pools and model in ("", DEFAULT_MODEL):

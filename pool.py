@@ -128,11 +128,15 @@ class Idle:
         if level is not None:
             del self._levels[level][worker.address]
 
-    def choose(self, excluded: set[bytes]) -> Worker | None:
-        """The worker whose turn it is, passing over the excluded ones."""
+    def choose(self, request_id: bytes, excluded: set[bytes]) -> Worker | None:
+        """The worker whose turn it is, passing over the excluded ones.
+
+        Passed over too is one that still owes its last word on this very request, from an
+        earlier attempt: a second one could not be told from the first, nor its credit.
+        """
         for level in self._levels:
             for address, worker in level.items():
-                if address not in excluded:
+                if address not in excluded and request_id not in worker.owed:
                     return worker
         return None
 
@@ -184,17 +188,21 @@ class Pool:
 
     def next_match(self) -> tuple[Job, Worker] | None:
         """The job that is next and the worker that shall have it; the job leaves the queue."""
-        for job in self._requeued:
-            worker = self.idle.choose(self._excluded(job))
-            if worker is not None:
-                self._requeued.remove(job)
-                return job, worker
-        if not self._fresh or not self.idle:
+        if not self.idle:
             return None
-        worker = self.idle.choose(set())
-        return (self._fresh.popitem(last=False)[1], worker) if worker else None
+        for job in self.waiting_jobs():
+            worker = self.idle.choose(job.request.id, self._excluded(job))
+            if worker is not None:
+                self.dequeue(job)
+                return job, worker
+        return None
 
     def _excluded(self, job: Job) -> set[bytes]:
+        if not job.excluded:
+            return job.excluded
         # A fleet of one still has to try again: its worker replaces the child that crashed.
-        others = any(address not in job.excluded for address in self.workers)
+        others = any(
+            address not in job.excluded and not worker.draining
+            for address, worker in self.workers.items()
+        )
         return job.excluded if others else set()

@@ -11,6 +11,8 @@ from conftest import ROOT
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
 from zmq_protocol import (
+    NAME,
+    PROTOCOL_REVISION,
     Ack,
     Body,
     Bye,
@@ -90,6 +92,14 @@ def test_silent_worker_loses_its_request_to_the_next_idle_one() -> None:
     assert given(d.tick(1.4)) == []
     assert given(d.tick(1.5)) == [(b"w2", CAT.id)]
     assert b"w1" not in d.workers
+
+
+def test_a_worker_that_lives_does_not_hide_a_silent_one_behind_it() -> None:
+    d = fleet(b"w1", b"w2")
+    for tenth in range(1, 16):
+        d.worker_heartbeat(b"w1", tenth / 10)
+        d.tick(tenth / 10)
+    assert list(d.workers) == [b"w1"]
 
 
 def test_a_heartbeat_renews_life_but_never_gives_credit() -> None:
@@ -218,10 +228,23 @@ def test_what_is_left_of_the_budget_travels_with_the_request() -> None:
     assert sent.budget_ms == 600
 
 
-@pytest.mark.parametrize("event", ["worker_heartbeat"])
-def test_an_unknown_worker_is_asked_to_say_ready(event: str) -> None:
-    (bye,) = told(getattr(fleet(), event)(b"stranger", 0.0), Bye)
-    assert bye.again
+def test_an_unknown_worker_is_asked_to_say_ready_whatever_it_says() -> None:
+    d = fleet()
+    for actions in (
+        d.worker_heartbeat(b"stranger", 0.0),
+        d.worker_acked(b"stranger", CAT.id, 0.0),
+        d.worker_answered(b"stranger", result(CAT), 0.0),
+        d.worker_refused(b"stranger", Nack(CAT.id, Reason.CRASH), 0.0),
+    ):
+        (bye,) = told(actions, Bye)
+        assert bye.again
+        assert len(actions) == 1
+
+
+def test_the_goodbye_of_an_unknown_worker_is_not_answered() -> None:
+    d = fleet()
+    assert d.worker_bye(b"stranger", Bye(), 0.0) == []
+    assert d.worker_gone(b"stranger", "connection closed", 0.0) == []
 
 
 def test_a_worker_with_another_digest_is_refused() -> None:
@@ -376,6 +399,339 @@ def test_a_bad_picture_is_final() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.BAD_IMAGE, "truncated"), 0.1)
     assert told(actions, Nack) == [Nack(CAT.id, Reason.BAD_IMAGE, "truncated")]
+
+
+def test_a_worker_is_chosen_by_full_rounds_of_work_and_then_by_rest() -> None:
+    d = Dispatcher(Policy(), 0.0)
+    d.worker_ready(b"w1", ready(2, "w1"), 0.0)
+    d.worker_ready(b"w2", ready(2, "w2"), 0.0)
+    shares = [given(d.request_arrived(b"web", request(n), 0.0))[0][0] for n in range(4)]
+    assert shares == [b"w1", b"w2", b"w1", b"w2"]
+    d.worker_answered(b"w2", result(request(1)), 0.1)
+    d.worker_answered(b"w2", result(request(3)), 0.1)
+    d.worker_answered(b"w1", result(request(0)), 0.1)
+    assert given(d.request_arrived(b"web", request(9), 0.2)) == [(b"w2", request(9).id)]
+
+
+def test_of_two_requeued_requests_the_older_goes_first() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.1)
+    d.worker_gone(b"w2", "connection closed", 0.2)
+    d.worker_gone(b"w1", "connection closed", 0.3)
+    d.request_arrived(b"web", EEL, 0.4)
+    order = [id for _, id in given(d.worker_ready(b"w3", ready(3), 0.5))]
+    assert order == [CAT.id, DOG.id, EEL.id]
+
+
+def test_a_requeued_request_that_must_wait_for_another_worker_does_not_hold_up_the_rest() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.1)
+    assert given(d.request_arrived(b"web", EEL, 0.2)) == [(b"w1", EEL.id)]
+    assert given(d.worker_answered(b"w2", result(DOG), 0.3)) == [(b"w2", CAT.id)]
+
+
+def test_a_request_that_failed_on_the_whole_fleet_is_tried_on_it_again() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.1)) == [(b"w2", CAT.id)]
+    assert len(given(d.worker_refused(b"w2", Nack(CAT.id, Reason.HUNG), 0.2))) == 1
+
+
+def test_three_lost_workers_are_three_attempts() -> None:
+    d = fleet(b"w1", b"w2", b"w3", b"w4")
+    d.request_arrived(b"web", CAT, 0.0)
+    for lost in (b"w1", b"w2"):
+        assert len(given(d.worker_gone(lost, "connection closed", 0.1))) == 1
+    actions = d.worker_gone(b"w3", "connection closed", 0.1)
+    assert given(actions) == []
+    (end,) = told(actions, Nack)
+    assert (end.id, end.reason) == (CAT.id, Reason.WORKER_LOST)
+    assert not d.jobs.open
+
+
+def test_an_answer_from_the_worker_that_lost_the_request_is_late() -> None:
+    d = fleet(b"w1", b"w2", attempt_timeout=1.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.worker_heartbeat(b"w1", 0.9)
+    d.worker_heartbeat(b"w2", 0.9)
+    assert given(d.tick(1.0)) == [(b"w2", CAT.id)]
+    assert told(d.worker_answered(b"w1", result(CAT), 1.1), Result) == []
+    assert d.workers[b"w1"].credit == 1
+    assert d.record.counters.late == 1
+    assert len(told(d.worker_answered(b"w2", result(CAT), 1.2), Result)) == 1
+
+
+def test_an_answer_to_a_request_nobody_made_is_counted_and_gives_no_credit() -> None:
+    d = fleet(b"w1")
+    assert d.worker_answered(b"w1", result(EEL), 0.1) == []
+    assert d.worker_refused(b"w1", Nack(EEL.id, Reason.CRASH), 0.1) == []
+    assert (d.workers[b"w1"].credit, d.record.counters.late) == (1, 2)
+
+
+def test_an_ack_gives_no_credit_and_stops_the_clock_of_the_ack() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.2)
+    assert d.workers[b"w1"].credit == 0
+    assert given(d.tick(1.0)) == []
+
+
+def test_a_foreign_ack_does_not_stop_the_clock() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w2", CAT.id, 0.1)
+    assert given(d.tick(0.4)) == [(b"w2", CAT.id)]
+
+
+def test_a_request_that_waits_behind_others_ends_at_its_deadline() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.request_arrived(b"web", request(2, budget_ms=200), 0.0)
+    assert told(d.tick(0.19), Nack) == []
+    (end,) = told(d.tick(0.2), Nack)
+    assert (end.id, end.reason) == (request(2).id, Reason.DEADLINE)
+    assert d.jobs.waiting_bytes == 0
+
+
+def test_a_request_without_time_is_refused() -> None:
+    (nack,) = told(fleet(b"w1").request_arrived(b"web", request(1, budget_ms=0), 0.0), Nack)
+    assert nack.reason is Reason.DEADLINE
+
+
+def test_a_worker_of_another_protocol_revision_is_refused() -> None:
+    d = fleet()
+    hello = Ready("squeezenet1_1", DIGEST, 1, "host", 1, "w", revision=PROTOCOL_REVISION + 1)
+    (nack,) = told(d.worker_ready(b"w1", hello, 0.0), Nack)
+    assert (nack.id, nack.reason) == (b"", Reason.WRONG_MODEL)
+
+
+def test_a_new_digest_is_welcome_once_the_old_workers_left() -> None:
+    d = fleet(b"w1")
+    d.worker_bye(b"w1", Bye(), 0.1)
+    assert told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.2), Nack) == []
+
+
+def test_a_full_queue_of_bytes_takes_exactly_its_limit() -> None:
+    d = fleet(b"w1", max_waiting_bytes=20)
+    d.request_arrived(b"web", request(0), 0.0)
+    (nack,) = told(d.request_arrived(b"web", request(1, size=21), 0.0), Nack)
+    assert nack.reason is Reason.BUSY
+    assert told(d.request_arrived(b"web", request(2, size=20), 0.0), Ack)
+    assert d.jobs.waiting_bytes == 20
+    assert d.record.counters.refused == 1
+
+
+def test_a_request_sent_again_is_not_computed_twice_nor_counted_twice() -> None:
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"web", CAT, 0.0)
+    assert d.request_arrived(b"web", CAT, 0.1) == [ToClient(b"web", Ack(CAT.id))]
+    assert d.record.counters.accepted == 1
+    assert d.workers[b"w1"].credit == 1
+
+
+def test_the_end_of_the_old_connection_does_not_cancel_what_moved_to_the_new_one() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"old", CAT, 0.0)
+    d.request_arrived(b"new", CAT, 0.1)
+    assert d.client_gone(b"old") == []
+    assert d.request_cancelled(b"old", CAT.id) == []
+    assert CAT.id in d.jobs.open
+
+
+def test_the_credit_of_a_cancelled_request_returns_with_the_workers_last_word() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_cancelled(b"web", CAT.id)
+    assert d.workers[b"w1"].credit == 0
+    assert told(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.1), Nack) == []
+    assert d.workers[b"w1"].credit == 1
+
+
+def test_a_client_that_is_gone_does_not_take_anothers_requests_along() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"other", DOG, 0.0)
+    d.client_gone(b"web")
+    assert list(d.jobs.open) == [DOG.id]
+
+
+def test_a_request_that_met_a_leaving_worker_moves_without_costing_an_attempt() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.DRAINING), 0.1)
+    (sent,) = told(actions, Request)
+    assert given(actions) == [(b"w2", CAT.id)]
+    assert sent.attempt == 1
+    assert d.workers[b"w1"].draining
+
+
+def test_an_idle_worker_that_is_drained_leaves_at_once() -> None:
+    d = fleet(b"w1")
+    assert told(d.drain_worker(d.workers[b"w1"], 0.1), Bye) == [Bye("removed by the operator")]
+    assert d.find_worker(b"w1".hex()) is None
+
+
+def test_a_worker_that_was_drained_may_still_be_removed() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    worker = d.workers[b"w1"]
+    d.drain_worker(worker, 0.1)
+    actions = d.remove_worker(worker, 0.2)
+    assert given(actions) == [(b"w2", CAT.id)]
+    assert told(actions, Bye) == [Bye("removed by the operator")]
+
+
+def test_a_removal_costs_its_requests_no_attempt() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    (sent,) = told(d.remove_worker(d.workers[b"w1"], 0.1), Request)
+    assert sent.attempt == 1
+
+
+@pytest.mark.parametrize("worker_id", ["", "zz", "77", b"w2".hex()])
+def test_no_worker_is_found_by_a_foreign_id(worker_id: str) -> None:
+    assert fleet(b"w1").find_worker(worker_id) is None
+
+
+def test_a_leaving_broker_lets_finish_what_it_holds() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.stop(0.1)
+    actions = d.worker_answered(b"w1", result(CAT), 0.2)
+    assert told(actions, Result) and given(actions) == [(b"w1", DOG.id)]
+    assert told(d.worker_answered(b"w1", result(DOG), 0.3), Result)
+    assert d.hand_back() == []
+
+
+def test_a_worker_still_silent_after_the_grace_of_a_stall_is_expired() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    d.tick(10.0)
+    d.tick(10.4)
+    assert b"w1" in d.workers
+    actions = d.tick(10.5)
+    assert b"w1" not in d.workers
+    (bye,) = told(actions, Bye)
+    assert bye.again
+
+
+def test_the_next_deadline_is_the_end_of_the_grace_after_a_stall() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    d.tick(10.0)
+    assert d.next_deadline() == 10.5
+
+
+def test_the_next_deadline_follows_the_ack_of_what_was_just_sent() -> None:
+    d = fleet(b"w1", ack_timeout=0.25, slowest_link=7e6)
+    d.tick(0.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    assert d.next_deadline() == pytest.approx(0.25 + 1e-6)
+
+
+def test_a_name_of_full_length_is_told_apart_too_and_stays_legal() -> None:
+    d = fleet()
+    for n in range(3):
+        d.worker_ready(b"w%d" % n, ready(name="x" * 64), 0.0)
+    names = [worker.name for worker in d.workers.values()]
+    assert len(set(names)) == 3
+    assert all(NAME.fullmatch(name) for name in names)
+
+
+def test_a_worker_that_says_ready_again_keeps_its_name() -> None:
+    d = fleet(b"w1")
+    d.worker_ready(b"w1", ready(name="w1"), 0.1)
+    assert [w.name for w in d.workers.values()] == ["w1"]
+
+
+@pytest.mark.parametrize("reason", [Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED])
+def test_what_is_wrong_with_the_picture_is_not_tried_elsewhere(reason: Reason) -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, reason), 0.1)
+    assert given(actions) == []
+    assert not d.jobs.open
+    assert d.workers[b"w1"].credit == 1
+    assert d.workers[b"w1"].failed == 0
+
+
+def test_a_picture_damaged_on_the_way_is_sent_again() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
+    assert given(actions) == [(b"w2", CAT.id)]
+
+
+def test_the_repr_shows_the_state() -> None:
+    d = fleet(b"w1", b"w2")
+    for arrived in (CAT, DOG, EEL):
+        d.request_arrived(b"web", arrived, 0.0)
+    assert repr(d) == "<Dispatcher 2 workers, 0 idle, 2 in flight, 1 waiting>"
+
+
+def test_a_request_does_not_wait_for_a_worker_that_left_holding_nothing() -> None:
+    # w1 is excluded while w2 exists; when w2 goes, w1 is a fleet of one and has credit.
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.1)
+    d.request_cancelled(b"web", DOG.id)
+    actions = d.worker_gone(b"w2", "connection closed", 0.2)
+    assert given(actions + d.tick(0.3)) == [(b"w1", CAT.id)]
+
+
+def test_a_request_does_not_wait_for_a_worker_that_drains_and_leaves() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.worker_bye(b"w2", Bye("stopped", owed=1), 0.1)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.2)
+    actions += d.worker_answered(b"w2", result(DOG), 0.3)
+    actions += d.worker_bye(b"w2", Bye("stopped"), 0.4)
+    assert given(actions) == [(b"w1", CAT.id)]
+
+
+def test_a_request_given_twice_to_one_worker_returns_both_credits() -> None:
+    # The first attempt ran too long; its child finishes it all the same.
+    d = fleet(b"w1", credit=2, attempt_timeout=1.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.worker_heartbeat(b"w1", 0.9)
+    again = given(d.tick(1.0))
+    again += given(d.worker_answered(b"w1", result(CAT), 1.1))
+    assert again == [(b"w1", CAT.id)]
+    for _ in again:
+        d.worker_answered(b"w1", result(CAT), 1.2)
+    assert d.workers[b"w1"].credit == 2
+
+
+def test_a_request_sent_anew_after_its_client_was_gone_leaks_no_credit() -> None:
+    # PROTOCOL.md has a client send an open request again over a new connection.
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"old", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.client_gone(b"old")
+    again = given(d.request_arrived(b"new", CAT, 0.1))
+    again += given(d.worker_answered(b"w1", result(CAT), 0.2))
+    assert again == [(b"w1", CAT.id)]
+    for _ in again:
+        d.worker_answered(b"w1", result(CAT), 0.3)
+    assert d.workers[b"w1"].credit == 2
+
+
+def test_a_request_that_came_before_any_worker_does_not_make_the_default() -> None:
+    # "squeezenet1_1 if a worker ever offered it, else the first that was offered" (PROTOCOL.md).
+    d = fleet()
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_ready(b"w1", ready(2, model="googlenet"), 0.1)
+    actions += d.request_arrived(b"web", DOG, 0.2)
+    assert (b"w1", DOG.id) in given(actions)
 
 
 @pytest.mark.parametrize("module", ["dispatcher", "jobs", "pool", "decisions", "zmq_protocol"])

@@ -1,8 +1,15 @@
 """Random histories of the dispatcher, each from its seed.
 
-After every event: a request is open in exactly one place (a queue or one worker), or it has been
-answered exactly once or cancelled; a worker never owes more than the credit it announced; the
-bytes counted as waiting are those that wait. When time has run out, nothing is left open.
+After every event:
+
+- every accepted request is open in exactly one place (a queue or one worker), or it has been
+  answered exactly once by a Result or a Nack to a client, or it was cancelled;
+- a worker owes its credit: what it has left and what it owes make what it announced, so it is
+  never offered more than that; a leaving worker is offered nothing;
+- the bytes counted as waiting are those that wait, and a queue holds only WAITING jobs.
+
+When time has run out, or the broker hands back what it holds, nothing is left open. And no
+request waits while a worker that may have it has credit.
 """
 
 from __future__ import annotations
@@ -19,74 +26,142 @@ from zmq_protocol import Body, Bye, Nack, Reason, Request, Result
 
 HISTORIES = 1000
 EVENTS = 60
+WORKERS = (b"w1", b"w2", b"w3")
+CLIENTS = (b"c1", b"c2")
+REFUSALS = (
+    Reason.CRASH,
+    Reason.HUNG,
+    Reason.BAD_IMAGE,
+    Reason.DRAINING,
+    Reason.DEADLINE,
+    Reason.CANCELLED,
+    Reason.CHECKSUM,
+)
 
 
 class History:
-    def __init__(self, seed: int) -> None:
+    """One dispatcher and everything that happens to it.
+
+    Args:
+        eager: also hold it to the last promise above, that nobody waits in vain.
+        anew: a client sends a request again after it was closed, with the same id.
+        attempt_timeout: seconds; the default is beyond every budget used here.
+    """
+
+    def __init__(
+        self, seed: int, eager: bool = False, anew: bool = False, attempt_timeout: float = 11.0
+    ) -> None:
         self.random = random.Random(seed)
+        self.eager = eager
+        self.anew = anew
         self.now = 0.0
-        self.d = Dispatcher(Policy(max_waiting=6), now=0.0)
+        policy = Policy(max_waiting=6, max_waiting_bytes=60, attempt_timeout=attempt_timeout)
+        self.d = Dispatcher(policy, now=0.0)
         self.sent: list[tuple[bytes, bytes]] = []  # (worker, request id) ever offered
         self.accepted: set[bytes] = set()
         self.cancelled: set[bytes] = set()
         self.finals: Counter[bytes] = Counter()
-        self.number = 0
+        self.at_the_door: set[bytes] = set()  # refused in the present event
+        self.known: dict[bytes, Request] = {}
 
     def play(self) -> None:
         for _ in range(EVENTS):
             self.now += self.random.choice([0.0, 0.001, 0.05, 0.4, 1.6])
-            self.take(self.event())
-            self.take(self.d.tick(self.now))
+            leaving = [worker for worker in self.d.workers.values() if worker.draining]
+            self.at_the_door = set()
+            actions = self.event()
+            self.take(actions)
             self.check()
-        self.now += 1000
-        self.take(self.d.tick(self.now))
-        self.take(self.d.tick(self.now + 1000))
+            actions += self.tick()
+            offered = {a.worker for a in actions if is_offer(a)}
+            stayed = [w for w in leaving if self.d.workers.get(w.address) is w]
+            assert not any(w.address in offered for w in stayed)
+        if self.random.random() < 0.3:
+            self.take(self.d.stop(self.now))
+            self.take(self.d.hand_back())
+        else:
+            for _ in range(2):
+                self.now += 1000
+                self.tick()
         self.check()
         assert not self.d.jobs.open
-        assert self.accepted - self.cancelled <= set(self.finals)
+        assert self.d.waiting == self.d.jobs.waiting_bytes == 0
+        assert set(self.finals) | self.cancelled == self.accepted
+
+    def tick(self) -> list[Action]:
+        actions = self.d.tick(self.now)
+        self.take(actions)
+        self.check()
+        assert all(job.next_timer > self.now for job in self.d.jobs.open.values())
+        return actions
 
     def event(self) -> list[Action]:
         pick = self.random.choice
-        worker, client = pick([b"w1", b"w2", b"w3"]), pick([b"c1", b"c2"])
+        worker, client = pick(WORKERS), pick(CLIENTS)
         someone, some_id = pick(self.sent) if self.sent else (worker, bytes(16))
-        match self.random.randrange(12):
+        match self.random.randrange(15):
             case 0:
                 return self.d.worker_ready(worker, ready(pick([1, 2, 4])), self.now)
             case 1 | 2 | 3:
-                self.number += 1
-                new = request(self.number, budget_ms=pick([1, 500, 5000]))
-                actions = self.d.request_arrived(client, new, self.now)
-                if new.id in self.d.jobs.open or self.final(actions, Result):
-                    self.accepted.add(new.id)
-                return actions
+                number = len(self.known) + 1
+                size = pick([1, 7, 40])
+                return self.arrive(client, request(number, pick([1, 500, 5000]), size=size))
             case 4:
                 return self.d.worker_acked(someone, some_id, self.now)
             case 5 | 6:
                 return self.d.worker_answered(someone, answer(some_id), self.now)
             case 7:
-                reason = pick([Reason.CRASH, Reason.BAD_IMAGE, Reason.DRAINING, Reason.DEADLINE])
-                return self.d.worker_refused(someone, Nack(some_id, reason), self.now)
+                return self.d.worker_refused(someone, Nack(some_id, pick(REFUSALS)), self.now)
             case 8:
                 return self.d.worker_heartbeat(worker, self.now)
             case 9:
                 return self.d.worker_gone(worker, "connection closed", self.now)
             case 10:
                 return self.d.worker_bye(worker, Bye("leaving", pick([0, 1])), self.now)
-            case _:
+            case 11 if self.known:
+                again = pick(list(self.known.values()))
+                if self.anew or again.id in self.d.jobs.open:
+                    return self.arrive(client, again)
+            case 12 if self.known:
+                return self.cancel(client, pick(list(self.known)))
+            case 13:
                 before = set(self.d.jobs.open)
                 actions = self.d.client_gone(client)
                 self.cancelled |= before - set(self.d.jobs.open)
                 return actions
+            case _ if self.d.workers:
+                named = pick(list(self.d.workers.values()))
+                return pick([self.d.drain_worker, self.d.remove_worker])(named, self.now)
+        return []
 
-    def final(self, actions: list[Action], kind: type) -> bool:
-        return any(isinstance(a, ToClient) and isinstance(a.message, kind) for a in actions)
+    def arrive(self, client: bytes, new: Request) -> list[Action]:
+        self.known[new.id] = new
+        was_open = new.id in self.d.jobs.open
+        accepted = self.d.record.counters.accepted
+        actions = self.d.request_arrived(client, new, self.now)
+        assert not was_open or self.d.record.counters.accepted == accepted
+        if self.d.record.counters.accepted == accepted and not was_open:
+            self.at_the_door = {new.id}  # refused, which is no final answer to an accepted request
+        elif not was_open:  # a new life, perhaps of an old id
+            self.accepted.add(new.id)
+            self.cancelled.discard(new.id)
+            del self.finals[new.id]
+        return actions
+
+    def cancel(self, client: bytes, request_id: bytes) -> list[Action]:
+        job = self.d.jobs.open.get(request_id)
+        if job is not None and job.client == client:
+            self.cancelled.add(request_id)
+        actions = self.d.request_cancelled(client, request_id)
+        assert (request_id in self.d.jobs.open) == (job is not None and job.client != client)
+        return actions
 
     def take(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, ToWorker) and isinstance(action.message, Request):
+            if is_offer(action):
                 self.sent.append((action.worker, action.message.id))
             final = isinstance(action, ToClient) and isinstance(action.message, (Result, Nack))
-            if final and action.message.id in self.accepted:
+            if final and action.message.id not in self.at_the_door:
                 self.finals[action.message.id] += 1
 
     def check(self) -> None:
@@ -97,10 +172,17 @@ class History:
                 assert job.state is JobState.WAITING and job.worker is None
                 places[job.request.id] += 1
                 waiting_bytes += job.size
+                if self.eager:
+                    staying = {a for a, w in pool.workers.items() if not w.draining}
+                    excluded = job.excluded if staying - job.excluded else set()
+                    assert pool.idle.choose(job.request.id, excluded) is None
         for worker in self.d.workers.values():
             assert worker.credit >= 0
             assert worker.credit + len(worker.owed) == worker.hello.credit
             assert set(worker.in_flight) <= worker.owed
+            assert (worker in worker.pool.idle) == (worker.credit > 0 and not worker.draining)
+            for job in worker.in_flight.values():
+                assert job.worker is worker and job.state in (JobState.SENT, JobState.RUNNING)
             places.update(worker.in_flight.keys())
         assert set(places.values()) <= {1}
         assert set(places) == set(self.d.jobs.open)
@@ -108,15 +190,36 @@ class History:
         assert set(self.finals.values()) <= {1}
         assert not set(self.finals) & set(self.d.jobs.open)
         assert not set(self.finals) & self.cancelled
+        assert self.accepted == set(self.finals) | self.cancelled | set(self.d.jobs.open)
 
 
 def answer(request_id: bytes) -> Result:
     return Result(request_id, 10.0, Body.of(b"[]"))
 
 
-def test_a_thousand_random_histories_keep_every_promise() -> None:
-    for seed in range(HISTORIES):
+def is_offer(action: Action) -> bool:
+    return isinstance(action, ToWorker) and isinstance(action.message, Request)
+
+
+def play_all(histories: int, **kind: bool | float) -> None:
+    for seed in range(histories):
         try:
-            History(seed).play()
+            History(seed, **kind).play()  # type: ignore[arg-type]
         except AssertionError as error:
             raise AssertionError(f"history {seed} breaks a promise") from error
+
+
+def test_a_thousand_random_histories_keep_every_promise() -> None:
+    play_all(HISTORIES)
+
+
+def test_in_no_random_history_does_a_request_wait_in_vain() -> None:
+    play_all(HISTORIES, eager=True)
+
+
+def test_random_histories_with_attempts_that_take_too_long_keep_every_promise() -> None:
+    play_all(HISTORIES, attempt_timeout=0.5)
+
+
+def test_random_histories_with_requests_sent_anew_keep_every_promise() -> None:
+    play_all(HISTORIES, anew=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import logging.handlers
@@ -10,6 +11,10 @@ import sys
 
 #: Lines waiting for a slow terminal or a full pipe. Beyond that lines are dropped, not the work.
 MAX_LINES = 1000
+
+#: Seconds a leaving process waits for its last lines to be written: they say why it leaves. A
+#: terminal or pipe that is stuck for longer must not keep it.
+LAST_LINES_WITHIN = 1.0
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
@@ -27,6 +32,12 @@ def configure(program: str) -> None:
     writer.setFormatter(logging.Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
     # The thread is a daemon: a process that wants to leave must not wait for a stuck terminal.
     logging.handlers.QueueListener(lines, writer).start()
+    atexit.register(_write_last, lines)
     handler = _DroppingHandler(lines)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _write_last(lines: queue.Queue[logging.LogRecord]) -> None:
+    with lines.all_tasks_done:
+        lines.all_tasks_done.wait_for(lambda: not lines.unfinished_tasks, LAST_LINES_WITHIN)

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import logging.handlers
+import os
 import queue
 import sys
 
@@ -25,10 +26,22 @@ class _DroppingHandler(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
 
 
+class _Writer(logging.Handler):
+    """Writes to standard error for the one thread that uses it, without any lock: shutting down,
+    Python asks for every handler's lock and would wait for ever for that of a stuck write."""
+
+    def createLock(self) -> None:
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # nobody reads any more
+            os.write(sys.stderr.fileno(), f"{self.format(record)}\n".encode())
+
+
 def configure(program: str) -> None:
     """Send every log line of this process to standard error, through a thread of its own."""
     lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LINES)
-    writer = logging.StreamHandler(sys.stderr)
+    writer = _Writer()
     writer.setFormatter(logging.Formatter(f"%(asctime)s {program}: %(message)s", "%H:%M:%S"))
     # The thread is a daemon: a process that wants to leave must not wait for a stuck terminal.
     logging.handlers.QueueListener(lines, writer).start()

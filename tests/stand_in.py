@@ -1,7 +1,7 @@
 """A classifier without a model: answers at once, and misbehaves on request.
 
-A picture is any text; its first word says what to do: `sleep:0.5`, `crash`, `exit:3`, `hang`,
-`bad`, anything else is answered with itself as the first label.
+A picture is any text; its first word says what to do: `sleep:0.5`, `mark:FILE`, `crash`,
+`exit:3`, `hang`, `bad`, anything else is answered with itself as the first label.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ class StandIn:
         word, _, argument = image.split(b" ")[0].decode(errors="replace").partition(":")
         if word == "sleep":
             time.sleep(float(argument))
+        elif word == "mark":  # shows by a file that the work has begun, then takes half a second
+            Path(argument).touch()
+            time.sleep(0.5)
         elif word == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif word == "exit":

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import Fleet, eventually, free_port
@@ -88,16 +89,26 @@ def test_a_bad_picture_is_refused_by_name_and_costs_no_attempt(fleet: Fleet) -> 
     assert fleet.status()["counters"]["requeued"] == 0
 
 
-def test_a_stopped_worker_finishes_its_work_and_exits_with_0(fleet: Fleet) -> None:
+def test_a_stopped_worker_finishes_its_work_and_exits_with_0(fleet: Fleet, tmp_path: Path) -> None:
     leaving = fleet.start_worker("leaving")
-    future = fleet.client.submit(b"sleep:0.5")
-    eventually(lambda: fleet.worker("leaving")["in_flight"], "it is at work")
+    begun = tmp_path / "begun"
+    future = fleet.client.submit(f"mark:{begun}".encode())
+    eventually(begun.exists, "it is at work")
     leaving.send_signal(signal.SIGTERM)
     answer = future.result(30)
     assert (answer.worker, answer.attempts) == ("leaving", 1)
     assert leaving.wait(30) == 0
     eventually(lambda: fleet.names() == [], "it is gone")
     assert fleet.status()["counters"]["requeued"] == 0
+
+
+def test_work_on_its_way_to_a_worker_that_stops_is_not_lost(fleet: Fleet) -> None:
+    leaving = fleet.start_worker("leaving")
+    fleet.start_worker("staying")
+    futures = [fleet.client.submit(b"sleep:0.05 %d" % n) for n in range(12)]
+    leaving.send_signal(signal.SIGTERM)
+    assert {future.result(30).attempts for future in futures} == {1}
+    assert leaving.wait(30) == 0
 
 
 def test_a_frozen_worker_loses_its_work_to_another_and_returns(fleet: Fleet) -> None:

@@ -35,6 +35,7 @@ from zmq_protocol import (
     ID_BYTES,
     MAX_PARTS,
     PART_BYTES,
+    SLOWEST_LINK,
     Ack,
     Body,
     Cancel,
@@ -54,8 +55,8 @@ from zmq_protocol import (
 
 log = logging.getLogger(__name__)
 
-#: Seconds a broker has to acknowledge, plus the time the picture takes at 8 Mbit/s.
-ACK_TIMEOUT, SLOWEST_LINK = 0.5, 1e6
+#: Seconds a broker has to acknowledge, plus the time the picture takes on the slowest link.
+ACK_TIMEOUT = 0.5
 #: Seconds between two looks at deadlines. The promise is the deadline + 0.5 s.
 SWEEP_INTERVAL = 0.025
 #: Seconds after its deadline in which the broker's own word may still arrive.

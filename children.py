@@ -40,7 +40,6 @@ class Child:
     model: str = ""
     digest: str = ""
     ready: bool = False
-    refused: str = ""  # why it cannot serve, in its own words
     busy_since: float = 0.0
     limit: float = float("inf")  # when its present work must be done
     working_on: list[bytes] = field(default_factory=list)  # request ids

@@ -6,7 +6,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from zmq_protocol import DEFAULT_JOB_LIMIT, HEARTBEAT_INTERVAL, LIVENESS, Message
+from zmq_protocol import (
+    DEFAULT_JOB_LIMIT,
+    HEARTBEAT_INTERVAL,
+    LIVENESS,
+    SLOWEST_LINK,
+    Message,
+)
 
 #: Events kept for the status page: some screens full.
 EVENTS_KEPT = 200
@@ -30,8 +36,7 @@ class Policy:
     #: A worker must acknowledge a request within this, plus the time its picture takes on the
     #: slowest link we serve. An ACK costs no computation, so only a lost message is this late.
     ack_timeout: float = 0.3
-    #: Bytes a second of that slowest link (8 Mbit/s).
-    slowest_link: float = 1e6
+    slowest_link: float = SLOWEST_LINK
     #: From ACK to answer. The worker kills a hung child at its job limit and may hold one more
     #: request before ours; this is the net beneath, one second later.
     attempt_timeout: float = 2 * DEFAULT_JOB_LIMIT + 1.0

@@ -126,6 +126,7 @@ class Dispatcher:
         if worker is not None:
             if bye.owed:
                 self._drain(worker, bye.reason or "leaving", now)
+                self._settle(worker, now)
             else:
                 self._forget(worker, bye.reason or "left", now, blame=False)
         return self.record.flush()
@@ -146,12 +147,12 @@ class Dispatcher:
             self.jobs.hand_over(known, client)
             return self.record.flush()
         pool = self._pool_for(request.model)
-        refusal = self._no_room(pool, request) if pool else self._no_model()
-        if refusal is None and pool is not None:
+        if pool is None:
+            self._turn_away(client, request, *self._no_model())
+        elif refusal := self._no_room(pool, request):
+            self._turn_away(client, request, *refusal)
+        else:
             self.jobs.accept(client, request, pool, now)
-        elif refusal is not None:
-            self.record.counters.refused += 1
-            self.record.to_client(client, Nack(request.id, *refusal))
         return self.record.flush()
 
     def request_cancelled(self, client: bytes, request_id: bytes) -> list[Action]:
@@ -239,7 +240,7 @@ class Dispatcher:
         worker.failed += 1
         if unheard:  # it never got the request, so it owes nothing
             self.jobs.returned(worker, job.request.id)
-        self.jobs.retry(job, worker, Reason.WORKER_LOST, now)
+        self.jobs.retry(job, worker, Reason.WORKER_LOST)
         self._settle(worker, now)
 
     def _expire_workers(self, now: float) -> None:
@@ -272,14 +273,15 @@ class Dispatcher:
         elif nack.reason is Reason.DRAINING:
             job.attempts -= 1  # nobody failed: it was on its way when the worker said goodbye
             self._drain(worker, nack.detail or "leaving", now)
-            self.jobs.retry(job, worker, nack.reason, now)
+            self.jobs.retry(job, worker, nack.reason)
         else:
             worker.failed += 1
             self.record.note(f"{worker.name}: {nack.reason.value} on a request; moved", now)
-            self.jobs.retry(job, worker, nack.reason, now)
+            self.jobs.retry(job, worker, nack.reason)
 
     def _settle(self, worker: Worker, now: float) -> None:
-        """After its load changed: file it anew, dismiss it if drained, use its credit."""
+        """After its load or will changed: file it anew, dismiss it if drained, and give out what
+        waits, also to others: it may have waited for this one alone."""
         worker.pool.idle.put(worker)
         if worker.dismissed and not worker.in_flight:
             self._dismiss(worker, now)
@@ -287,11 +289,10 @@ class Dispatcher:
             self.jobs.assign(worker.pool, now)
 
     def _drain(self, worker: Worker, why: str, now: float) -> None:
+        """It gets no more work. `_settle` is next."""
         if not worker.draining:
             worker.draining = True
-            worker.pool.idle.remove(worker)
             self.record.note(f"{worker.name} is draining: {why}", now)
-            self.jobs.assign(worker.pool, now)  # what waited for it alone may go elsewhere
 
     def _dismiss(self, worker: Worker, now: float) -> None:
         self.record.to_worker(worker.address, Bye("removed by the operator"))
@@ -313,8 +314,8 @@ class Dispatcher:
         for job in held:
             if not blame:
                 job.attempts -= 1
-            self.jobs.retry(job, worker, Reason.WORKER_LOST, now)
-        self.jobs.assign(worker.pool, now)  # what waited for it alone may go elsewhere
+            self.jobs.retry(job, worker, Reason.WORKER_LOST)
+        self.jobs.assign(worker.pool, now)  # also what waited for this one alone
 
     # --- who may come in ----------------------------------------------------------------------
 
@@ -340,6 +341,10 @@ class Dispatcher:
             # Nobody joined yet: let it wait for the first worker rather than fail at once.
             return self.pools.setdefault(DEFAULT_MODEL, Pool(DEFAULT_MODEL))
         return self.pools.get(model) if model else self.default_pool()
+
+    def _turn_away(self, client: bytes, request: Request, reason: Reason, detail: str) -> None:
+        self.record.counters.refused += 1
+        self.record.to_client(client, Nack(request.id, reason, detail))
 
     def _no_model(self) -> tuple[Reason, str]:
         known = ", ".join(sorted(self.pools)) or "none yet"

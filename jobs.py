@@ -107,8 +107,8 @@ class Jobs:
             del job.worker.in_flight[job.request.id]
             job.worker = None
 
-    def retry(self, job: Job, worker: Worker, reason: Reason, now: float) -> None:
-        """Back to the head of the queue, or the end if it had its attempts."""
+    def retry(self, job: Job, worker: Worker, reason: Reason) -> None:
+        """Back to the head of the queue, or the end if it had its attempts. `assign` is next."""
         self.take_back(job)
         job.excluded.add(worker.address)
         if job.attempts >= self._policy.max_attempts:
@@ -120,7 +120,6 @@ class Jobs:
         job.pool.requeue(job)
         self.waiting_bytes += job.size
         self._arm(job)
-        self.assign(job.pool, now)
 
     # --- out ----------------------------------------------------------------------------------
 

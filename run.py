@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,8 +32,8 @@ def environment() -> dict[str, str]:
     env = dict(os.environ)
     env.setdefault("SPYGLASS_FRONTEND", settings.FRONTEND)
     env.setdefault("SPYGLASS_BACKEND", settings.BACKEND)
-    env.setdefault("SPYGLASS_HOST", "127.0.0.1")
-    env.setdefault("SPYGLASS_PORT", "8080")
+    env.setdefault("SPYGLASS_HOST", settings.HOST)
+    env.setdefault("SPYGLASS_PORT", str(settings.PORT))
     env.setdefault("SPYGLASS_BROKER", env["SPYGLASS_FRONTEND"])
     env.setdefault("SPYGLASS_BROKERS", env["SPYGLASS_BACKEND"])
     env.setdefault("SPYGLASS_PROCESSES", str(max(1, cores() // WORKERS)))
@@ -70,7 +69,7 @@ def wait_until_ready(url: str, supervisor: subprocess.Popen[bytes]) -> bool:
             with urllib.request.urlopen(f"{url}readyz", timeout=2) as answer:
                 if json.load(answer)["workers"] >= WORKERS:
                     return True
-        except (OSError, urllib.error.URLError):
+        except OSError:  # URLError is one
             pass  # not yet
         time.sleep(LOOK_EVERY)
     return False

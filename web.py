@@ -29,7 +29,17 @@ import problems
 from brokerclient import Answer, BrokerClient, RequestFailed
 from httpserver import RECEIVE_WITHIN, make_server
 from problems import Problem
-from settings import EXIT_FAILED, EXIT_OK, FRONTEND, Parser, address, seconds, whole
+from settings import (
+    EXIT_FAILED,
+    EXIT_OK,
+    FRONTEND,
+    HOST,
+    PORT,
+    Parser,
+    address,
+    seconds,
+    whole,
+)
 from uploads import read_picture
 from zmq_protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, NAME, Op, Reason
 
@@ -376,8 +386,8 @@ def parser() -> Parser:
         address,
         action="append",
     )
-    p.setting("--host", "127.0.0.1", "address to listen on")
-    p.setting("--port", 8080, "port to listen on, 0 for any", whole(0, 65535))
+    p.setting("--host", HOST, "address to listen on")
+    p.setting("--port", PORT, "port to listen on, 0 for any", whole(0, 65535))
     p.setting("--max-upload", MAX_UPLOAD, "bytes of the largest picture", whole(1, 60_000_000))
     p.setting("--timeout", DEFAULT_TIMEOUT, "seconds a picture may take", seconds(0.1, MAX_TIMEOUT))
     return p

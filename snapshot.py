@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import ceil
 from typing import Any
 
 from dispatcher import Dispatcher
@@ -73,7 +74,7 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "done": worker.done,
         "failed": worker.failed,
         "mean_ms": round(1000 * sum(recent) / len(recent), 2) if recent else None,
-        "p95_ms": round(1000 * recent[int(0.95 * (len(recent) - 1))], 2) if recent else None,
+        "p95_ms": round(1000 * recent[ceil(0.95 * len(recent)) - 1], 2) if recent else None,
         "last_heartbeat_s": _age(worker.heard, now),
         "uptime_s": _age(worker.joined, now),
     }

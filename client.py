@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -117,7 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path, outcome in tqdm(outcomes, total=len(paths), unit="picture", disable=hide):
             _print(path, outcome, options.json)
             failed = failed or isinstance(outcome, Exception)
+        sys.stdout.flush()
     except KeyboardInterrupt:
+        failed = True
+    except BrokenPipeError:  # `| head` has seen enough: leave Python nothing to write at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         failed = True
     finally:
         client.close()

@@ -258,6 +258,21 @@ def test_a_killed_worker_leaves_no_children_behind(fleet: Fleet) -> None:
     eventually(lambda: not any(map(running, children)), "its children are gone")
 
 
+def test_the_command_line_ends_quietly_when_its_reader_has_seen_enough(fleet: Fleet) -> None:
+    fleet.start_worker("attic")
+    samples = [str(ROOT / "static" / "samples" / "cat.jpg")] * 3
+    client = fleet.start(
+        "client.py", "--broker", fleet.frontend, *samples,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert client.stdout is not None
+    client.stdout.close()  # as `| head` does
+    client.stdout = None
+    _, said = client.communicate(timeout=30)
+    assert b"Traceback" not in said and b"Exception" not in said
+    assert client.returncode == 1
+
+
 def descendants(pid: int) -> list[int]:
     """All processes below one, from /proc."""
     found = []

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-fast check lint format types clean
+.PHONY: help run test test-fast faults check lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -18,7 +18,10 @@ test: $(VENV)/dev.stamp  ## run the tests
 test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no model
 	$(BIN)/python -m pytest -q tests/test_protocol.py tests/test_dispatcher.py tests/test_history.py
 
-check: lint types test  ## what CI runs: lint, types and tests
+faults: $(VENV)/dev.stamp  ## run the slow tests of faults: partitions, floods, soaks
+	$(BIN)/python -m pytest -q -m slow
+
+check: lint types test  ## lint, types and tests
 
 lint: $(VENV)/dev.stamp  ## style
 	$(BIN)/ruff check .

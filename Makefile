@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-fast faults check lint format types clean
+.PHONY: help run test test-fast faults chaos check lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -20,6 +20,9 @@ test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no m
 
 faults: $(VENV)/dev.stamp  ## run the slow tests of faults: partitions, floods, soaks
 	$(BIN)/python -m pytest -q -m slow
+
+chaos: $(VENV)/dev.stamp  ## hit a real fleet with one fault a second and check every promise
+	$(BIN)/python -m chaos $(ARGS)
 
 check: lint types test  ## lint, types and tests
 

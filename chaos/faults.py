@@ -1,0 +1,148 @@
+"""Does to the fleet what the schedule says, and undoes it when its time is over.
+
+`inject` starts a fault; `tick` does what falls due later: let a frozen worker run again, open a
+stalled link, start a new process for a killed one. Neither blocks for longer than milliseconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
+
+from chaos.fleet import Broker, Fleet, Worker, below, computing, send
+from chaos.ledger import Injected
+from chaos.schedule import Fault, Kind
+
+#: Seconds until a killed worker or the only broker is started again; of two brokers, one may
+#: stay away for longer.
+RESTART_AFTER, RESTART_AFTER_OF_TWO = 1.0, 2.0
+#: Seconds a worker stays frozen: longer than its connection's timeout of 0.75 s, and longer than
+#: three heartbeats.
+FREEZE_FOR = 2.5
+STALL_FOR = 2.0
+CORRUPT_FOR = 0.7
+#: Bytes between two flipped bits. An answer has some 600, so about every third is hit.
+CORRUPT_EVERY = 2000
+#: Seconds between two looks at a process that is expected to end.
+LOOK_EVERY = 0.005
+
+
+class Injector:
+    """Carries out faults. One thread; `clock` gives seconds since the load began."""
+
+    def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._order = count()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self.injected: list[Injected] = []
+
+    def inject(self, fault: Fault) -> Injected:
+        """Do it now. A fault whose victim is not there is noted as missed."""
+        broker = fault.kind is Kind.BROKER_KILL
+        victim = (self._fleet.brokers if broker else self._fleet.workers)[fault.victim]
+        hit = Injected(fault, self._clock(), victim.name)
+        self.injected.append(hit)
+        if victim.process is None or victim.process.poll() is not None:
+            hit.missed = "it was not running"
+        elif isinstance(victim, Broker):
+            self._kill_broker(hit, victim, victim.process)
+        else:
+            self._hit_worker(hit, victim, victim.process)
+        return hit
+
+    def tick(self) -> None:
+        """Do what is due."""
+        while self._due and self._due[0][0] <= self._clock():
+            heapq.heappop(self._due)[2]()
+
+    def next_due(self) -> float:
+        """When `tick` has something to do."""
+        return self._due[0][0] if self._due else float("inf")
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (self._clock() + seconds, next(self._order), act))
+
+    # --- what can be done to a worker ---------------------------------------------------------
+
+    def _hit_worker(self, hit: Injected, worker: Worker, process: subprocess.Popen[bytes]) -> None:
+        match hit.fault.kind:
+            case Kind.WORKER_KILL:
+                self._fleet.kill(process, worker.family)
+                self._later(RESTART_AFTER, partial(self._fleet.start_worker, worker))
+            case Kind.WORKER_STOP:
+                process.terminate()
+                self._replace_when_gone(hit, worker, process)
+            case Kind.WORKER_FREEZE:
+                pids = [process.pid, *below(process.pid)]
+                for pid in pids:
+                    send(pid, signal.SIGSTOP)
+                self._later(FREEZE_FOR, partial(_let_run, pids))
+            case Kind.CHILD_CRASH | Kind.CHILD_HANG:
+                self._hit_child(hit, process.pid)
+            case Kind.LINK_RESET:
+                self._tell(worker, "reset")
+            case Kind.LINK_STALL:
+                self._tell(worker, "stall")
+                self._later(STALL_FOR, partial(self._tell, worker, "pass"))
+            case Kind.LINK_CORRUPT:
+                self._tell(worker, f"corrupt {CORRUPT_EVERY}")
+                self._later(CORRUPT_FOR, partial(self._tell, worker, "pass"))
+
+    def _tell(self, worker: Worker, mode: str) -> None:
+        for relay in worker.relays:
+            relay.set(mode)
+
+    def _hit_child(self, hit: Injected, worker_pid: int) -> None:
+        child = computing(worker_pid)
+        if child is None:
+            hit.missed = "it had no child at the moment"
+            return
+        hang = hit.fault.kind is Kind.CHILD_HANG
+        watch = None
+        with suppress(ProcessLookupError):
+            watch = os.pidfd_open(child)
+        hit.at = self._clock()
+        if watch is None or not send(child, signal.SIGSTOP if hang else signal.SIGSEGV):
+            hit.missed = "its child was gone before the signal"
+        elif hang:
+            self._watch(hit, watch)
+            return
+        if watch is not None:
+            os.close(watch)
+
+    def _watch(self, hit: Injected, pidfd: int) -> None:
+        """Note when a hung child ends."""
+        if select.select([pidfd], [], [], 0)[0]:
+            hit.killed_ms = 1000 * (self._clock() - hit.at)
+            os.close(pidfd)
+        else:
+            self._later(LOOK_EVERY, partial(self._watch, hit, pidfd))
+
+    def _replace_when_gone(
+        self, hit: Injected, worker: Worker, process: subprocess.Popen[bytes]
+    ) -> None:
+        hit.exit_code = process.poll()
+        if hit.exit_code is None:
+            self._later(10 * LOOK_EVERY, partial(self._replace_when_gone, hit, worker, process))
+        elif worker.process is process:
+            self._fleet.start_worker(worker)
+
+    def _kill_broker(self, hit: Injected, broker: Broker, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        alone = len(self._fleet.brokers) == 1
+        after = RESTART_AFTER if alone else RESTART_AFTER_OF_TWO
+        self._later(after, partial(self._fleet.start_broker, broker))
+
+
+def _let_run(pids: list[int]) -> None:
+    for pid in reversed(pids):
+        send(pid, signal.SIGCONT)

@@ -11,12 +11,13 @@ import os
 import select
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from itertools import count
 
-from chaos.fleet import Broker, Fleet, Worker, below, computing, send
+from chaos.fleet import Broker, Fleet, Worker, below, child_of, computes, send
 from chaos.ledger import Injected
 from chaos.schedule import Fault, Kind
 
@@ -30,8 +31,12 @@ STALL_FOR = 2.0
 CORRUPT_FOR = 0.7
 #: Bytes between two flipped bits. An answer has some 600, so about every third is hit.
 CORRUPT_EVERY = 2000
-#: Seconds between two looks at a process that is expected to end.
-LOOK_EVERY = 0.005
+#: Seconds between two looks at a worker that is expected to leave.
+LOOK_EVERY = 0.05
+#: Seconds a child is waited for that has nothing to do, so that it is hit at work.
+CATCH_WITHIN = 0.2
+#: Seconds a child that was hit is watched for its end.
+WATCH_FOR = 60.0
 
 
 class Injector:
@@ -101,37 +106,41 @@ class Injector:
             relay.set(mode)
 
     def _hit_child(self, hit: Injected, worker_pid: int) -> None:
-        child = computing(worker_pid)
+        child = child_of(worker_pid)
         if child is None:
             hit.missed = "it had no child at the moment"
             return
         hang = hit.fault.kind is Kind.CHILD_HANG
-        watch = None
-        with suppress(ProcessLookupError):
-            watch = os.pidfd_open(child)
-        hit.at = self._clock()
-        if watch is None or not send(child, signal.SIGSTOP if hang else signal.SIGSEGV):
+        try:
+            pidfd = os.pidfd_open(child)
+        except ProcessLookupError:
             hit.missed = "its child was gone before the signal"
-        elif hang:
-            self._watch(hit, watch)
             return
-        if watch is not None:
-            os.close(watch)
+        hit.busy = self._catch_busy(child)
+        # A thread of its own, because a look now and then would tell the end too late.
+        threading.Thread(target=self._watch, args=(hit, pidfd), daemon=True).start()
+        hit.at = self._clock()
+        send(child, signal.SIGSTOP if hang else signal.SIGSEGV)
+
+    def _catch_busy(self, child: int) -> bool:
+        """Wait for a moment until it computes; whether it does."""
+        until = self._clock() + CATCH_WITHIN
+        while not (busy := computes(child)) and self._clock() < until:
+            time.sleep(0.001)
+        return busy
 
     def _watch(self, hit: Injected, pidfd: int) -> None:
-        """Note when a hung child ends."""
-        if select.select([pidfd], [], [], 0)[0]:
-            hit.killed_ms = 1000 * (self._clock() - hit.at)
-            os.close(pidfd)
-        else:
-            self._later(LOOK_EVERY, partial(self._watch, hit, pidfd))
+        """Note when a child ends."""
+        if select.select([pidfd], [], [], WATCH_FOR)[0]:
+            hit.ended_ms = 1000 * (self._clock() - hit.at)
+        os.close(pidfd)
 
     def _replace_when_gone(
         self, hit: Injected, worker: Worker, process: subprocess.Popen[bytes]
     ) -> None:
         hit.exit_code = process.poll()
         if hit.exit_code is None:
-            self._later(10 * LOOK_EVERY, partial(self._replace_when_gone, hit, worker, process))
+            self._later(LOOK_EVERY, partial(self._replace_when_gone, hit, worker, process))
         elif worker.process is process:
             self._fleet.start_worker(worker)
 

@@ -46,12 +46,15 @@ def below(pid: int) -> list[int]:
 
 def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
-    with suppress(OSError), open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
-    return False
+    return _state(pid) not in "Z"
 
 
-def computing(worker: int) -> int | None:
+def computes(pid: int) -> bool:
+    """Whether a process is on a core, or waits for one."""
+    return _state(pid) == "R"
+
+
+def child_of(worker: int) -> int | None:
     """The child that computes: it hangs below the fork server, which hangs below the worker."""
     children = set(below(worker)) - {int(pid) for pid in _children(worker)}
     return max(children, default=None)
@@ -63,6 +66,13 @@ def send(pid: int, number: signal.Signals) -> bool:
         os.kill(pid, number)
         return True
     return False
+
+
+def _state(pid: int) -> str:
+    """The letter of proc(5), or nothing."""
+    with suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+    return ""
 
 
 def _children(pid: int) -> Iterator[str]:
@@ -172,6 +182,13 @@ class Fleet:
         family.update(below(process.pid))
         process.kill()
         process.wait()
+
+    def keep_one(self) -> None:
+        """Stop all workers but the first, and wait until they have left."""
+        others = [w.process for w in self.workers[1:] if w.process is not None]
+        for process in others:
+            process.terminate()
+        wait_for(lambda: all(p.poll() is not None for p in others), 10.0, "stopping the others")
 
     def left_behind(self) -> list[int]:
         """Processes of killed workers that outlived them by seconds."""

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from chaos.ledger import Failover, count_lost, count_twice, percentile
+from chaos.ledger import Failover, count_lost, count_twice, failover_ms, percentile
 from chaos.run import Outcome
 from chaos.schedule import Kind
 
@@ -54,7 +54,7 @@ def _table(table: list[Failover]) -> list[str]:
     for row in table:
         limit = f"{row.limit_ms:8.0f}" if row.limit_ms is not None else f"{'-':>8}"
         rows.append(
-            f"{row.kind.value:<16}{row.median:8.1f}{row.p99:8.1f}{max(row.samples):8.1f}"
+            f"{row.what:<16}{row.median:8.1f}{row.p99:8.1f}{max(row.samples):8.1f}"
             f"{len(row.samples):5d}{limit}"
         )
     return rows
@@ -74,6 +74,7 @@ def _notes(outcome: Outcome) -> list[str]:
     if moved:
         lines.append(f"of requests that moved {_spread(moved)}")
     lines.append(f"the probe sent {outcome.resent} requests again, under the same id")
+    lines.append(f"at the end: {outcome.machine}")
     if (seen := outcome.overload) is not None:
         lines.append(
             f"overload: peak {seen.peak:.1f}/s, offered {seen.offered:.1f}/s, answered"
@@ -103,6 +104,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "lost": count_lost(outcome.records),
         "twice": count_twice(outcome.records),
         "resent": outcome.resent,
+        "machine": outcome.machine,
         "failed": Counter(r.finals[0].code for r in outcome.records if r.finals),
         "faults": [
             {
@@ -110,11 +112,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 "kind": hit.fault.kind.value,
                 "name": hit.name,
                 "missed": hit.missed,
+                "failover_ms": failover_ms(hit, outcome.injected, outcome.events, outcome.records),
             }
             for hit in outcome.injected
         ],
         "failover_ms": {
-            row.kind.value: {
+            row.what.strip(): {
                 "median": round(row.median, 1),
                 "p99": round(row.p99, 1),
                 "max": round(max(row.samples), 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -76,6 +77,7 @@ class Outcome:
     resent: int = 0
     left_behind: int = 0
     overload: Overload | None = None
+    machine: str = ""  # how busy it was, in words
 
     def failovers(self) -> list[Failover]:
         plan = self.plan
@@ -124,10 +126,13 @@ class Run:
             self._faults(fleet, observer, http, probe)
             if plan.overload:
                 self._wait_until_ready(fleet)
+                fleet.keep_one()
                 self._outcome.overload = self._overload(fleet.port)
         finally:
             for close in reversed(closing):
                 close()
+        cores = len(os.sched_getaffinity(0))
+        self._outcome.machine = f"load average {os.getloadavg()[0]:.1f} on {cores} cores"
         return self._outcome
 
     def _clock(self) -> float:
@@ -205,7 +210,12 @@ class Run:
 
     def _overload(self, port: int) -> Overload:
         """First the peak, by as many requests at a time as keep every worker busy; then three
-        times as many a second, whether answered or not."""
+        times as many a second, whether answered or not.
+
+        One worker is left for it: broker, web and this program need the other core, as they have
+        it where workers are on machines of their own. With every core full of workers the figure
+        would tell how the kernel shares cores.
+        """
         load = HttpLoad(port, self._pictures, self._plan.timeout, self._clock)
         try:
             print("finding the peak", file=sys.stderr)

@@ -276,6 +276,7 @@ class Observer(_Loop):
         for number, (line, watched) in enumerate(zip(self.lines, self._watched, strict=True)):
             if line.changed() and not line.connected:
                 watched.ready, watched.question = frozenset(), b""
+                self.ready_over_time.append((now, len(self.ready)))
             for message in line.receive():
                 if isinstance(message, Reply) and message.id == watched.question:
                     self._learn(number, watched, json.loads(message.body.join()), self.clock())

@@ -147,7 +147,7 @@ class Broker:
                 self._carry_out(gone)
         if front_drained:
             for client in self._front_watch.take_dropped():
-                self._carry_out(self.dispatcher.client_gone(client))
+                self._carry_out(self.dispatcher.client_gone(client, self._clock()))
         self._carry_out(self.dispatcher.tick(self._clock()))
 
     def _drain(
@@ -198,7 +198,7 @@ class Broker:
             case Request():
                 return self.dispatcher.request_arrived(client, message, self._clock())
             case Cancel():
-                return self.dispatcher.request_cancelled(client, message.id)
+                return self.dispatcher.request_cancelled(client, message.id, self._clock())
             case Query():
                 self._to_client(client, self._reply(message))
                 return []
@@ -212,6 +212,8 @@ class Broker:
             return Reply(query.id, True, body=Body.of(json.dumps(status).encode()))
         if query.op is Op.ADD:
             return self._dial(query)
+        if query.op is Op.CLEAR:
+            return self._clear(query, now)
         worker = self.dispatcher.find_worker(query.target)
         if worker is None:
             return Reply(query.id, False, "No worker with this id is connected.")
@@ -220,6 +222,14 @@ class Broker:
             return Reply(query.id, True, f"{worker.name} finishes what it holds and leaves.")
         self._carry_out(self.dispatcher.remove_worker(worker, now))
         return Reply(query.id, True, f"{worker.name} is removed; what it held moves on.")
+
+    def _clear(self, query: Query, now: float) -> Reply:
+        """Let a picture out of quarantine, or all without a name."""
+        cleared, actions = self.dispatcher.clear_quarantine(query.target, now)
+        self._carry_out(actions)
+        if query.target and not cleared:
+            return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
+        return Reply(query.id, True, f"Out of quarantine: {cleared}.")
 
     def _dial(self, query: Query) -> Reply:
         """Connect to a worker that listens. libzmq keeps trying, so it may start later."""

@@ -40,6 +40,21 @@ class Policy:
     #: From ACK to answer. The worker kills a hung child at its job limit and may hold one more
     #: request before ours; this is the net beneath, one second later.
     attempt_timeout: float = 2 * DEFAULT_JOB_LIMIT + 1.0
+    #: Of a model's requests at hand, how many may be on a second or later attempt at a time, and
+    #: how many always may: retries must not amplify an overload (Envoy's retry budget: 20 %, 3).
+    retry_share: float = 0.2
+    retries_always: int = 3
+    #: A request that runs longer than this, or than three times the 95th percentile, is hedged:
+    #: given to an idle worker as well (Dean and Barroso, The Tail at Scale, 2013).
+    hedge_floor: float = 0.3
+    hedge_factor: float = 3.0
+    #: Extra work by hedging, as a share of the requests accepted, and hedges allowed at once.
+    hedge_share: float = 0.05
+    hedge_burst: float = 3.0
+    #: How long a picture that cost two workers or children is refused.
+    quarantine: float = 600.0
+    #: Share of a model's workers that may be ejected at a time.
+    ejected_share: float = 0.5
     #: Models one broker serves: a worker that invents names must not fill the memory.
     max_models: int = 64
 
@@ -94,11 +109,16 @@ class Counters:
     accepted: int = 0
     answered: int = 0  # with predictions
     failed: int = 0  # with a reason instead
-    requeued: int = 0  # moves to another worker
-    refused: int = 0  # not accepted: full, no such model, leaving
+    requeued: int = 0  # moves to another worker, after a failure
+    handed_back: int = 0  # moves to another worker, not begun by one that was leaving
+    hedged: int = 0  # given to a second worker as well, being slow
+    quarantined: int = 0  # of the failed and refused: the picture is in quarantine
+    refused: int = 0  # not accepted: full, no such model, leaving, quarantined
     expired: int = 0  # of the failed: deadline passed
     cancelled: int = 0  # nobody waited any more
-    late: int = 0  # words from workers on requests that were closed or moved before
+    late: int = 0  # last words of workers on requests that were closed or moved before
+    duplicate: int = 0  # answers from workers that nobody had asked them for
+    ejected: int = 0  # workers left out for failing again and again
     bad_frames: int = 0  # messages that were none
 
 

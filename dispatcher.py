@@ -15,8 +15,10 @@ from collections import OrderedDict
 from itertools import count
 
 from decisions import Action, Departed, Policy, Record
-from jobs import Jobs
-from pool import Job, JobState, Pool, Worker
+from jobs import QUARANTINED, Jobs
+from outliers import Outliers
+from pool import Attempt, Job, Pool, Worker
+from quarantine import Loss
 from zmq_protocol import (
     PROTOCOL_REVISION,
     Bye,
@@ -35,6 +37,9 @@ DEFAULT_MODEL = "squeezenet1_1"
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.
 FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))
 
+#: NACKs that tell of a child's death.
+LETHAL = frozenset((Reason.CRASH, Reason.HUNG))
+
 
 class Dispatcher:
     """The state machine. Every event method takes `now` and returns what to do."""
@@ -44,6 +49,7 @@ class Dispatcher:
         self.started = now
         self.record = Record()
         self.jobs = Jobs(policy, self.record)
+        self.outliers = Outliers(policy, self.record)
         self.pools: dict[str, Pool] = {}
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
@@ -74,14 +80,17 @@ class Dispatcher:
             self.record.note(f"{hello.name} refused: {refusal}", now)
             self.record.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
             return self.record.flush()
-        pool = self.pools.setdefault(hello.model, Pool(hello.model))
+        pool = self.pools.setdefault(hello.model, self._new_pool(hello.model))
         pool.digest = hello.digest
-        worker = Worker(address, hello, self._free_name(hello.name), pool, now, now, hello.credit)
+        self.jobs.quarantine.came_back(hello.host, hello.pid)
+        name = self._free_name(hello.name)
+        health = self.outliers.recall(hello.host, name)
+        worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
-        pool.idle.put(worker)
         self._rehome(pool)
         self.record.note(f"{worker.name} joined from {hello.host} with {hello.model}", now)
-        self.jobs.assign(pool, now)
+        self.outliers.joined(worker, now)
+        self._settle(worker, now)
         return self.record.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
@@ -92,9 +101,9 @@ class Dispatcher:
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
         """The request arrived there whole and will be computed."""
         worker = self._heard(address, now)
-        job = worker.in_flight.get(request_id) if worker else None
-        if job is not None:
-            self.jobs.acknowledged(job, now)
+        attempt = worker.in_flight.get(request_id) if worker else None
+        if attempt is not None:
+            self.jobs.acknowledged(attempt, now)
         return self.record.flush()
 
     def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
@@ -103,9 +112,15 @@ class Dispatcher:
         if worker is None:
             self.record.counters.late += 1
             return self.record.flush()
+        attempt = worker.in_flight.get(result.id)
         job = self.jobs.returned(worker, result.id)
-        if job is not None:
-            self.jobs.answer(job, result, now)
+        if job is None:
+            self.outliers.unasked(worker, now)
+        else:
+            self.jobs.quarantine.acquit(job.request.sha256)
+        if attempt is not None:
+            self.jobs.answer(attempt, result, now)
+            self.outliers.succeeded(worker, now)
         self._settle(worker, now)
         return self.record.flush()
 
@@ -113,10 +128,18 @@ class Dispatcher:
         """No predictions: final for a bad picture, another worker's turn for anything else."""
         worker = self._heard(address, now)
         if worker is None:
+            self.record.counters.late += 1
             return self.record.flush()
+        attempt = worker.in_flight.get(nack.id)
         job = self.jobs.returned(worker, nack.id)
-        if job is not None:
-            self._refused(worker, job, nack, now)
+        if job is None:
+            self.record.counters.late += 1
+        elif nack.reason in LETHAL:
+            self.jobs.blame(job, Loss(worker.name, nack.batch == 1), now)
+        if attempt is not None and not attempt.job.closed:
+            self._refused(attempt, nack, now)
+        elif attempt is not None:  # the picture is to blame, and in quarantine by now
+            worker.failed += 1
         self._settle(worker, now)
         return self.record.flush()
 
@@ -135,6 +158,10 @@ class Dispatcher:
         """Its connection dropped or cannot be reached: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
+            process = worker.hello.host, worker.hello.pid
+            running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
+            for job in running:
+                self.jobs.blame(job, Loss(worker.name, len(running) == 1, process), now)
             self._forget(worker, reason, now)
         return self.record.flush()
 
@@ -149,23 +176,22 @@ class Dispatcher:
         pool = self._pool_for(request.model)
         if pool is None:
             self._turn_away(client, request, *self._no_model())
-        elif refusal := self._no_room(pool, request):
+        elif refusal := self._in_quarantine(request, now) or self._no_room(pool, request):
             self._turn_away(client, request, *refusal)
         else:
             self.jobs.accept(client, request, pool, now)
         return self.record.flush()
 
-    def request_cancelled(self, client: bytes, request_id: bytes) -> list[Action]:
+    def request_cancelled(self, client: bytes, request_id: bytes, now: float) -> list[Action]:
         """Nobody waits any more. Only the client that asked may cancel."""
         job = self.jobs.open.get(request_id)
         if job is not None and job.client == client:
-            self.jobs.abandon(job)
+            self.jobs.abandon([job], now)
         return self.record.flush()
 
-    def client_gone(self, client: bytes) -> list[Action]:
+    def client_gone(self, client: bytes, now: float) -> list[Action]:
         """Its connection dropped: all it waited for is cancelled."""
-        for job in self.jobs.of_client(client):
-            self.jobs.abandon(job)
+        self.jobs.abandon(self.jobs.of_client(client), now)
         return self.record.flush()
 
     # --- events from the operator -------------------------------------------------------------
@@ -189,6 +215,13 @@ class Dispatcher:
         self._dismiss(worker, now)
         return self.record.flush()
 
+    def clear_quarantine(self, sha256: str, now: float) -> tuple[int, list[Action]]:
+        """One picture, or all of them without a name, may be sent again; how many."""
+        cleared = self.jobs.quarantine.clear(sha256)
+        if cleared:
+            self.record.note(f"quarantine cleared of {cleared} by the operator", now)
+        return cleared, self.record.flush()
+
     def stop(self, now: float) -> list[Action]:
         """The broker is leaving: nothing new is accepted, what is held may finish."""
         self.stopping = True
@@ -209,13 +242,14 @@ class Dispatcher:
             # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
             self._no_expiry_before = now + self.policy.heartbeat_interval
         for job in self.jobs.due(now):
-            if job.state is not JobState.ANSWERED:
-                self._overdue(job, now)
+            self._overdue(job, now)
         self._expire_workers(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self.policy.heartbeat_interval
-            for address in self.workers:
-                self.record.to_worker(address, Heartbeat())
+            for worker in list(self.workers.values()):
+                self.record.to_worker(worker.address, Heartbeat())
+                if self.outliers.end_ejection(worker, now):
+                    self._settle(worker, now)
         self._promised = self.next_deadline()
         return self.record.flush()
 
@@ -229,18 +263,29 @@ class Dispatcher:
         return due
 
     def _overdue(self, job: Job, now: float) -> None:
-        worker = job.worker
-        if worker is None or now >= job.deadline:
-            self.jobs.expire(job)
+        if job.closed:
             return
-        unheard = job.state is JobState.SENT
-        what = "acknowledge" if unheard else "answer"
+        if now >= job.deadline:
+            self.jobs.expire(job)
+            self.jobs.assign(job.pool, now)
+            return
+        for attempt in [a for a in job.attempts if now >= a.deadline]:
+            self._give_up(attempt, now)
+        if not job.closed:
+            if now >= job.hedge_at:
+                self.jobs.hedge(job, now)
+            self.jobs.arm(job)
+
+    def _give_up(self, attempt: Attempt, now: float) -> None:
+        """A worker did not acknowledge, or not answer, in time."""
+        worker, request_id = attempt.worker, attempt.job.request.id
+        what = "answer" if attempt.acked else "acknowledge"
         self.record.note(f"{worker.name} did not {what} a request in time; moved", now)
-        self.record.to_worker(worker.address, Cancel(job.request.id))
-        worker.failed += 1
-        if unheard:  # it never got the request, so it owes nothing
-            self.jobs.returned(worker, job.request.id)
-        self.jobs.retry(job, worker, Reason.WORKER_LOST)
+        self.record.to_worker(worker.address, Cancel(request_id))
+        if not attempt.acked:  # it never got the request, so it owes nothing
+            self.jobs.returned(worker, request_id)
+        self.jobs.retry(attempt, Reason.WORKER_LOST)
+        self.outliers.failed(worker, now)
         self._settle(worker, now)
 
     def _expire_workers(self, now: float) -> None:
@@ -264,20 +309,22 @@ class Dispatcher:
         self.workers.move_to_end(address)
         return worker
 
-    def _refused(self, worker: Worker, job: Job, nack: Nack, now: float) -> None:
+    def _refused(self, attempt: Attempt, nack: Nack, now: float) -> None:
+        worker, job = attempt.worker, attempt.job
         if nack.reason in FINAL:
             worker.done += 1  # telling a bad picture is work well done
+            self.jobs.quarantine.acquit(job.request.sha256)
+            self.outliers.succeeded(worker, now)
             self.jobs.fail(job, nack.reason, nack.detail)
         elif nack.reason is Reason.DEADLINE:
             self.jobs.expire(job)
         elif nack.reason is Reason.DRAINING:
-            job.attempts -= 1  # nobody failed: it was on its way when the worker said goodbye
             self._drain(worker, nack.detail or "leaving", now)
-            self.jobs.retry(job, worker, nack.reason)
+            self.jobs.hand_back(attempt)
         else:
-            worker.failed += 1
             self.record.note(f"{worker.name}: {nack.reason.value} on a request; moved", now)
-            self.jobs.retry(job, worker, nack.reason)
+            self.jobs.retry(attempt, nack.reason)
+            self.outliers.failed(worker, now)
 
     def _settle(self, worker: Worker, now: float) -> None:
         """After its load or will changed: file it anew, dismiss it if drained, and give out what
@@ -292,6 +339,7 @@ class Dispatcher:
         """It gets no more work. `_settle` is next."""
         if not worker.draining:
             worker.draining = True
+            self.outliers.keep_enough(worker.pool, now)
             self.record.note(f"{worker.name} is draining: {why}", now)
 
     def _dismiss(self, worker: Worker, now: float) -> None:
@@ -311,10 +359,14 @@ class Dispatcher:
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
         self.record.note(f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}", now)
         worker.owed.clear()
-        for job in held:
-            if not blame:
-                job.attempts -= 1
-            self.jobs.retry(job, worker, Reason.WORKER_LOST)
+        for attempt in held:
+            if blame:
+                self.jobs.retry(attempt, Reason.WORKER_LOST)
+            else:
+                self.jobs.hand_back(attempt)
+        if held and blame:
+            self.outliers.failed(worker, now)
+        self.outliers.left(worker, now)
         self.jobs.assign(worker.pool, now)  # also what waited for this one alone
 
     # --- who may come in ----------------------------------------------------------------------
@@ -336,10 +388,13 @@ class Dispatcher:
             job.pool = pool
             pool.enqueue(job)
 
+    def _new_pool(self, model: str) -> Pool:
+        return Pool(model, hedges=self.policy.hedge_burst)
+
     def _pool_for(self, model: str) -> Pool | None:
         if not self.pools and model in ("", DEFAULT_MODEL):
             # Nobody joined yet: let it wait for the first worker rather than fail at once.
-            return self.pools.setdefault(DEFAULT_MODEL, Pool(DEFAULT_MODEL))
+            return self.pools.setdefault(DEFAULT_MODEL, self._new_pool(DEFAULT_MODEL))
         return self.pools.get(model) if model else self.default_pool()
 
     def _turn_away(self, client: bytes, request: Request, reason: Reason, detail: str) -> None:
@@ -349,6 +404,14 @@ class Dispatcher:
     def _no_model(self) -> tuple[Reason, str]:
         known = ", ".join(sorted(self.pools)) or "none yet"
         return Reason.NO_MODEL, f"No worker offers this model. Offered: {known}."[:500]
+
+    def _in_quarantine(self, request: Request, now: float) -> tuple[Reason, str] | None:
+        suspect = self.jobs.quarantine.refuses(request.sha256, now)
+        if suspect is None:
+            return None
+        suspect.refused += 1
+        self.record.counters.quarantined += 1
+        return Reason.QUARANTINED, QUARANTINED
 
     def _no_room(self, pool: Pool, request: Request) -> tuple[Reason, str] | None:
         policy = self.policy

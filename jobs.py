@@ -16,9 +16,15 @@ from dataclasses import replace
 from itertools import count
 
 from decisions import Policy, Record
-from pool import Job, JobState, Pool, Worker
+from pool import Attempt, Job, Pool, Worker
+from quarantine import Loss, Quarantine
 from zmq_protocol import Ack, Cancel, Nack, Reason, Request, Result
 
+#: What the sender of a picture in quarantine is told.
+QUARANTINED = (
+    "Two workers or their child processes were lost while computing this picture, so it is refused"
+    " for some minutes. Send another one; an operator can clear it on the status page."
+)
 #: Timers below which sweeping out those of answered jobs is not worth a pass.
 FEW_TIMERS = 1000
 
@@ -28,6 +34,7 @@ class Jobs:
 
     def __init__(self, policy: Policy, record: Record) -> None:
         self.open: dict[bytes, Job] = {}
+        self.quarantine = Quarantine(policy.quarantine)
         self.waiting_bytes = 0
         self._policy = policy
         self._record = record
@@ -47,8 +54,9 @@ class Jobs:
         self.open[request.id] = job
         self._of_client.setdefault(client, set()).add(request.id)
         self.waiting_bytes += job.size
+        pool.hedges = min(self._policy.hedge_burst, pool.hedges + self._policy.hedge_share)
         pool.enqueue(job)
-        self._arm(job)
+        self.arm(job)
         self.assign(pool, now)
 
     def hand_over(self, job: Job, client: bytes) -> None:
@@ -67,75 +75,134 @@ class Jobs:
 
     def assign(self, pool: Pool, now: float) -> None:
         """Give waiting jobs to workers with credit until one of the two runs out."""
-        while (match := pool.next_match()) is not None:
+        while True:
+            match = pool.next_match(self._may_retry(pool), self.quarantine.proven)
+            if match is None:
+                return
             job, worker = match
             self.waiting_bytes -= job.size
-            job.state, job.worker, job.sent = JobState.SENT, worker, now
-            job.attempts += 1
-            allowed = self._policy.ack_timeout + job.size / self._policy.slowest_link
-            job.attempt_deadline = now + allowed
-            worker.in_flight[job.request.id] = job
-            worker.owed.add(job.request.id)
-            worker.credit -= 1
-            pool.idle.put(worker)
-            left = max(0, int(1000 * (job.deadline - now)))
-            message = replace(job.request, budget_ms=left, attempt=job.attempts)
-            self._record.to_worker(worker.address, message)
-            self._arm(job)
+            if now >= job.deadline:
+                self.expire(job)
+                continue
+            self._hand_out(job, worker, now)
 
-    def acknowledged(self, job: Job, now: float) -> None:
+    def hedge(self, job: Job, now: float) -> None:
+        """A slow job: to an idle worker as well, if one is there and the share allows."""
+        pool, policy = job.pool, self._policy
+        job.hedge_at = float("inf") if len(job.attempts) > 1 else now + policy.hedge_floor
+        if len(job.attempts) != 1 or pool.hedges < 1 or not self._may_retry(pool):
+            return
+        elsewhere = job.excluded | {job.attempts[0].worker.address}
+        worker = pool.idle.choose(job.request.id, elsewhere, below=1)
+        if worker is None or job.tried >= policy.max_attempts:
+            return
+        pool.hedges -= 1
+        self._record.counters.hedged += 1
+        first = job.attempts[0]
+        what = f"a request is slow on {first.worker.name} ({now - first.sent:.1f} s)"
+        self._record.note(f"{what}; given to {worker.name} as well", now)
+        job.hedge_at = float("inf")
+        self._hand_out(job, worker, now)
+
+    def acknowledged(self, attempt: Attempt, now: float) -> None:
         """The worker has it whole."""
-        if job.state is JobState.SENT:
-            job.state = JobState.RUNNING
-            job.attempt_deadline = now + self._policy.attempt_timeout
+        if not attempt.acked:
+            attempt.acked = True
+            attempt.deadline = now + self._policy.attempt_timeout
+            if len(attempt.job.attempts) == 1:
+                attempt.job.hedge_at = now + self._hedge_after(attempt.job.pool)
+                self.arm(attempt.job)
 
     def returned(self, worker: Worker, request_id: bytes) -> Job | None:
-        """A worker's last word on a request: its credit returns, and the job if still its own."""
-        if request_id not in worker.owed:
-            self._record.counters.late += 1
-            return None
-        worker.owed.remove(request_id)
-        worker.credit += 1
-        job = worker.in_flight.get(request_id)
-        if job is None:
-            self._record.counters.late += 1
+        """A worker's last word on a request: its credit returns. None if it was not asked.
+
+        The job may be closed or with others by now: `worker.in_flight` tells.
+        """
+        job = worker.owed.pop(request_id, None)
+        if job is not None:
+            worker.credit += 1
+            if request_id not in worker.in_flight:
+                self._record.counters.late += 1
         return job
 
-    def take_back(self, job: Job) -> None:
-        """Part a job from its worker, which may still be computing it."""
-        if job.worker is not None:
-            del job.worker.in_flight[job.request.id]
-            job.worker = None
+    def take_back(self, attempt: Attempt) -> None:
+        """Part a job from a worker, which may still be computing it."""
+        job = attempt.job
+        del attempt.worker.in_flight[job.request.id]
+        job.attempts.remove(attempt)
+        job.hedge_at = float("inf")
+        job.pool.ends(attempt)
 
-    def retry(self, job: Job, worker: Worker, reason: Reason) -> None:
-        """Back to the head of the queue, or the end if it had its attempts. `assign` is next."""
-        self.take_back(job)
-        job.excluded.add(worker.address)
-        if job.attempts >= self._policy.max_attempts:
-            what = f"{job.attempts} attempts on this picture failed, the last one: {reason.value}."
+    def retry(self, attempt: Attempt, reason: Reason) -> None:
+        """An attempt failed: back to the head of the queue unless another one still runs, or the
+        end if it had all its attempts. `assign` is next."""
+        job = attempt.job
+        self.take_back(attempt)
+        job.excluded.add(attempt.worker.address)
+        if job.attempts:
+            return
+        if job.tried >= self._policy.max_attempts:
+            what = f"{job.tried} attempts on this picture failed, the last one: {reason.value}."
             self.fail(job, Reason.WORKER_LOST, what)
             return
         self._record.counters.requeued += 1
-        job.state = JobState.WAITING
+        self._requeue(job)
+
+    def hand_back(self, attempt: Attempt) -> None:
+        """Nobody failed: it was not begun when its worker left. It costs no attempt."""
+        job = attempt.job
+        self.take_back(attempt)
+        job.tried -= 1
+        job.excluded.add(attempt.worker.address)
+        if not job.attempts:
+            self._record.counters.handed_back += 1
+            self._requeue(job)
+
+    def _requeue(self, job: Job) -> None:
         job.pool.requeue(job)
         self.waiting_bytes += job.size
-        self._arm(job)
+        self.arm(job)
+
+    def _hand_out(self, job: Job, worker: Worker, now: float) -> None:
+        pool, request = job.pool, job.request
+        job.tried += 1
+        allowed = self._policy.ack_timeout + job.size / self._policy.slowest_link
+        attempt = Attempt(job, worker, job.tried, now, now + allowed)
+        job.attempts.append(attempt)
+        pool.begins(attempt)
+        worker.in_flight[request.id] = attempt
+        worker.owed[request.id] = job
+        worker.credit -= 1
+        pool.idle.put(worker)
+        alone = attempt.number > 1 or self.quarantine.suspected(request.sha256)
+        left = max(0, int(1000 * (job.deadline - now)))
+        message = replace(request, budget_ms=left, attempt=attempt.number, alone=alone)
+        self._record.to_worker(worker.address, message)
+        self.arm(job)
+
+    def _may_retry(self, pool: Pool) -> bool:
+        """Whether one more second or later attempt may run now."""
+        active = pool.waiting + pool.running
+        return pool.retrying < max(self._policy.retries_always, self._policy.retry_share * active)
+
+    def _hedge_after(self, pool: Pool) -> float:
+        """Seconds after which a job is slow."""
+        return max(self._policy.hedge_floor, self._policy.hedge_factor * pool.p95)
 
     # --- out ----------------------------------------------------------------------------------
 
-    def answer(self, job: Job, result: Result, now: float) -> None:
+    def answer(self, attempt: Attempt, result: Result, now: float) -> None:
         """Predictions, with what the broker knows of them."""
-        worker = job.worker
-        assert worker is not None, "an answer comes from the worker that holds the job"
+        job, worker = attempt.job, attempt.worker
         worker.done += 1
-        worker.latencies.append(now - job.sent)
+        worker.answered_in(now - attempt.sent)
         complete = replace(
             result,
             model=worker.hello.model,
             digest=worker.hello.digest,
             worker=worker.name,
-            attempts=job.attempts,
-            queue_ms=round(1000 * (job.sent - job.arrived), 3),
+            attempts=job.tried,
+            queue_ms=round(1000 * (attempt.sent - job.arrived), 3),
         )
         self._record.counters.answered += 1
         self._close(job)
@@ -150,27 +217,48 @@ class Jobs:
     def expire(self, job: Job) -> None:
         """Its time ran out."""
         self._record.counters.expired += 1
-        if job.state is JobState.WAITING and not job.pool.workers:
+        if not job.attempts and not job.pool.workers:
             what = f"No worker with model {job.pool.model} was connected in time."
             self.fail(job, Reason.NO_WORKERS, what)
         else:
             self.fail(job, Reason.DEADLINE, "The time allowed for this picture ran out.")
 
-    def abandon(self, job: Job) -> None:
-        """Close a job nobody waits for, without an answer."""
-        self._record.counters.cancelled += 1
-        self._close(job)
+    def blame(self, job: Job, loss: Loss, now: float) -> None:
+        """A child or worker was lost on it. If that puts its picture in quarantine, all who sent
+        this picture are told."""
+        sha256 = job.request.sha256
+        if not self.quarantine.blame(sha256, loss, now):
+            return
+        minutes = self._policy.quarantine / 60
+        what = f"picture {sha256[:12]} was at hand twice when something was lost"
+        self._record.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
+        copies = [job for job in self.open.values() if job.request.sha256 == sha256]
+        for copy in copies:
+            self._record.counters.quarantined += 1
+            self.fail(copy, Reason.QUARANTINED, QUARANTINED)
+        self._assign_all(copies, now)
+
+    def abandon(self, jobs: list[Job], now: float) -> None:
+        """Close jobs nobody waits for, without an answer."""
+        for job in jobs:
+            self._record.counters.cancelled += 1
+            self._close(job)
+        self._assign_all(jobs, now)
+
+    def _assign_all(self, closed: list[Job], now: float) -> None:
+        """A closed job may have been in the way of others: copies of its picture, or retries."""
+        for pool in {job.pool.model: job.pool for job in closed}.values():
+            self.assign(pool, now)
 
     def _close(self, job: Job) -> None:
-        if job.state is JobState.WAITING:
+        if job.queued:
             job.pool.dequeue(job)
             self.waiting_bytes -= job.size
-        worker = job.worker
-        if worker is not None:
-            self.take_back(job)
-            if job.request.id in worker.owed:  # it still computes what nobody will read
-                self._record.to_worker(worker.address, Cancel(job.request.id))
-        job.state = JobState.ANSWERED
+        for attempt in list(job.attempts):
+            self.take_back(attempt)
+            if job.request.id in attempt.worker.owed:  # it still computes what nobody will read
+                self._record.to_worker(attempt.worker.address, Cancel(job.request.id))
+        job.closed = True
         del self.open[job.request.id]
         self._unlist(job)
 
@@ -187,22 +275,23 @@ class Jobs:
         due: dict[Job, None] = {}  # in order, each once: a job may have several timers
         while self._timers and self._timers[0][0] <= now:
             job = heapq.heappop(self._timers)[2]
-            if job.state is JobState.ANSWERED:
+            if job.closed:
                 continue
             if job.next_timer <= now:
                 due[job] = None
             else:
-                self._arm(job)
+                self.arm(job)
         return list(due)
 
     def next_timer(self) -> float:
         """When `due` must be asked at the latest."""
         return self._timers[0][0] if self._timers else float("inf")
 
-    def _arm(self, job: Job) -> None:
+    def arm(self, job: Job) -> None:
+        """Have `due` name the job when something must happen to it."""
         heapq.heappush(self._timers, (job.next_timer, next(self._timer_order), job))
         if len(self._timers) > self._sweep_at:
             # Timers of answered jobs would stay until they are due.
-            self._timers = [t for t in self._timers if t[2].state is not JobState.ANSWERED]
+            self._timers = [t for t in self._timers if not t[2].closed]
             heapq.heapify(self._timers)
             self._sweep_at = max(FEW_TIMERS, 2 * len(self._timers))

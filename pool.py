@@ -7,16 +7,29 @@ every time is in seconds of one monotonic clock.
 from __future__ import annotations
 
 from bisect import insort
-from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from math import ceil
 
+from health import Health
 from zmq_protocol import Ready, Request
 
-#: Answers a worker's latency figures are drawn from: recent enough to follow a change, enough
-#: for a 95th percentile.
+#: Answers the latency figures are drawn from: recent enough to follow a change, enough for a
+#: 95th percentile.
 LATENCY_WINDOW = 200
+#: Answers between two looks at a pool's latencies: sorting them costs some 10 us.
+LATENCY_REFRESH = 20
+#: Weight of the newest answer in a worker's mean latency.
+PACE_WEIGHT = 0.2
+#: A worker this many times slower than the typical one of its pool counts as slow: less is what
+#: chance and its queue make of equal machines.
+SLOW = 3
+#: Seconds a typical answer counts as at least: among faster ones no difference matters.
+LEAST_TYPICAL = 0.005
+#: A slow worker's handicap is at most this: beyond it, it is the last choice anyway.
+MAX_HANDICAP = 16
 
 
 class JobState(Enum):
@@ -24,7 +37,7 @@ class JobState(Enum):
 
     WAITING = "waiting"  # in its pool's queue
     SENT = "sent"  # on its way to a worker, not yet acknowledged
-    RUNNING = "running"  # acknowledged: the worker has it whole
+    RUNNING = "running"  # acknowledged: a worker has it whole
     ANSWERED = "answered"  # the client has its one final answer
 
 
@@ -38,19 +51,40 @@ class Job:
     arrived: float
     deadline: float
     size: int  # bytes of the picture
-    state: JobState = JobState.WAITING
-    attempts: int = 0
-    worker: Worker | None = None
+    tried: int = 0  # attempts begun
+    attempts: list[Attempt] = field(default_factory=list)  # those that run: one, or its hedge too
+    hedge_at: float = float("inf")
     excluded: set[bytes] = field(default_factory=set)  # workers that failed this request
-    sent: float = 0.0
-    attempt_deadline: float = float("inf")  # of the ACK while SENT, of the answer while RUNNING
+    queued: bool = True  # it waits; else a worker has it, or it is closed
+    closed: bool = False
+
+    @property
+    def state(self) -> JobState:
+        """Which of the four it is in."""
+        if self.closed:
+            return JobState.ANSWERED
+        if any(attempt.acked for attempt in self.attempts):
+            return JobState.RUNNING
+        return JobState.SENT if self.attempts else JobState.WAITING
 
     @property
     def next_timer(self) -> float:
         """When something must happen to it at the latest."""
-        if self.worker is None:
+        if not self.attempts:
             return self.deadline
-        return min(self.deadline, self.attempt_deadline)
+        return min(self.deadline, self.hedge_at, *(attempt.deadline for attempt in self.attempts))
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A job on a worker."""
+
+    job: Job
+    worker: Worker
+    number: int  # 1 for the job's first
+    sent: float
+    deadline: float  # of the ACK at first, of the answer once acknowledged
+    acked: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -64,15 +98,18 @@ class Worker:
     joined: float
     heard: float
     credit: int
-    in_flight: dict[bytes, Job] = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
+    in_flight: dict[bytes, Attempt] = field(default_factory=dict)
     #: Requests it will still answer or NACK, each holding one credit: those in flight and those
     #: taken from it (deadline, hung) that its child may still be computing.
-    owed: set[bytes] = field(default_factory=set)
+    owed: dict[bytes, Job] = field(default_factory=dict)
     draining: bool = False
     dismissed: bool = False  # told by the operator to leave after its work
     done: int = 0
     failed: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_WINDOW))
+    pace: float = 0.0  # s, moving mean of the time from sending a request to its answer
+    handicap: int = 1  # how many times slower than usual, 1 if not remarkably
 
     @property
     def id(self) -> str:
@@ -84,12 +121,29 @@ class Worker:
         """The word on the status page."""
         if self.draining:
             return "draining"
+        if self.health.out:
+            return "ejected"
         return "busy" if self.in_flight else "ready"
 
     @property
+    def willing(self) -> bool:
+        """Whether it may be given work: one request at a time if that is its probe."""
+        if self.credit <= 0 or self.draining or self.health.until is not None:
+            return False
+        return not (self.health.probing and self.owed)
+
+    @property
     def level(self) -> int:
-        """Full rounds of work it holds: 0 while a child is idle, 1 when work would queue there."""
-        return len(self.owed) // self.hello.processes
+        """How long work would wait there: 0 while a child of usual speed is idle."""
+        return (len(self.owed) // self.hello.processes + 1) * self.handicap - 1
+
+    def answered_in(self, seconds: float) -> None:
+        """Learn from an answer how fast it is, next to the others of its pool."""
+        self.latencies.append(seconds)
+        self.pace += (seconds - self.pace) * (PACE_WEIGHT if len(self.latencies) > 1 else 1)
+        self.pool.answered_in(seconds)
+        slower = self.pace / self.pool.typical
+        self.handicap = min(MAX_HANDICAP, int(slower)) if slower >= SLOW else 1
 
 
 class Idle:
@@ -115,7 +169,7 @@ class Idle:
     def put(self, worker: Worker) -> None:
         """File a worker under its present load, or take it out if it may get nothing."""
         self.remove(worker)
-        if worker.credit <= 0 or worker.draining:
+        if not worker.willing:
             return
         level = worker.level
         while len(self._levels) <= level:
@@ -128,13 +182,18 @@ class Idle:
         if level is not None:
             del self._levels[level][worker.address]
 
-    def choose(self, request_id: bytes, excluded: set[bytes]) -> Worker | None:
+    def choose(
+        self, request_id: bytes, excluded: set[bytes], below: int | None = None
+    ) -> Worker | None:
         """The worker whose turn it is, passing over the excluded ones.
 
         Passed over too is one that still owes its last word on this very request, from an
         earlier attempt: a second one could not be told from the first, nor its credit.
+
+        Args:
+            below: look only at workers of a level below this.
         """
-        for level in self._levels:
+        for level in self._levels[:below]:
             for address, worker in level.items():
                 if address not in excluded and request_id not in worker.owed:
                     return worker
@@ -144,13 +203,27 @@ class Idle:
 class Pool:
     """Everything about one model: its workers, and the jobs that wait for one of them."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, hedges: float = 0.0) -> None:
+        """
+        Args:
+            hedges: how many requests may be hedged before any share of them is earned.
+        """
         self.model = model
         self.digest = ""
         self.workers: dict[bytes, Worker] = {}
+        self.out: dict[bytes, Worker] = {}  # ejected or on probation, the earliest first
         self.idle = Idle()
+        self.running = 0  # attempts on workers
+        self.retrying = 0  # those of them that are not a job's first
+        self.computing: Counter[str] = Counter()  # the running attempts by picture
+        self.hedges = hedges  # earned and not used
+        self.typical = float("inf")  # s, median latency of the last answers
+        self.p95 = 0.0  # s
         self._fresh: OrderedDict[bytes, Job] = OrderedDict()  # first come, first served
         self._requeued: list[Job] = []  # before all fresh ones, the longest waiting first
+        self._parked: dict[str, list[Job]] = {}  # by picture, while a copy of it is computed
+        self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self._refresh_in = 0
 
     def __repr__(self) -> str:
         return (
@@ -158,10 +231,12 @@ class Pool:
             f" {self.waiting} waiting>"
         )
 
+    # --- jobs that no worker has --------------------------------------------------------------
+
     @property
     def waiting(self) -> int:
-        """Jobs that no worker has."""
-        return len(self._fresh) + len(self._requeued)
+        """How many there are."""
+        return len(self._fresh) + len(self._requeued) + sum(map(len, self._parked.values()))
 
     def enqueue(self, job: Job) -> None:
         """A new job, to the end of the queue."""
@@ -169,40 +244,111 @@ class Pool:
 
     def requeue(self, job: Job) -> None:
         """A job that lost its worker, to the head of the queue."""
+        job.queued = True
         insort(self._requeued, job, key=lambda waiting: waiting.arrived)
 
     def dequeue(self, job: Job) -> None:
         """Take a waiting job out, wherever it stands."""
-        if self._fresh.pop(job.request.id, None) is None:
+        job.queued = False
+        if self._fresh.pop(job.request.id, None) is not None:
+            return
+        if job in self._requeued:
             self._requeued.remove(job)
+            return
+        copies = self._parked[job.request.sha256]
+        copies.remove(job)
+        if not copies:
+            del self._parked[job.request.sha256]
+
+    def park(self, job: Job) -> None:
+        """Keep a job out of the queue until the present copy of its picture is done."""
+        self.dequeue(job)
+        job.queued = True
+        self._parked.setdefault(job.request.sha256, []).append(job)
+
+    def begins(self, attempt: Attempt) -> None:
+        """A worker has it."""
+        self.running += 1
+        self.retrying += attempt.number > 1
+        self.computing[attempt.job.request.sha256] += 1
+
+    def ends(self, attempt: Attempt) -> None:
+        """A worker has it no more; copies of its picture may take their places again."""
+        sha256 = attempt.job.request.sha256
+        self.running -= 1
+        self.retrying -= attempt.number > 1
+        self.computing[sha256] -= 1
+        if not self.computing[sha256]:
+            del self.computing[sha256]
+        for copy in self._parked.pop(sha256, ()):
+            self.requeue(copy)
 
     def waiting_jobs(self) -> Iterable[Job]:
-        yield from self._requeued
+        yield from self.queue()
+        for copies in self._parked.values():
+            yield from copies
+
+    def queue(self, retries: bool = True) -> Iterable[Job]:
+        """Those that a worker may have, in their order; the retried ones if wanted."""
+        yield from (job for job in self._requeued if retries or not job.tried)
         yield from self._fresh.values()
 
     def oldest_arrival(self) -> float | None:
         """When the longest waiting job came, or None."""
-        if self._requeued:
-            return self._requeued[0].arrived
-        return next(iter(self._fresh.values())).arrived if self._fresh else None
+        firsts = [self._requeued[:1], *(copies[:1] for copies in self._parked.values())]
+        oldest = [job.arrived for first in firsts for job in first]
+        if self._fresh:
+            oldest.append(next(iter(self._fresh.values())).arrived)
+        return min(oldest, default=None)
 
-    def next_match(self) -> tuple[Job, Worker] | None:
-        """The job that is next and the worker that shall have it; the job leaves the queue."""
+    def next_match(self, retries: bool, proven: Callable[[str], bool]) -> tuple[Job, Worker] | None:
+        """The job that is next and the worker that shall have it; the job leaves the queue.
+
+        Args:
+            retries: whether one that was tried before may be.
+            proven: whether copies of a picture may be computed side by side.
+        """
         if not self.idle:
             return None
-        for job in self.waiting_jobs():
-            worker = self.idle.choose(job.request.id, self._excluded(job))
+        match, copies = None, []
+        for job in self.queue(retries):
+            sha256 = job.request.sha256
+            if sha256 in self.computing and not proven(sha256):
+                copies.append(job)
+                continue
+            worker = self.idle.choose(job.request.id, self.excluded(job))
             if worker is not None:
+                match = job, worker
                 self.dequeue(job)
-                return job, worker
-        return None
+                break
+        for job in copies:
+            self.park(job)
+        return match
 
-    def _excluded(self, job: Job) -> set[bytes]:
+    def excluded(self, job: Job) -> set[bytes]:
+        """Workers that shall not have this job."""
         if not job.excluded:
             return job.excluded
         # A fleet of one still has to try again: its worker replaces the child that crashed.
         others = any(
-            address not in job.excluded and not worker.draining
+            address not in job.excluded and not worker.draining and worker.health.until is None
             for address, worker in self.workers.items()
         )
         return job.excluded if others else set()
+
+    # --- how fast -----------------------------------------------------------------------------
+
+    def answered_in(self, seconds: float) -> None:
+        """Learn from an answer what is usual."""
+        self._latencies.append(seconds)
+        self._refresh_in -= 1
+        if self._refresh_in < 0:
+            recent = sorted(self._latencies)
+            self.typical = max(LEAST_TYPICAL, percentile(recent, 0.5))
+            self.p95 = percentile(recent, 0.95)
+            self._refresh_in = min(LATENCY_REFRESH, len(recent))
+
+
+def percentile(ascending: list[float], share: float) -> float:
+    """By nearest rank, of at least one value."""
+    return ascending[max(0, ceil(share * len(ascending)) - 1)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import ceil
 from typing import Any
 
 from dispatcher import Dispatcher
-from pool import Pool, Worker
+from pool import Pool, Worker, percentile
 from zmq_protocol import RELEASE
 
 
@@ -46,7 +45,15 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
         "models": [_model(pool, dispatcher) for pool in dispatcher.pools.values()],
         "counters": asdict(record.counters),
         "events": [{"ago_s": _age(at, now), "text": text} for at, text in reversed(record.events)],
-        "quarantine": [],
+        "quarantine": [
+            {
+                "sha256": suspect.sha256,
+                "left_s": _age(now, suspect.until),
+                "workers": [loss.worker for loss in suspect.losses],
+                "refused": suspect.refused,
+            }
+            for suspect in dispatcher.jobs.quarantine.entries(now)
+        ],
     }
 
 
@@ -74,7 +81,7 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "done": worker.done,
         "failed": worker.failed,
         "mean_ms": round(1000 * sum(recent) / len(recent), 2) if recent else None,
-        "p95_ms": round(1000 * recent[ceil(0.95 * len(recent)) - 1], 2) if recent else None,
+        "p95_ms": round(1000 * percentile(recent, 0.95), 2) if recent else None,
         "last_heartbeat_s": _age(worker.heard, now),
         "uptime_s": _age(worker.joined, now),
     }

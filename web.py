@@ -258,6 +258,12 @@ def _add_fleet(app: bottle.Bottle, client: Fleet) -> None:
 
     app.delete("/v1/workers/<worker_id>", callback=remove_worker)
 
+    def clear_quarantine(sha256: str = "") -> str:
+        return control(Op.CLEAR, sha256[:64])
+
+    app.delete("/v1/quarantine", callback=clear_quarantine)
+    app.delete("/v1/quarantine/<sha256>", callback=clear_quarantine)
+
 
 def _same_origin() -> None:
     """Refuse actions that another site's page sends through a visitor's browser."""

@@ -249,6 +249,9 @@ class Worker:
         while self._queue and (idle := self._children.idle()) is not None:
             frames: list[Frame] = []
             while self._queue and len(frames) < self._batch:
+                alone = self._queue[0].request.alone
+                if frames and alone:
+                    break
                 held = self._queue.popleft()
                 request = held.request
                 if held.epoch != held.link.epoch:
@@ -258,6 +261,8 @@ class Worker:
                     continue
                 self._running[request.id] = held
                 frames.append(Frame(request.id, request.top_k, request.body.join()))
+                if alone:
+                    break
             if frames:
                 idle.give(frames, now, self._job_limit * len(frames))
                 self._poll_for(idle)
@@ -312,7 +317,8 @@ class Worker:
         reason = Reason.HUNG if dead.hung else Reason.CRASH
         for request_id in dead.working_on:
             held = self._running.pop(request_id)
-            self._reply(held, Nack(request_id, reason, "the child process died on it"))
+            what = "the child process died on it"
+            self._reply(held, Nack(request_id, reason, what, len(dead.working_on)))
         self._children.bury(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
 

@@ -105,6 +105,7 @@ class Op(Enum):
     DRAIN = "drain"
     REMOVE = "remove"
     ADD = "add"
+    CLEAR = "clear"
 
 
 def crc_of(parts: Sequence[Part], crc: int = 0) -> int:
@@ -203,6 +204,7 @@ class Request:
     sha256: str  # of the picture, in hexadecimal
     body: Body
     attempt: int = 1  # counted by the broker
+    alone: bool = False  # compute it in a batch of its own: another of it lost its worker
 
     def header(self) -> Header:
         return {
@@ -211,6 +213,7 @@ class Request:
             "budget_ms": self.budget_ms,
             "sha256": self.sha256,
             "attempt": self.attempt,
+            "alone": self.alone,
         }
 
     @classmethod
@@ -225,6 +228,7 @@ class Request:
             sha256=_digest(header, "sha256"),
             body=body,
             attempt=_int(header, "attempt", 1, 1000, 1),
+            alone=_flag(header, "alone"),
         )
 
 
@@ -291,9 +295,10 @@ class Nack:
     id: bytes  # empty when it refuses a READY
     reason: Reason
     detail: str = ""
+    batch: int = 1  # pictures the child had in hand when it crashed or hung
 
     def header(self) -> Header:
-        return {"reason": self.reason.value, "detail": self.detail}
+        return {"reason": self.reason.value, "detail": self.detail, "batch": self.batch}
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Nack:
@@ -301,7 +306,7 @@ class Nack:
             reason = Reason(header.get("reason"))
         except ValueError:
             raise ProtocolError("reason is none of the known words") from None
-        return cls(id, reason, _text(header, "detail"))
+        return cls(id, reason, _text(header, "detail"), _int(header, "batch", 1, MAX_CREDIT, 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A classifier without a model: answers at once, and misbehaves on request.
 
-A picture is any text; its first word says what to do: `sleep:0.5`, `mark:FILE`, `crash`,
-`exit:3`, `hang`, `bad`, anything else is answered with itself as the first label.
+A picture is any text; its first word says what to do: `sleep:0.5`, `mark:FILE`, `once:FILE`,
+`crash`, `exit:3`, `hang`, `bad`, anything else is answered with itself as the first label.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class StandIn:
         elif word == "mark":  # shows by a file that the work has begun, then takes half a second
             Path(argument).touch()
             time.sleep(0.5)
+        elif word == "once":  # takes five seconds, but only the first time
+            if not Path(argument).exists():
+                Path(argument).touch()
+                time.sleep(5)
         elif word == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif word == "exit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -65,14 +66,34 @@ def test_a_killed_worker_leaves_the_list_within_50_ms(fleet: Fleet) -> None:
     assert fleet.status()["departed"][0]["reason"] == "connection closed"
 
 
-def test_a_crashed_child_is_replaced_and_its_worker_stays(fleet: Fleet) -> None:
-    worker = fleet.start_worker("attic")
-    with pytest.raises(RequestFailed) as failure:
-        fleet.client.submit(b"crash").result(30)
-    assert failure.value.reason is Reason.WORKER_LOST
-    assert fleet.client.submit(b"hello").result(30).worker == "attic"
-    assert worker.poll() is None
-    assert fleet.worker("attic")["failed"] == 3
+def test_a_picture_that_crashes_two_children_is_refused_and_everybody_else_is_served(
+    fleet: Fleet,
+) -> None:
+    workers = [fleet.start_worker(name) for name in ("attic", "cellar", "shed")]
+    poison = [fleet.client.submit(b"crash") for _ in range(8)]  # from eight at once
+    good = [fleet.client.submit(f"fine {n}".encode()) for n in range(50)]
+    for future in poison:
+        with pytest.raises(RequestFailed) as failure:
+            future.result(30)
+        assert failure.value.reason is Reason.QUARANTINED
+    assert all(future.result(30).predictions for future in good)
+    assert all(worker.poll() is None for worker in workers), "children die, workers stay"
+    status = fleet.status()
+    assert sum(worker["failed"] for worker in status["workers"]) == 2, "no third child was lost"
+    (entry,) = status["quarantine"]
+    assert entry["sha256"] == hashlib.sha256(b"crash").hexdigest() and entry["left_s"] > 500
+    assert fleet.client.control(Op.CLEAR, "ab" * 32)[0] is False
+    assert fleet.client.control(Op.CLEAR, entry["sha256"])[0] is True
+    assert fleet.status()["quarantine"] == []
+
+
+def test_a_slow_request_is_answered_by_a_second_worker(fleet: Fleet, tmp_path: Path) -> None:
+    workers = {name: fleet.start_worker(name) for name in ("attic", "cellar")}
+    flag = tmp_path / "begun"
+    answer = fleet.client.submit(f"once:{flag}".encode()).result(30)
+    assert answer.attempts == 2 and 300 <= answer.total_ms < 3000
+    assert fleet.status()["counters"]["hedged"] == 1
+    assert all(worker.poll() is None for worker in workers.values())
 
 
 def test_a_hung_child_is_killed_at_the_job_limit_while_the_heart_beats(fleet: Fleet) -> None:

@@ -2,8 +2,12 @@
 
 After every event:
 
-- every accepted request is open in exactly one place (a queue or one worker), or it has been
-  answered exactly once by a Result or a Nack to a client, or it was cancelled;
+- every accepted request is open in exactly one place (a queue, or one worker and perhaps its
+  hedge on another), or it has been answered exactly once by a Result or a Nack to a client, or it
+  was cancelled;
+- a picture in quarantine is open nowhere; one never answered is computed once at a time, or
+  twice as a hedge; no request has more than three attempts;
+- at most half of the workers that stay are ejected;
 - a worker owes its credit: what it has left and what it owes make what it announced, so it is
   never offered more than that; a leaving worker is offered nothing;
 - the bytes counted as waiting are those that wait, and a queue holds only WAITING jobs.
@@ -16,12 +20,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 from test_dispatcher import ready, request
 
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
-from pool import JobState
+from pool import Job, JobState, Pool
 from zmq_protocol import Body, Bye, Nack, Reason, Request, Result
 
 HISTORIES = 1000
@@ -105,7 +110,10 @@ class History:
             case 1 | 2 | 3:
                 number = len(self.known) + 1
                 size = pick([1, 7, 40])
-                return self.arrive(client, request(number, pick([1, 500, 5000]), size=size))
+                new = request(number, pick([1, 500, 5000]), size=size)
+                if self.random.random() < 0.5:  # a copy of one of three popular pictures
+                    new = replace(new, sha256=f"{pick([1, 2, 3]):064x}")
+                return self.arrive(client, new)
             case 4:
                 return self.d.worker_acked(someone, some_id, self.now)
             case 5 | 6:
@@ -126,13 +134,20 @@ class History:
                 return self.cancel(client, pick(list(self.known)))
             case 13:
                 before = set(self.d.jobs.open)
-                actions = self.d.client_gone(client)
+                actions = self.d.client_gone(client, self.now)
                 self.cancelled |= before - set(self.d.jobs.open)
                 return actions
             case _ if self.d.workers:
                 named = pick(list(self.d.workers.values()))
                 return pick([self.d.drain_worker, self.d.remove_worker])(named, self.now)
         return []
+
+    def may_run(self, pool: Pool, job: Job) -> bool:
+        """Whether the retry budget and the copies of its picture let it."""
+        active = pool.waiting + pool.running
+        budget = not job.tried or pool.retrying < max(3, 0.2 * active)
+        sha256 = job.request.sha256
+        return budget and (sha256 not in pool.computing or self.d.jobs.quarantine.proven(sha256))
 
     def arrive(self, client: bytes, new: Request) -> list[Action]:
         self.known[new.id] = new
@@ -152,7 +167,7 @@ class History:
         job = self.d.jobs.open.get(request_id)
         if job is not None and job.client == client:
             self.cancelled.add(request_id)
-        actions = self.d.request_cancelled(client, request_id)
+        actions = self.d.request_cancelled(client, request_id, self.now)
         assert (request_id in self.d.jobs.open) == (job is not None and job.client != client)
         return actions
 
@@ -169,21 +184,37 @@ class History:
         waiting_bytes = 0
         for pool in self.d.pools.values():
             for job in pool.waiting_jobs():
-                assert job.state is JobState.WAITING and job.worker is None
+                assert job.state is JobState.WAITING and job.queued
                 places[job.request.id] += 1
                 waiting_bytes += job.size
-                if self.eager:
-                    staying = {a for a, w in pool.workers.items() if not w.draining}
-                    excluded = job.excluded if staying - job.excluded else set()
-                    assert pool.idle.choose(job.request.id, excluded) is None
+                if self.eager and self.may_run(pool, job):
+                    assert pool.idle.choose(job.request.id, pool.excluded(job)) is None
+            assert pool.running == sum(len(w.in_flight) for w in pool.workers.values())
+            assert pool.running == sum(pool.computing.values())
+            running = [a for w in pool.workers.values() for a in w.in_flight.values()]
+            assert pool.retrying == sum(attempt.number > 1 for attempt in running)
+            for sha256 in pool.computing:
+                copies = {a.job for a in running if a.job.request.sha256 == sha256}
+                known = self.d.jobs.quarantine
+                # A good name may be lost while copies are computed side by side.
+                assert len(copies) == 1 or known.proven(sha256) or known.suspected(sha256)
+            staying = [w for w in pool.workers.values() if not w.draining]
+            assert 2 * sum(w.health.out for w in staying) <= len(staying)
         for worker in self.d.workers.values():
             assert worker.credit >= 0
             assert worker.credit + len(worker.owed) == worker.hello.credit
-            assert set(worker.in_flight) <= worker.owed
-            assert (worker in worker.pool.idle) == (worker.credit > 0 and not worker.draining)
-            for job in worker.in_flight.values():
-                assert job.worker is worker and job.state in (JobState.SENT, JobState.RUNNING)
+            assert set(worker.in_flight) <= set(worker.owed)
+            assert (worker in worker.pool.idle) == worker.willing
+            for attempt in worker.in_flight.values():
+                job = attempt.job
+                assert attempt.worker is worker and attempt in job.attempts and not job.queued
+                assert job.state in (JobState.SENT, JobState.RUNNING)
+                assert len(job.attempts) <= 2 and job.tried <= 3
             places.update(worker.in_flight.keys())
+        for job in self.d.jobs.open.values():
+            if len(job.attempts) == 2:
+                places[job.request.id] -= 1
+            assert not self.d.jobs.quarantine.refuses(job.request.sha256, self.now)
         assert set(places.values()) <= {1}
         assert set(places) == set(self.d.jobs.open)
         assert waiting_bytes == self.d.jobs.waiting_bytes

@@ -252,6 +252,13 @@ def test_a_person_who_is_lost_gets_a_page(site: Site) -> None:
     assert b"<!doctype html>" in page.body
 
 
+def test_the_quarantine_is_cleared_by_picture_or_as_a_whole(site: Site) -> None:
+    assert site("DELETE", f"/v1/quarantine/{'ab' * 32}").status == 200
+    assert site("DELETE", "/v1/quarantine").status == 200
+    assert site.fleet.controls == [(Op.CLEAR, "ab" * 32), (Op.CLEAR, "")]
+    assert site("GET", "/v1/quarantine").status == 405
+
+
 def test_workers_are_drained_removed_and_added(site: Site) -> None:
     assert site("DELETE", "/v1/workers/abcd").status == 200
     assert site("DELETE", "/v1/workers/abcd?now=1").status == 200

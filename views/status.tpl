@@ -38,8 +38,9 @@
 %   ('p95_ms', 'p95', 'ms'), ('last_heartbeat_s', 'Heartbeat', 'age'), ('uptime_s', 'Up', 'age'))
 % COUNTERS = (
 %   ('accepted', 'Accepted'), ('answered', 'Answered'), ('failed', 'Failed'), ('requeued', 'Moved'),
+%   ('handed_back', 'Handed back'), ('hedged', 'Hedged'), ('quarantined', 'Quarantined'),
 %   ('refused', 'Refused'), ('expired', 'Expired'), ('cancelled', 'Cancelled'), ('late', 'Late'),
-%   ('bad_frames', 'Bad frames'))
+%   ('duplicate', 'Duplicate'), ('ejected', 'Workers ejected'), ('bad_frames', 'Bad frames'))
 %
 % # Each row is written once: the page shows it, and the script copies it from a <template>.
 % # The roles are spelt out because on a phone the table is laid out as cards.
@@ -78,6 +79,15 @@
                 <span class="soft"><span data-field="workers" data-format="count">{{ written(model.get('workers'), 'count') }}</span> serving,
                 <span data-field="waiting" data-format="count">{{ written(model.get('waiting'), 'count') }}</span> waiting</span>
                 <code class="fine" data-field="digest">{{ model.get('digest') }}</code>
+              </li>
+% end
+%
+% def quarantine_row(picture):
+              <li class="quarantined" data-id="{{ picture.get('sha256') }}">
+                <span class="when"><span data-field="left_s" data-format="age">{{ written(picture.get('left_s'), 'age') }}</span> left</span>
+                <span>cost two workers or children; sent again
+                <span data-field="refused" data-format="count">{{ written(picture.get('refused'), 'count') }}</span> times.
+                <code class="fine" data-field="sha256">{{ picture.get('sha256') }}</code></span>
               </li>
 % end
 %
@@ -168,6 +178,16 @@
 %   empty('departed', 'None has left.')
           </section>
 
+          <section aria-labelledby="quarantine-title">
+            <h2 id="quarantine-title">Pictures in quarantine</h2>
+            <ul class="log" data-list="quarantine" data-key="sha256" data-row="quarantine-row">
+%   for picture in snapshot.get('quarantine', ()):
+%     quarantine_row(picture)
+%   end
+            </ul>
+%   empty('quarantine', 'None has killed twice.')
+          </section>
+
           <section aria-labelledby="counters-title">
             <h2 id="counters-title">Pictures since the broker started</h2>
             <dl class="ledger">
@@ -203,6 +223,9 @@
     </template>
     <template id="departed-row">
 %   departed_row({})
+    </template>
+    <template id="quarantine-row">
+%   quarantine_row({})
     </template>
     <template id="model-row">
 %   model_row({})

@@ -1,0 +1,95 @@
+"""How well a worker did lately, and whether it is left out for a while.
+
+Outlier ejection as in Envoy
+(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier): a worker that
+fails again and again gets no work for a time, then one request as a probe, and comes back when it
+answers that. Part of the dispatcher: no I/O, and `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+#: Failures in a row that eject. One bad picture or one lost packet never does.
+FAILURES_IN_A_ROW = 5
+#: Outcomes looked back upon; at least half of them failures (and five) eject as well.
+OUTCOMES_KEPT = 20
+#: Answers nobody asked for that eject: each means that the worker is not what it says.
+STRIKES = 3
+#: Seconds of the first ejection; the n-th in a short time is n times as long.
+EJECTION = 30.0
+#: Seconds of the longest ejection.
+LONGEST_EJECTION = 600.0
+
+
+@dataclass(slots=True, eq=False)
+class Health:
+    """The record of one worker, kept when its connection ends and it comes back."""
+
+    outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=OUTCOMES_KEPT))
+    failures: int = 0  # among the outcomes
+    in_a_row: int = 0  # failures since the last success
+    strikes: int = 0
+    ejections: int = 0  # without a long good time between
+    until: float | None = None  # when the ejection ends; None when not ejected
+    probing: bool = False  # the ejection is over, the next outcome decides
+
+    @property
+    def out(self) -> bool:
+        """Ejected, or back on probation only."""
+        return self.until is not None or self.probing
+
+    @property
+    def spotless(self) -> bool:
+        """Nothing here worth remembering."""
+        return not (self.failures or self.strikes or self.ejections)
+
+    def succeeded(self) -> bool:
+        """One more answer; whether it ends the probation."""
+        self._note(False)
+        self.in_a_row = 0
+        if not self.failures and len(self.outcomes) == OUTCOMES_KEPT:
+            self.ejections = self.strikes = 0
+        ends, self.probing = self.probing, False
+        if ends:
+            self._start_anew()
+        return ends
+
+    def failed(self) -> bool:
+        """One more failure; whether the worker should be ejected."""
+        self._note(True)
+        self.in_a_row += 1
+        many = self.failures >= FAILURES_IN_A_ROW and 2 * self.failures >= len(self.outcomes)
+        return self.probing or many or self.in_a_row >= FAILURES_IN_A_ROW
+
+    def struck(self) -> bool:
+        """An answer nobody asked for; whether the worker should be ejected."""
+        self.strikes += 1
+        return self.strikes >= STRIKES
+
+    def eject(self, now: float) -> float:
+        """Leave the worker out; for how many seconds."""
+        self.ejections += 1
+        seconds = min(LONGEST_EJECTION, EJECTION * self.ejections)
+        self.until, self.probing = now + seconds, False
+        self._start_anew()
+        return seconds
+
+    def probe(self) -> None:
+        """The ejection is over: one request shall tell."""
+        self.until, self.probing = None, True
+
+    def reinstate(self) -> None:
+        """Back without a probe, because too few others are left."""
+        self.until, self.probing = None, False
+
+    def _note(self, failure: bool) -> None:
+        if len(self.outcomes) == OUTCOMES_KEPT:
+            self.failures -= self.outcomes[0]
+        self.outcomes.append(failure)
+        self.failures += failure
+
+    def _start_anew(self) -> None:
+        self.outcomes.clear()
+        self.failures = self.in_a_row = self.strikes = 0

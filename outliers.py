@@ -1,0 +1,103 @@
+"""Which workers are left out for a while, and when they come back: the fleet's side of health.py.
+
+At most a share of a model's workers is out at a time: when everything fails, the fault is hardly
+the workers'. Part of the dispatcher: no I/O, and `now` is an argument. Whoever calls files the
+worker anew in its pool (`idle.put`) afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from decisions import Policy, Record
+from health import Health
+from pool import Pool, Worker
+
+#: Records of departed workers kept, so that one that comes back is not a stranger.
+HEALTHS_KEPT = 1000
+
+
+class Outliers:
+    """Counts outcomes, ejects, probes, reinstates."""
+
+    def __init__(self, policy: Policy, record: Record) -> None:
+        self._policy = policy
+        self._record = record
+        self._departed: OrderedDict[tuple[str, str], Health] = OrderedDict()
+
+    # --- joining and leaving ------------------------------------------------------------------
+
+    def recall(self, host: str, name: str) -> Health:
+        """The record of a worker that joins: its old one, if it was here before."""
+        return self._departed.pop((host, name), None) or Health()
+
+    def joined(self, worker: Worker, now: float) -> None:
+        """It is in its pool now."""
+        if worker.health.out:
+            worker.pool.out[worker.address] = worker
+        self.keep_enough(worker.pool, now)
+
+    def left(self, worker: Worker, now: float) -> None:
+        """It is in its pool no more."""
+        worker.pool.out.pop(worker.address, None)
+        if not worker.health.spotless:
+            self._departed[worker.hello.host, worker.name] = worker.health
+            if len(self._departed) > HEALTHS_KEPT:
+                self._departed.popitem(last=False)
+        self.keep_enough(worker.pool, now)
+
+    # --- outcomes -----------------------------------------------------------------------------
+
+    def succeeded(self, worker: Worker, now: float) -> None:
+        """It answered what it was asked."""
+        if worker.health.succeeded():
+            del worker.pool.out[worker.address]
+            self._record.note(f"{worker.name} answered its probe and is back", now)
+
+    def failed(self, worker: Worker, now: float) -> None:
+        """A crash, a hang, a checksum, no ACK or no answer in time, or lost with work in hand."""
+        worker.failed += 1
+        if worker.health.failed():
+            self._eject(worker, "it failed again and again", now)
+
+    def unasked(self, worker: Worker, now: float) -> None:
+        """It answered a request it had not been given, or a second time."""
+        self._record.counters.duplicate += 1
+        if worker.health.struck():
+            self._eject(worker, "it answers what nobody asked", now)
+
+    # --- out and back -------------------------------------------------------------------------
+
+    def end_ejection(self, worker: Worker, now: float) -> bool:
+        """Whether its ejection ends now; it is on probation then."""
+        until = worker.health.until
+        if until is None or now < until:
+            return False
+        worker.health.probe()
+        self._record.note(f"{worker.name} may try one request as a probe", now)
+        return True
+
+    def keep_enough(self, pool: Pool, now: float) -> None:
+        """Reinstate the earliest ejected while too few others are left."""
+        while pool.out and len(pool.out) > self._allowed(pool):
+            worker = next(iter(pool.out.values()))
+            del pool.out[worker.address]
+            worker.health.reinstate()
+            pool.idle.put(worker)
+            self._record.note(f"{worker.name} is back without a probe: too few others", now)
+
+    def _eject(self, worker: Worker, why: str, now: float) -> None:
+        pool = worker.pool
+        if worker.address in pool.workers:
+            others = len(pool.out) - (worker.address in pool.out)
+            if others + 1 > self._allowed(pool):
+                return
+            pool.out[worker.address] = worker
+        seconds = worker.health.eject(now)
+        self._record.counters.ejected += 1
+        self._record.note(f"{worker.name} ejected for {seconds:.0f} s: {why}", now)
+
+    def _allowed(self, pool: Pool) -> int:
+        """How many may be out."""
+        staying = sum(not worker.draining for worker in pool.workers.values())
+        return int(self._policy.ejected_share * staying)

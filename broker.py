@@ -257,7 +257,8 @@ class Broker:
             elif not isinstance(action, ToWorker):
                 self._to_client(action.client, action.message)
             elif not self._send(self._back, action.worker, action.message):
-                lost = self.dispatcher.worker_gone(action.worker, "unreachable", self._clock())
+                now, peer = self._clock(), action.worker
+                lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
                 todo.extend(lost)
 
     def _to_client(self, client: bytes, message: Message) -> None:

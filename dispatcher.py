@@ -154,7 +154,9 @@ class Dispatcher:
                 self._forget(worker, bye.reason or "left", now, blame=False)
         return self.record.flush()
 
-    def worker_gone(self, address: bytes, reason: str, now: float) -> list[Action]:
+    def worker_gone(
+        self, address: bytes, reason: str, now: float, unreachable: bool = False
+    ) -> list[Action]:
         """Its connection dropped or cannot be reached: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
@@ -162,7 +164,7 @@ class Dispatcher:
             running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
             for job in running:
                 self.jobs.blame(job, Loss(worker.name, len(running) == 1, process), now)
-            self._forget(worker, reason, now)
+            self._forget(worker, reason, now, unreachable=unreachable)
         return self.record.flush()
 
     # --- events from clients ------------------------------------------------------------------
@@ -346,8 +348,21 @@ class Dispatcher:
         self.record.to_worker(worker.address, Bye("removed by the operator"))
         self._forget(worker, "removed by the operator", now, blame=False)
 
-    def _forget(self, worker: Worker, reason: str, now: float, blame: bool = True) -> None:
-        """It is gone: whatever it held moves to the others, oldest first."""
+    def _forget(
+        self,
+        worker: Worker,
+        reason: str,
+        now: float,
+        blame: bool = True,
+        unreachable: bool = False,
+    ) -> None:
+        """It is gone: whatever it held moves to the others, oldest first.
+
+        Args:
+            blame: it did not leave of its own will.
+            unreachable: a message could not be sent, so what it did not acknowledge never came
+                there, and costs no attempt.
+        """
         del self.workers[worker.address]
         del worker.pool.workers[worker.address]
         worker.pool.idle.remove(worker)
@@ -360,7 +375,7 @@ class Dispatcher:
         self.record.note(f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}", now)
         worker.owed.clear()
         for attempt in held:
-            if blame:
+            if blame and (attempt.acked or not unreachable):
                 self.jobs.retry(attempt, Reason.WORKER_LOST)
             else:
                 self.jobs.hand_back(attempt)

@@ -358,3 +358,13 @@ def test_a_slow_workers_share_falls_to_what_the_others_cannot_take() -> None:
     d.request_arrived(b"web", CAT, 400.0)
     d.request_arrived(b"web", DOG, 400.0)
     assert given(d.request_arrived(b"web", EEL, 400.0)) == [(b"slow", EEL.id)]
+
+
+def test_what_could_not_be_sent_costs_no_attempt() -> None:
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.worker_ready(b"w2", ready(2, name="w2"), 0.1)
+    moved = told(d.worker_gone(b"w1", "unreachable", 0.2, unreachable=True), Request)
+    assert {again.id: again.attempt for again in moved} == {CAT.id: 2, DOG.id: 1}

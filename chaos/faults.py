@@ -80,10 +80,10 @@ class Injector:
     def _hit_worker(self, hit: Injected, worker: Worker, process: subprocess.Popen[bytes]) -> None:
         match hit.fault.kind:
             case Kind.WORKER_KILL:
-                self._fleet.kill(process, worker.family)
+                self._fleet.kill(worker, process)
                 self._later(RESTART_AFTER, partial(self._fleet.start_worker, worker))
             case Kind.WORKER_STOP:
-                process.terminate()
+                self._fleet.stop(process)
                 self._replace_when_gone(hit, worker, process)
             case Kind.WORKER_FREEZE:
                 pids = [process.pid, *below(process.pid)]
@@ -145,8 +145,7 @@ class Injector:
             self._fleet.start_worker(worker)
 
     def _kill_broker(self, hit: Injected, broker: Broker, process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-        process.wait()
+        self._fleet.kill(broker, process)
         alone = len(self._fleet.brokers) == 1
         after = RESTART_AFTER if alone else RESTART_AFTER_OF_TWO
         self._later(after, partial(self._fleet.start_broker, broker))

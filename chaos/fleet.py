@@ -141,6 +141,7 @@ class Fleet:
         self._job_limit = job_limit
         self._worker = list(worker)
         self._started: list[subprocess.Popen[bytes]] = []
+        self._doomed: set[subprocess.Popen[bytes]] = set()  # those that may end
         self._relays: list[Relay] = []
         self.web: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -177,17 +178,42 @@ class Fleet:
         flags = ("--processes", "1", "--job-limit", str(self._job_limit), "--name", worker.name)
         worker.process = self._run(worker.name, *self._worker, *addresses, *flags)
 
-    def kill(self, process: subprocess.Popen[bytes], family: set[int]) -> None:
+    def kill(self, place: Broker | Worker, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL to one process. Those below it must end by themselves; they are noted."""
-        family.update(below(process.pid))
+        if isinstance(place, Worker):
+            place.family.update(below(process.pid))
+        self._doomed.add(process)
         process.kill()
         process.wait()
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGTERM to one process."""
+        self._doomed.add(process)
+        process.terminate()
+
+    def replace_dead(self) -> list[str]:
+        """Start anew whatever ended by itself, as a supervisor does; a sentence on each."""
+        found = []
+        places: list[Broker | Worker] = [*self.brokers, *self.workers]
+        for place in places:
+            process = place.process
+            if process is None or process in self._doomed or process.poll() is None:
+                continue
+            found.append(f"{place.name} ended by itself, with {process.returncode}.")
+            if isinstance(place, Broker):
+                self.start_broker(place)
+            else:
+                self.start_worker(place)
+        if self.web is not None and self.web not in self._doomed and self.web.poll() is not None:
+            self._doomed.add(self.web)
+            found.append(f"the web ended by itself, with {self.web.returncode}.")
+        return found
 
     def keep_one(self) -> None:
         """Stop all workers but the first, and wait until they have left."""
         others = [w.process for w in self.workers[1:] if w.process is not None]
         for process in others:
-            process.terminate()
+            self.stop(process)
         wait_for(lambda: all(p.poll() is not None for p in others), 10.0, "stopping the others")
 
     def left_behind(self) -> list[int]:

@@ -76,6 +76,7 @@ class Outcome:
     ready_over_time: list[tuple[float, int]] = field(default_factory=list)
     resent: int = 0
     left_behind: int = 0
+    deaths: list[str] = field(default_factory=list)  # of processes nobody had hit
     overload: Overload | None = None
     machine: str = ""  # how busy it was, in words
 
@@ -86,6 +87,7 @@ class Outcome:
     def breaches(self) -> list[str]:
         """Every broken promise, a sentence each."""
         found = breaches(self.records)
+        found += self.deaths
         found += failover_breaches(self.failovers(), self.injected, self.events)
         if self.overload is not None:
             found += overload_breaches(self.overload)
@@ -159,7 +161,7 @@ class Run:
         out = self._outcome
         http.start(self._plan.rate)
         try:
-            self._beat(injector, observer, http, probe)
+            self._beat(fleet, injector, observer, http, probe)
         finally:
             http.stop()
         http.drain()
@@ -171,7 +173,14 @@ class Run:
         out.resent = probe.resent
         out.left_behind = len(fleet.left_behind())
 
-    def _beat(self, injector: Injector, observer: Observer, http: HttpLoad, probe: Probe) -> None:
+    def _beat(
+        self,
+        fleet: Fleet,
+        injector: Injector,
+        observer: Observer,
+        http: HttpLoad,
+        probe: Probe,
+    ) -> None:
         """Sleep until the next thing is due, do it, until all faults are done and undone."""
         faults = list(self._plan.faults)
         until = max(fault.at for fault in faults) + TAIL
@@ -194,6 +203,7 @@ class Run:
                 if now >= progress_at:
                     bar.set_postfix_str(self._progress(observer, http, probe))
                     progress_at = now + 1.0
+                    self._outcome.deaths += fleet.replace_dead()
                 next_fault = faults[0].at if faults else until
                 due = min(next_fault, burst_at, probe_at, progress_at, injector.next_due())
                 time.sleep(max(0.0005, due - self._clock()))

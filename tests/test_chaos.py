@@ -310,6 +310,14 @@ def test_a_broken_promise_is_the_exit_code(
     assert bool(json.loads(figures.read_text())["breaches"]) == bool(code)
 
 
+def test_a_process_that_ends_by_itself_is_a_broken_promise() -> None:
+    seen = outcome(record(final()))
+    assert seen.breaches() == []
+    seen.deaths.append("w1.2 ended by itself, with 1.")
+    seen.left_behind = 2
+    assert len(seen.breaches()) == 2
+
+
 def test_wrong_usage_is_exit_code_2() -> None:
     for wrong in (["--brokers", "3"], ["--seconds", "0"], ["--workers", "1"], ["--what"]):
         with pytest.raises(SystemExit) as left:

@@ -146,7 +146,7 @@ class Run:
             for worker in fleet.workers:
                 if worker.process is not None and worker.process.poll() is not None:
                     raise TimeoutError(f"{worker.name} left instead of becoming ready")
-            return {worker.name for worker in fleet.workers} <= observer.ready_everywhere
+            return {worker.name for worker in fleet.workers} <= observer.present_everywhere
 
         observer = Observer([broker.front for broker in fleet.brokers], self._clock)
         try:

@@ -243,6 +243,7 @@ class _Watched:
 
     events: list[Event] = field(default_factory=list)
     uptime: float = 0.0
+    present: frozenset[str] = frozenset()
     ready: frozenset[str] = frozenset()
     asked: float = float("-inf")
     question: bytes = b""
@@ -268,14 +269,15 @@ class Observer(_Loop):
         return frozenset().union(*(w.ready for w in self._watched))
 
     @property
-    def ready_everywhere(self) -> frozenset[str]:
-        """Names of workers that every broker may give work to."""
-        return frozenset.intersection(*(w.ready for w in self._watched))
+    def present_everywhere(self) -> frozenset[str]:
+        """Names of workers that every broker lists, ejected ones too: those come back with work."""
+        return frozenset.intersection(*(w.present for w in self._watched))
 
     def turn(self, now: float) -> None:
         for number, (line, watched) in enumerate(zip(self.lines, self._watched, strict=True)):
             if line.changed() and not line.connected:
-                watched.ready, watched.question = frozenset(), b""
+                watched.ready = watched.present = frozenset()
+                watched.question = b""
                 self.ready_over_time.append((now, len(self.ready)))
             for message in line.receive():
                 if isinstance(message, Reply) and message.id == watched.question:
@@ -296,7 +298,7 @@ class Observer(_Loop):
             for event in reversed(status["events"])
         ]
         merge(watched.events, told)
-        watched.ready = frozenset(
-            worker["name"] for worker in status["workers"] if worker["state"] in ("ready", "busy")
-        )
+        states = {worker["name"]: worker["state"] for worker in status["workers"]}
+        watched.present = frozenset(n for n, state in states.items() if state != "draining")
+        watched.ready = frozenset(n for n, state in states.items() if state in ("ready", "busy"))
         self.ready_over_time.append((now, len(self.ready)))

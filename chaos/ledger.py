@@ -24,8 +24,12 @@ from chaos.schedule import Fault, Kind
 
 #: Seconds past its deadline by which every request has its final answer (P1).
 GRACE = 0.5
-#: Refusals that are promised: the queue was full, and an HTTP client was told when to come again.
-PROMISED = frozenset(("busy",))
+#: Refusals that are promised, by how many faults must have been at the scene: the queue was full;
+#: the picture was at hand when two children or workers were lost; three attempts lost theirs.
+PROMISED = {"busy": 0, "quarantined": 2, "worker-lost": 3}
+#: Faults that cost a worker, a child or a connection, and the seconds until work is lost by them.
+LOSING = frozenset(Kind) - {Kind.WORKER_STOP, Kind.BROKER_KILL}
+LOST_WITHIN = 2.5
 
 #: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4).
 CRASH_LIMIT_MS, FREEZE_LIMIT_MS = 50.0, 1200.0
@@ -39,7 +43,7 @@ BROKER_LIMIT_MS = 1500.0
 GOODPUT_SHARE, BUSY_LIMIT_MS = 0.9, 100.0
 
 #: A second row for two kinds: from when the crashed child was gone; and until the last request
-#: that was open when the broker was killed had its answer, whatever else delayed it.
+#: that was open when the broker was killed had its answer.
 FROM_ITS_END, ALL_OPEN = "  from its end", "  all open then"
 SECOND_ROW = {Kind.CHILD_CRASH: FROM_ITS_END, Kind.BROKER_KILL: ALL_OPEN}
 
@@ -154,7 +158,7 @@ def percentile(values: Iterable[float], percent: float) -> float:
 # --- the promises on answers ------------------------------------------------------------------
 
 
-def breaches(records: Sequence[Record]) -> list[str]:
+def breaches(records: Sequence[Record], injected: Sequence[Injected] = ()) -> list[str]:
     """Every promise on answers that was broken, a sentence each."""
     found = []
     for record in records:
@@ -167,13 +171,17 @@ def breaches(records: Sequence[Record]) -> list[str]:
             found.append(
                 f"{record} was sent {record.sendings} times and answered {len(record.finals)}."
             )
-        found += [f"{record} {what}" for final in record.finals if (what := _fault(record, final))]
+        found += [
+            f"{record} {what}"
+            for final in record.finals
+            if (what := _wrong(record, final, injected))
+        ]
     holders = Counter(f.request_id for r in records for f in r.finals[:1] if f.request_id)
     found += [f"request id {i} is in {n} answers." for i, n in holders.items() if n > 1]
     return found
 
 
-def _fault(record: Record, final: Final) -> str:
+def _wrong(record: Record, final: Final, injected: Sequence[Injected]) -> str:
     """What is wrong with a final answer, or nothing."""
     if record.request_id and final.request_id != record.request_id:
         return f"was answered under the id {final.request_id}."
@@ -181,7 +189,9 @@ def _fault(record: Record, final: Final) -> str:
         if final.label != record.wanted:
             return f"shows {record.wanted!r} and was answered {final.label!r}."
         return ""
-    if final.code not in PROMISED:
+    since = record.sent - LOST_WITHIN
+    losses = sum(i.fault.kind in LOSING and since < i.at < final.at for i in injected)
+    if final.code not in PROMISED or losses < PROMISED[final.code]:
         return f"failed: {final.status or 'NACK'} {final.code}."
     if final.status == 503 and not final.retry_after:
         return "was told 503 without Retry-After."
@@ -219,7 +229,7 @@ def failovers(
             both are shown.
         child hung: the end of the child, killed by its worker.
         broker killed: the first answer to any request sent after it; and the last answer to the
-            requests that were open at that moment, whatever else delayed them.
+            requests that were open at that moment and met no other fault.
     A child that was idle when hit costs nobody anything yet, and gives no figure. An event belongs
     to the last fault before it on the same worker. Its age is known from a query: it lies between
     asking and hearing, and the later bound is taken, so the figures are too long by the query's
@@ -281,9 +291,10 @@ def failover_ms(
 
 
 def _open_until(at: float, records: Sequence[Record]) -> float | None:
-    """When the last of the requests open at an instant had its answer."""
-    ends = [r.finals[0].at for r in records if r.finals and r.sent < at < r.finals[0].at]
-    return max(ends, default=None)
+    """When the last of the requests open at an instant had its answer. Those that needed a second
+    attempt under the same broker were delayed by another fault."""
+    finals = [r.finals[0] for r in records if r.finals and r.sent < at < r.finals[0].at]
+    return max((final.at for final in finals if final.attempts == 1), default=None)
 
 
 def failover_breaches(

@@ -73,6 +73,10 @@ def _notes(outcome: Outcome) -> list[str]:
         lines.append(f"latency {_spread(latencies)}")
     if moved:
         lines.append(f"of requests that moved {_spread(moved)}")
+    refused = Counter(r.finals[0].code for r in outcome.records if r.finals)
+    del refused["ok"]
+    if refused:
+        lines.append("refused: " + ", ".join(f"{n} {code}" for code, n in refused.items()))
     lines.append(f"the probe sent {outcome.resent} requests again, under the same id")
     lines.append(f"at the end: {outcome.machine}")
     if (seen := outcome.overload) is not None:

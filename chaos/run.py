@@ -86,7 +86,7 @@ class Outcome:
 
     def breaches(self) -> list[str]:
         """Every broken promise, a sentence each."""
-        found = breaches(self.records)
+        found = breaches(self.records, self.injected)
         found += self.deaths
         found += failover_breaches(self.failovers(), self.injected, self.events)
         if self.overload is not None:
@@ -230,20 +230,25 @@ class Run:
         try:
             print("finding the peak", file=sys.stderr)
             load.saturate(PEAK_AT_A_TIME, 1.0)  # warm up
-            began = self._clock()
-            load.saturate(PEAK_AT_A_TIME, PEAK_FOR)
-            peak = _answered_between(load.records, began, began + PEAK_FOR) / PEAK_FOR
-            rate = OVERLOAD_FACTOR * peak
-            print(f"peak {peak:.1f}/s; asking for {rate:.0f}/s", file=sys.stderr)
-            began = self._clock()
-            first = len(load.records)
+            before = self._peak(load)
+            rate = OVERLOAD_FACTOR * before
+            print(f"peak {before:.1f}/s; asking for {rate:.0f}/s", file=sys.stderr)
+            began, first = self._clock(), len(load.records)
             load.start(rate)
             time.sleep(OVERLOAD_FOR)
             load.stop()
             load.drain()
-            return _overload_figures(load.records[first:], began, peak)
+            asked = load.records[first:]
+            # Shared machines are not always equally fast, so the peak is what it is around it.
+            return _overload_figures(asked, began, (before + self._peak(load)) / 2)
         finally:
             load.close()
+
+    def _peak(self, load: HttpLoad) -> float:
+        """Answers a second when as many wait as keep every worker busy."""
+        began = self._clock()
+        load.saturate(PEAK_AT_A_TIME, PEAK_FOR)
+        return _answered_between(load.records, began, began + PEAK_FOR) / PEAK_FOR
 
 
 def _answered_between(records: Sequence[Record], since: float, until: float) -> int:

@@ -164,6 +164,15 @@ def test_busy_with_retry_after_is_promised_and_other_failures_are_not() -> None:
         assert code in breaches([record(final(code=code))])[0]
 
 
+def test_quarantine_is_promised_to_a_picture_that_met_two_faults() -> None:
+    innocent = [record(final(5.4, code="quarantined"))]
+    innocent[0].sent = 5.0
+    crash, stall = hit(Kind.CHILD_CRASH, at=5.3), hit(Kind.LINK_STALL, at=4.5)
+    assert breaches(innocent, [crash, stall]) == []
+    for too_few in ([crash], [crash, hit(Kind.LINK_STALL, at=2.0)], []):
+        assert "quarantined" in breaches(innocent, too_few)[0]
+
+
 def test_percentiles_are_by_nearest_rank() -> None:
     assert percentile([3.0, 1.0, 2.0], 50) == 2.0
     assert percentile(range(1, 101), 99) == 99

@@ -29,7 +29,7 @@ from typing import Any
 
 import zmq
 
-from sockets import DEALER_EVENTS, Waker, dealer, monitor_events
+from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events
 from zmq_protocol import (
     DEFAULT_TIMEOUT,
     ID_BYTES,
@@ -49,7 +49,6 @@ from zmq_protocol import (
     Reply,
     Request,
     Result,
-    decode,
     encode,
 )
 
@@ -299,15 +298,9 @@ class BrokerClient:
                 log.error("the broker at %s refuses our key", link.address)
 
     def _read(self, link: _Link, now: float) -> None:
-        while True:
-            try:
-                frames = link.socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
-            try:
-                message = decode(frames, Direction.BROKER_TO_CLIENT)
-            except ProtocolError as error:
-                log.warning("the broker at %s sent no message of ours: %s", link.address, error)
+        for message in incoming(link.socket, Direction.BROKER_TO_CLIENT):
+            if isinstance(message, ProtocolError):
+                log.warning("the broker at %s sent no message of ours: %s", link.address, message)
                 continue
             pending = self._pending.get(message.id)
             if pending is not None:  # else a late answer: its future is settled

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-from sockets import DEALER_EVENTS, dealer, monitor_events
+from sockets import DEALER_EVENTS, dealer, incoming, monitor_events
 from zmq_protocol import (
     HEARTBEAT_INTERVAL,
     LIVENESS,
@@ -17,7 +17,6 @@ from zmq_protocol import (
     Message,
     ProtocolError,
     Ready,
-    decode,
     encode,
 )
 
@@ -98,17 +97,14 @@ class BrokerLink:
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 log.error("the broker at %s refuses our key", self.address)
         messages: list[Message] = []
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return messages
+        for message in incoming(self._socket, Direction.BROKER_TO_WORKER):
             self._heard = now
             self._rebuild_delay = FIRST_REBUILD_DELAY
-            try:
-                messages.append(decode(frames, Direction.BROKER_TO_WORKER))
-            except ProtocolError as error:
-                log.warning("the broker at %s sent no message of ours: %s", self.address, error)
+            if isinstance(message, ProtocolError):
+                log.warning("the broker at %s sent no message of ours: %s", self.address, message)
+            else:
+                messages.append(message)
+        return messages
 
     def introduce(self) -> None:
         """Say READY: we hold nothing and take work."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import socket as network
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import zmq
+
+from zmq_protocol import Direction, Message, ProtocolError, decode
 
 #: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
 #: they notice a frozen machine or a silent network even while Python is busy.
@@ -106,6 +108,19 @@ class Waker:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+def incoming(socket: zmq.Socket[bytes], direction: Direction) -> Iterator[Message | ProtocolError]:
+    """All that waits on a DEALER, without blocking; the error in place of what is no message."""
+    while True:
+        try:
+            frames = socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            return
+        try:
+            yield decode(frames, direction)
+        except ProtocolError as error:
+            yield error
 
 
 def monitor_events(monitor: zmq.Socket[bytes]) -> Iterable[tuple[int, int]]:

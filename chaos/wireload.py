@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import zmq
 
 from chaos.ledger import Event, Final, Record, merge
 from chaos.pictures import Pictures
-from sockets import DEALER_EVENTS, Waker, dealer, monitor_events
+from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events
 from zmq_protocol import (
     ID_BYTES,
     Ack,
@@ -33,7 +34,6 @@ from zmq_protocol import (
     Reply,
     Request,
     Result,
-    decode,
     encode,
 )
 
@@ -58,12 +58,11 @@ class Line:
 
     def changed(self) -> bool:
         """Read the monitor; whether the connection came or went."""
-        before = self.connected
         changed = False
         for event, _ in monitor_events(self.monitor):
             self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             changed = True
-        return changed or before != self.connected
+        return changed
 
     def send(self, message: Message) -> bool:
         try:
@@ -74,19 +73,11 @@ class Line:
 
     def receive(self) -> list[Message]:
         """All that has come; what is no message of ours is as good as lost."""
-        messages: list[Message] = []
-        while True:
-            try:
-                frames = self.socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return messages
-            try:
-                messages.append(decode(frames, Direction.BROKER_TO_CLIENT))
-            except ProtocolError:
-                continue
+        heard = incoming(self.socket, Direction.BROKER_TO_CLIENT)
+        return [message for message in heard if not isinstance(message, ProtocolError)]
 
 
-class _Loop:
+class _Loop(ABC):
     """A thread that owns lines to all brokers and wakes at least every 20 ms."""
 
     def __init__(self, name: str, fronts: Sequence[str], clock: Callable[[], float]) -> None:
@@ -109,8 +100,9 @@ class _Loop:
         self._thread.join()
         self.waker.close()
 
+    @abstractmethod
     def turn(self, now: float) -> None:
-        raise NotImplementedError
+        """Read and send what there is, without blocking."""
 
     def _run(self) -> None:
         try:

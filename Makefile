@@ -35,7 +35,7 @@ format: $(VENV)/dev.stamp  ## rewrite to the style
 	$(BIN)/ruff format .
 
 types: $(VENV)/dev.stamp  ## mypy, strict
-	$(BIN)/mypy *.py
+	$(BIN)/mypy *.py chaos
 
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts

@@ -80,7 +80,7 @@ class Dispatcher:
             self.record.note(f"{hello.name} refused: {refusal}", now)
             self.record.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
             return self.record.flush()
-        pool = self.pools.setdefault(hello.model, self._new_pool(hello.model))
+        pool = self._opened_pool(hello.model)
         pool.digest = hello.digest
         self.jobs.quarantine.came_back(hello.host, hello.pid)
         name = self._free_name(hello.name)
@@ -403,13 +403,16 @@ class Dispatcher:
             job.pool = pool
             pool.enqueue(job)
 
-    def _new_pool(self, model: str) -> Pool:
-        return Pool(model, hedges=self.policy.hedge_burst)
+    def _opened_pool(self, model: str) -> Pool:
+        """The model's pool, made if this is the first word of it."""
+        if model not in self.pools:
+            self.pools[model] = Pool(model, self.policy.hedge_burst)
+        return self.pools[model]
 
     def _pool_for(self, model: str) -> Pool | None:
         if not self.pools and model in ("", DEFAULT_MODEL):
             # Nobody joined yet: let it wait for the first worker rather than fail at once.
-            return self.pools.setdefault(DEFAULT_MODEL, self._new_pool(DEFAULT_MODEL))
+            return self._opened_pool(DEFAULT_MODEL)
         return self.pools.get(model) if model else self.default_pool()
 
     def _turn_away(self, client: bytes, request: Request, reason: Reason, detail: str) -> None:

@@ -203,7 +203,7 @@ class Idle:
 class Pool:
     """Everything about one model: its workers, and the jobs that wait for one of them."""
 
-    def __init__(self, model: str, hedges: float = 0.0) -> None:
+    def __init__(self, model: str, hedges: float) -> None:
         """
         Args:
             hedges: how many requests may be hedged before any share of them is earned.

@@ -37,10 +37,8 @@ def free_port() -> int:
 def below(pid: int) -> list[int]:
     """All processes below one, parents first. Empty when it is gone."""
     found = []
-    for task in _list(f"/proc/{pid}/task"):
-        with suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as file:
-            for child in map(int, file.read().split()):
-                found += [child, *below(child)]
+    for child in _children(pid):
+        found += [child, *below(child)]
     return found
 
 
@@ -56,7 +54,7 @@ def computes(pid: int) -> bool:
 
 def child_of(worker: int) -> int | None:
     """The child that computes: it hangs below the fork server, which hangs below the worker."""
-    children = set(below(worker)) - {int(pid) for pid in _children(worker)}
+    children = set(below(worker)) - set(_children(worker))
     return max(children, default=None)
 
 
@@ -75,10 +73,10 @@ def _state(pid: int) -> str:
     return ""
 
 
-def _children(pid: int) -> Iterator[str]:
+def _children(pid: int) -> Iterator[int]:
     for task in _list(f"/proc/{pid}/task"):
         with suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as file:
-            yield from file.read().split()
+            yield from map(int, file.read().split())
 
 
 def _list(path: str) -> list[str]:

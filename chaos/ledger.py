@@ -18,8 +18,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 
+import pool
 from chaos.schedule import Fault, Kind
 
 #: Seconds past its deadline by which every request has its final answer (P1).
@@ -152,7 +152,7 @@ def percentile(values: Iterable[float], percent: float) -> float:
     ordered = sorted(values)
     if not ordered:
         raise ValueError("no values, so no percentile")
-    return ordered[max(0, ceil(percent / 100 * len(ordered)) - 1)]
+    return pool.percentile(ordered, percent / 100)
 
 
 # --- the promises on answers ------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from brokerclient import BrokerClient, RequestFailed
+from chaos.fleet import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,13 +29,6 @@ def eventually(condition: Callable[[], Any], what: str, within: float = PATIENCE
             return value
         select.select([], [], [], 0.002)
     raise AssertionError(f"never came true: {what}")
-
-
-def free_port() -> int:
-    """A port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Fleet:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Fleet, eventually, free_port
+from conftest import ROOT, Fleet, eventually
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from chaos.fleet import free_port
 
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = [

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, eventually
-from test_fleet import descendants, running
 
+from chaos import __main__ as command
+from chaos import report
+from chaos.fleet import alive, below
 from chaos.ledger import (
     ALL_OPEN,
     CRASH_LIMIT_MS,
@@ -37,6 +39,7 @@ from chaos.ledger import (
     percentile,
 )
 from chaos.pictures import SAMPLES, Pictures
+from chaos.run import Outcome, Run
 from chaos.schedule import (
     BRIEF_KINDS,
     BROKER_SPACING,
@@ -280,11 +283,6 @@ def test_no_two_pictures_are_the_same() -> None:
 
 # --- the command ------------------------------------------------------------------------------
 
-pytest.importorskip("chaos.relay", reason="the relay is not there yet")
-from chaos import __main__ as command  # noqa: E402
-from chaos import report  # noqa: E402
-from chaos.run import Outcome, Run  # noqa: E402
-
 
 def outcome(*records: Record) -> Outcome:
     options = command.parser().parse_args(["--seed", "7", "--seconds", "3"])
@@ -384,9 +382,9 @@ def test_a_stopped_run_leaves_no_process_behind(number: signal.Signals, tmp_path
     while b"w3.1" not in said:  # the second fault: its worker is frozen
         assert select.select([run.stderr], [], [], 120)[0], said
         said += os.read(run.stderr.fileno(), 65536)
-    below = descendants(run.pid)
-    assert len(below) > 10
+    everybody = below(run.pid)
+    assert len(everybody) > 10
     run.send_signal(number)
     run.communicate(timeout=30)
     assert run.returncode == command.EXIT_STOPPED
-    eventually(lambda: not any(map(running, below)), "its processes are gone")
+    eventually(lambda: not any(map(alive, everybody)), "its processes are gone")

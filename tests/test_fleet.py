@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Fleet, eventually, free_port
+from conftest import ROOT, Fleet, eventually
 
 from brokerclient import RequestFailed
+from chaos.fleet import alive, below, free_port
 from zmq_protocol import Op, Reason
 
 
@@ -272,11 +273,11 @@ def test_a_second_broker_on_the_same_port_says_which_flag_to_change(fleet: Fleet
 
 def test_a_killed_worker_leaves_no_children_behind(fleet: Fleet) -> None:
     worker = fleet.start_worker("attic")
-    children = descendants(worker.pid)
+    children = below(worker.pid)
     assert children
     worker.kill()
     worker.wait()
-    eventually(lambda: not any(map(running, children)), "its children are gone")
+    eventually(lambda: not any(map(alive, children)), "its children are gone")
 
 
 def test_the_command_line_ends_quietly_when_its_reader_has_seen_enough(fleet: Fleet) -> None:
@@ -292,22 +293,3 @@ def test_the_command_line_ends_quietly_when_its_reader_has_seen_enough(fleet: Fl
     _, said = client.communicate(timeout=30)
     assert b"Traceback" not in said and b"Exception" not in said
     assert client.returncode == 1
-
-
-def descendants(pid: int) -> list[int]:
-    """All processes below one, from /proc."""
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
-            for child in map(int, file.read().split()):
-                found += [child, *descendants(child)]
-    return found
-
-
-def running(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import ROOT, eventually, free_port
+from conftest import ROOT, eventually
 from PIL import Image
-from test_fleet import descendants, running
 
+from chaos.fleet import alive, below, free_port
 from classifier import Classifier
 
 CAT = ROOT / "static" / "samples" / "cat.jpg"
@@ -56,10 +56,11 @@ class Service:
 def service() -> Iterator[Service]:
     service = Service()
     yield service
-    below = descendants(service.process.pid)
+    everybody = below(service.process.pid)
+    assert everybody
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(60) == 0
-    eventually(lambda: not any(map(running, below)), "Ctrl-C leaves no process")
+    eventually(lambda: not any(map(alive, everybody)), "Ctrl-C leaves no process")
     assert service.process.stdout is not None
     service.process.stdout.close()
 

@@ -51,6 +51,8 @@ class BrokerLink:
         self._next_beat = float("inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
+        # None before `open`, after `close`, and while a rebuild waits for its time.
+        self._sockets: tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None = None
 
     def open(self, poller: zmq.Poller) -> None:
         """Connect, or bind when brokers dial us.
@@ -59,35 +61,46 @@ class BrokerLink:
             zmq.ZMQError: the address to listen on is in use or not ours.
         """
         self._poller = poller
-        self._socket = dealer(self._context)
-        self._monitor = self._socket.get_monitor_socket(DEALER_EVENTS)
+        socket = dealer(self._context)
+        monitor = socket.get_monitor_socket(DEALER_EVENTS)
+        self._sockets = socket, monitor
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
         if self._listen:
-            self._socket.bind(self.address)
-            self.address = self._socket.last_endpoint.decode()  # type: ignore[union-attr]
+            socket.bind(self.address)
+            self.address = socket.last_endpoint.decode()  # type: ignore[union-attr]
         else:
-            self._socket.connect(self.address)
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
+            socket.connect(self.address)
 
     def close(self) -> None:
         """Leave; what was sent last still has a moment to go out."""
-        self._poller.unregister(self._socket)
-        self._poller.unregister(self._monitor)
-        self._socket.disable_monitor()
-        self._monitor.close()
-        self._socket.close()
         self.connected = False
+        if self._sockets is None:
+            return
+        socket, monitor = self._sockets
+        self._sockets = None
+        self._poller.unregister(socket)
+        self._poller.unregister(monitor)
+        socket.disable_monitor()
+        monitor.close()
+        socket.close()
 
     def send(self, message: Message) -> None:
         """Send, or drop it when the broker is not there: it will hear READY when it is."""
+        if self._sockets is None:
+            return
         try:
-            self._socket.send_multipart(encode(message), zmq.DONTWAIT)
+            self._sockets[0].send_multipart(encode(message), zmq.DONTWAIT)
         except zmq.Again:
             log.debug("%s takes nothing; dropped a %s", self.address, type(message).__name__)
 
     def receive(self, now: float) -> list[Message]:
         """What the broker said, and what became of the connection."""
-        for event, _ in monitor_events(self._monitor):
+        messages: list[Message] = []
+        if self._sockets is None:
+            return messages
+        socket, monitor = self._sockets
+        for event, _ in monitor_events(monitor):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected(now)
             elif event == zmq.EVENT_DISCONNECTED and self.connected:
@@ -96,8 +109,7 @@ class BrokerLink:
                 log.info("lost the broker at %s; trying again", self.address)
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 log.error("the broker at %s refuses our key", self.address)
-        messages: list[Message] = []
-        for message in incoming(self._socket, Direction.BROKER_TO_WORKER):
+        for message in incoming(socket, Direction.BROKER_TO_WORKER):
             self._heard = now
             self._rebuild_delay = FIRST_REBUILD_DELAY
             if isinstance(message, ProtocolError):

@@ -1,0 +1,109 @@
+"""A worker's connection to a broker that falls silent or is not one; the clock is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from conftest import eventually
+
+from brokerlink import MAX_REBUILD_DELAY, BrokerLink
+from sockets import router
+from zmq_protocol import (
+    HEARTBEAT_INTERVAL,
+    LIVENESS,
+    Bye,
+    Direction,
+    Heartbeat,
+    Ready,
+    decode,
+    encode,
+)
+
+HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)
+SILENCE = HEARTBEAT_INTERVAL * LIVENESS + 0.01
+
+
+class Wire:
+    """A link and the silent broker it is connected to, in one process."""
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.broker = router(self.context)
+        port = self.broker.bind_to_random_port("tcp://127.0.0.1")
+        self.poller = zmq.Poller()
+        address = f"tcp://127.0.0.1:{port}"
+        self.link = BrokerLink(self.context, address, False, lambda: HELLO)
+        self.link.open(self.poller)
+
+    def connected(self, now: float) -> bytes:
+        """Wait for READY; the address it came from."""
+        eventually(lambda: self.link.receive(now) or self.link.connected, "a handshake")
+        return self.heard(Ready)
+
+    def heard(self, kind: type) -> bytes:
+        """Wait until the broker has a message of this kind; the address it came from."""
+        while True:
+            assert self.broker.poll(10_000), f"never came: {kind.__name__}"
+            address, *frames = self.broker.recv_multipart()
+            if isinstance(decode(frames, Direction.WORKER_TO_BROKER), kind):
+                return address
+
+    def say(self, address: bytes, message: Heartbeat | Bye) -> None:
+        self.broker.send_multipart([address, *encode(message)])
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    try:
+        yield wire
+    finally:
+        wire.link.close()
+        wire.context.destroy(linger=0)
+
+
+def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> None:
+    first = wire.connected(0.0)
+    wire.link.tick(SILENCE, Heartbeat)
+    assert not wire.link.connected and wire.link.next_due() > SILENCE
+    assert wire.link.receive(SILENCE) == []
+    wire.link.send(Heartbeat())
+    wire.link.tick(SILENCE, Heartbeat)
+    assert wire.link.next_due() < SILENCE + 0.2, "the first wait is short"
+    wire.link.tick(wire.link.next_due(), Heartbeat)
+    assert wire.connected(SILENCE + 1) != first, "a new connection"
+
+
+def test_a_link_can_be_closed_while_it_waits_to_connect_anew(wire: Wire) -> None:
+    wire.connected(0.0)
+    wire.link.tick(SILENCE, Heartbeat)
+    wire.link.close()
+    assert not wire.poller.sockets
+    wire.link.close()
+
+
+def test_silence_up_to_the_limit_is_borne(wire: Wire) -> None:
+    wire.connected(0.0)
+    wire.link.tick(HEARTBEAT_INTERVAL * LIVENESS, Heartbeat)
+    assert wire.link.connected
+    wire.heard(Heartbeat)
+
+
+def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: Wire) -> None:
+    now, waits = 0.0, []
+    for _ in range(8):
+        wire.connected(now)
+        now += SILENCE
+        wire.link.tick(now, Heartbeat)
+        waits.append(wire.link.next_due() - now)
+        now = wire.link.next_due()
+        wire.link.tick(now, Heartbeat)
+    assert waits[0] <= 0.1 < waits[2] < waits[5] <= MAX_REBUILD_DELAY
+    assert MAX_REBUILD_DELAY / 2 <= waits[7] <= MAX_REBUILD_DELAY
+    wire.say(wire.connected(now), Heartbeat())
+    eventually(lambda: wire.link.receive(now), "the broker's word")
+    now += SILENCE
+    wire.link.tick(now, Heartbeat)
+    assert wire.link.next_due() - now <= 0.1

@@ -18,7 +18,7 @@ from decisions import Action, Departed, Policy, Record
 from jobs import QUARANTINED, Jobs
 from outliers import Outliers
 from pool import Attempt, Job, Pool, Worker
-from quarantine import Loss
+from quarantine import RETURN_GRACE, Loss
 from zmq_protocol import (
     PROTOCOL_REVISION,
     Bye,
@@ -82,7 +82,10 @@ class Dispatcher:
             return self.record.flush()
         pool = self._opened_pool(hello.model)
         pool.digest = hello.digest
-        self.jobs.quarantine.came_back(hello.host, hello.pid)
+        for sha256 in self.jobs.quarantine.came_back(hello.host, hello.pid):
+            for other in self.pools.values():
+                other.unpark(sha256)
+                self.jobs.assign(other, now)
         name = self._free_name(hello.name)
         health = self.outliers.recall(hello.host, name)
         worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
@@ -117,7 +120,7 @@ class Dispatcher:
         if job is None:
             self.outliers.unasked(worker, now)
         else:
-            self.jobs.quarantine.acquit(job.request.sha256)
+            self.jobs.acquit(job)
         if attempt is not None:
             self.jobs.answer(attempt, result, now)
             self.outliers.succeeded(worker, now)
@@ -163,7 +166,8 @@ class Dispatcher:
             process = worker.hello.host, worker.hello.pid
             running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
             for job in running:
-                self.jobs.blame(job, Loss(worker.name, len(running) == 1, process), now)
+                loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
+                self.jobs.blame(job, loss, now)
             self._forget(worker, reason, now, unreachable=unreachable)
         return self.record.flush()
 
@@ -245,6 +249,7 @@ class Dispatcher:
             self._no_expiry_before = now + self.policy.heartbeat_interval
         for job in self.jobs.due(now):
             self._overdue(job, now)
+        self.jobs.judge(now)
         self._expire_workers(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self.policy.heartbeat_interval
@@ -257,7 +262,7 @@ class Dispatcher:
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
-        due = min(self._next_heartbeat, self.jobs.next_timer())
+        due = min(self._next_heartbeat, self.jobs.next_timer(), self.jobs.quarantine.next_verdict())
         if self.workers:
             silent_longest = next(iter(self.workers.values()))
             expiry = silent_longest.heard + self.policy.expiry_after
@@ -315,7 +320,7 @@ class Dispatcher:
         worker, job = attempt.worker, attempt.job
         if nack.reason in FINAL:
             worker.done += 1  # telling a bad picture is work well done
-            self.jobs.quarantine.acquit(job.request.sha256)
+            self.jobs.acquit(job)
             self.outliers.succeeded(worker, now)
             self.jobs.fail(job, nack.reason, nack.detail)
         elif nack.reason is Reason.DEADLINE:

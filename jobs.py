@@ -76,7 +76,7 @@ class Jobs:
     def assign(self, pool: Pool, now: float) -> None:
         """Give waiting jobs to workers with credit until one of the two runs out."""
         while True:
-            match = pool.next_match(self._may_retry(pool), self.quarantine.proven)
+            match = pool.next_match(self._may_retry(pool), self.quarantine.holds_up)
             if match is None:
                 return
             job, worker = match
@@ -223,20 +223,28 @@ class Jobs:
         else:
             self.fail(job, Reason.DEADLINE, "The time allowed for this picture ran out.")
 
+    def acquit(self, job: Job) -> None:
+        """Its picture was computed and all lived, so copies may be computed side by side.
+        `assign` is next."""
+        self.quarantine.acquit(job.request.sha256)
+        job.pool.unpark(job.request.sha256)
+
     def blame(self, job: Job, loss: Loss, now: float) -> None:
-        """A child or worker was lost on it. If that puts its picture in quarantine, all who sent
-        this picture are told."""
-        sha256 = job.request.sha256
-        if not self.quarantine.blame(sha256, loss, now):
-            return
-        minutes = self._policy.quarantine / 60
-        what = f"picture {sha256[:12]} was at hand twice when something was lost"
-        self._record.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
-        copies = [job for job in self.open.values() if job.request.sha256 == sha256]
-        for copy in copies:
-            self._record.counters.quarantined += 1
-            self.fail(copy, Reason.QUARANTINED, QUARANTINED)
-        self._assign_all(copies, now)
+        """A child or worker was lost on it."""
+        self.quarantine.blame(job.request.sha256, loss, now)
+        self.judge(now)
+
+    def judge(self, now: float) -> None:
+        """All who sent a picture that goes into quarantine are told."""
+        for sha256 in self.quarantine.verdicts(now):
+            minutes = self._policy.quarantine / 60
+            what = f"picture {sha256[:12]} was at hand twice when something was lost"
+            self._record.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
+            copies = [job for job in self.open.values() if job.request.sha256 == sha256]
+            for copy in copies:
+                self._record.counters.quarantined += 1
+                self.fail(copy, Reason.QUARANTINED, QUARANTINED)
+            self._assign_all(copies, now)
 
     def abandon(self, jobs: list[Job], now: float) -> None:
         """Close jobs nobody waits for, without an answer."""

@@ -261,7 +261,8 @@ class Pool:
             del self._parked[job.request.sha256]
 
     def park(self, job: Job) -> None:
-        """Keep a job out of the queue until the present copy of its picture is done."""
+        """Keep a job out of the queue until the present copy of its picture is done, or its trial
+        is over."""
         self.dequeue(job)
         job.queued = True
         self._parked.setdefault(job.request.sha256, []).append(job)
@@ -280,6 +281,10 @@ class Pool:
         self.computing[sha256] -= 1
         if not self.computing[sha256]:
             del self.computing[sha256]
+        self.unpark(sha256)
+
+    def unpark(self, sha256: str) -> None:
+        """Copies of a picture take their places in the queue again."""
         for copy in self._parked.pop(sha256, ()):
             self.requeue(copy)
 
@@ -301,19 +306,21 @@ class Pool:
             oldest.append(next(iter(self._fresh.values())).arrived)
         return min(oldest, default=None)
 
-    def next_match(self, retries: bool, proven: Callable[[str], bool]) -> tuple[Job, Worker] | None:
+    def next_match(
+        self, retries: bool, held_up: Callable[[str, bool], bool]
+    ) -> tuple[Job, Worker] | None:
         """The job that is next and the worker that shall have it; the job leaves the queue.
 
         Args:
             retries: whether one that was tried before may be.
-            proven: whether copies of a picture may be computed side by side.
+            held_up: whether a picture must wait, given whether a copy of it is computed now.
         """
         if not self.idle:
             return None
         match, copies = None, []
         for job in self.queue(retries):
             sha256 = job.request.sha256
-            if sha256 in self.computing and not proven(sha256):
+            if held_up(sha256, sha256 in self.computing):
                 copies.append(job)
                 continue
             worker = self.idle.choose(job.request.id, self.excluded(job))

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 
 #: Losses after which a picture is refused (DESIGN: "two different workers or children").
 LOSSES_ALLOWED = 2
+#: Seconds a worker whose connection was lost has to come back. After the network heals it needs
+#: 1.5 s at most; a partition that lasts longer than the rest is not told from a death.
+RETURN_GRACE = 5.0
 #: Suspects and known good pictures remembered. Beyond it the oldest are forgotten, which costs
 #: a picture its good name, or a deadly one another child, and never grows.
 REMEMBERED = 4096
@@ -28,6 +31,7 @@ class Loss:
     worker: str  # its name
     alone: bool  # whether this was the only picture it had in hand
     process: tuple[str, int] | None = None  # (host, pid) if the worker's connection was lost
+    certain_at: float = 0.0  # seconds on the dispatcher's clock until which it may come back
 
 
 @dataclass(slots=True)
@@ -38,11 +42,17 @@ class Suspect:
     until: float  # seconds on the dispatcher's clock when all is forgotten
     losses: list[Loss] = field(default_factory=list)
     refused: int = 0  # requests refused since it is in quarantine
+    quarantined: bool = False
 
     @property
-    def quarantined(self) -> bool:
+    def accused(self) -> bool:
         """Twice at the scene, the last time with no other there."""
         return len(self.losses) >= LOSSES_ALLOWED and self.losses[-1].alone
+
+    @property
+    def verdict_at(self) -> float:
+        """When all its losses are certain."""
+        return max(loss.certain_at for loss in self.losses)
 
 
 class Quarantine:
@@ -52,13 +62,14 @@ class Quarantine:
         """Forget a suspect this many seconds after its last loss."""
         self._seconds = seconds
         self._suspects: OrderedDict[str, Suspect] = OrderedDict()  # the next forgotten first
+        self._on_trial: dict[str, Suspect] = {}
         self._proven: OrderedDict[str, None] = OrderedDict()
 
     # --- what is computed ---------------------------------------------------------------------
 
-    def proven(self, sha256: str) -> bool:
-        """Whether it was answered before, so that copies may be computed side by side."""
-        return sha256 in self._proven
+    def holds_up(self, sha256: str, computing: bool) -> bool:
+        """Whether it must wait: on trial always; beside a copy unless it was answered before."""
+        return sha256 in self._on_trial or (computing and sha256 not in self._proven)
 
     def suspected(self, sha256: str) -> bool:
         """Whether it must be computed alone."""
@@ -73,29 +84,49 @@ class Quarantine:
             if suspect.quarantined:
                 return
             del self._suspects[sha256]
+            self._on_trial.pop(sha256, None)
         self._proven[sha256] = None
         self._proven.move_to_end(sha256)
         if len(self._proven) > REMEMBERED:
             self._proven.popitem(last=False)
 
-    def blame(self, sha256: str, loss: Loss, now: float) -> bool:
-        """Note a loss; whether the picture goes into quarantine by it."""
+    def blame(self, sha256: str, loss: Loss, now: float) -> None:
+        """Note a loss; `verdicts` tells what comes of it."""
         self._proven.pop(sha256, None)
         suspect = self._suspects.setdefault(sha256, Suspect(sha256, 0.0))
-        before = suspect.quarantined
         suspect.losses.append(loss)
         suspect.until = now + self._seconds
         self._suspects.move_to_end(sha256)
         if len(self._suspects) > REMEMBERED:
-            self._suspects.popitem(last=False)
-        return suspect.quarantined and not before
+            self._on_trial.pop(self._suspects.popitem(last=False)[0], None)
+        if suspect.accused and not suspect.quarantined:
+            self._on_trial[sha256] = suspect
 
-    def came_back(self, host: str, pid: int) -> None:
-        """A worker thought dead only lost its connection: no picture is to blame for that."""
+    def came_back(self, host: str, pid: int) -> list[str]:
+        """A worker thought dead only lost its connection: no picture is to blame for that.
+        Returns the pictures that may be computed again."""
+        released = []
         for suspect in list(self._suspects.values()):
             suspect.losses = [loss for loss in suspect.losses if loss.process != (host, pid)]
+            if not suspect.accused:
+                suspect.quarantined = False
+                if self._on_trial.pop(suspect.sha256, None):
+                    released.append(suspect.sha256)
             if not suspect.losses:
                 del self._suspects[suspect.sha256]
+        return released
+
+    def verdicts(self, now: float) -> list[str]:
+        """The pictures that go into quarantine now."""
+        guilty = [s for s in self._on_trial.values() if s.verdict_at <= now]
+        for suspect in guilty:
+            suspect.quarantined = True
+            del self._on_trial[suspect.sha256]
+        return [suspect.sha256 for suspect in guilty]
+
+    def next_verdict(self) -> float:
+        """When `verdicts` must be asked at the latest."""
+        return min((s.verdict_at for s in self._on_trial.values()), default=float("inf"))
 
     # --- who is refused -----------------------------------------------------------------------
 

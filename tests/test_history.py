@@ -147,7 +147,7 @@ class History:
         active = pool.waiting + pool.running
         budget = not job.tried or pool.retrying < max(3, 0.2 * active)
         sha256 = job.request.sha256
-        return budget and (sha256 not in pool.computing or self.d.jobs.quarantine.proven(sha256))
+        return budget and not self.d.jobs.quarantine.holds_up(sha256, sha256 in pool.computing)
 
     def arrive(self, client: bytes, new: Request) -> list[Action]:
         self.known[new.id] = new
@@ -197,7 +197,9 @@ class History:
                 copies = {a.job for a in running if a.job.request.sha256 == sha256}
                 known = self.d.jobs.quarantine
                 # A good name may be lost while copies are computed side by side.
-                assert len(copies) == 1 or known.proven(sha256) or known.suspected(sha256)
+                assert (
+                    len(copies) == 1 or not known.holds_up(sha256, True) or known.suspected(sha256)
+                )
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)
         for worker in self.d.workers.values():

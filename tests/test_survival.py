@@ -8,9 +8,10 @@ from itertools import count
 import pytest
 from test_dispatcher import CAT, DOG, EEL, fleet, given, ready, request, result, told
 
-from decisions import Action
+from decisions import Action, Policy
 from dispatcher import Dispatcher
 from health import FAILURES_IN_A_ROW
+from quarantine import RETURN_GRACE
 from zmq_protocol import Cancel, Nack, Reason, Request, Result
 
 LONG = 600_000  # ms
@@ -130,17 +131,74 @@ def test_a_copy_that_waits_is_not_held_up_when_the_first_is_cancelled() -> None:
     assert given(d.request_cancelled(b"web", CAT.id, 0.1)) == [(b"w2", copy_of(CAT, 9).id)]
 
 
-def test_a_dead_worker_counts_unless_it_only_lost_its_connection() -> None:
-    for returns in (False, True):
-        d = fleet(b"w1", b"w2", b"w3")
-        d.request_arrived(b"web", CAT, 0.0)
-        d.worker_acked(b"w1", CAT.id, 0.0)
-        d.worker_gone(b"w1", "connection closed", 0.1)
-        if returns:
-            d.worker_ready(b"w9", ready(name="w1"), 0.2)  # same host, same pid
-        d.worker_acked(b"w2", CAT.id, 0.3)
-        d.worker_gone(b"w2", "connection closed", 0.3)
-        assert bool(d.jobs.quarantine.entries(0.4)) is not returns
+def lose(d: Dispatcher, worker: bytes, now: float) -> list[Action]:
+    """Its connection drops while it computes CAT."""
+    d.worker_acked(worker, CAT.id, now)
+    return d.worker_gone(worker, "connection closed", now)
+
+
+def processes(*names: bytes) -> Dispatcher:
+    """Workers that are different processes."""
+    d = Dispatcher(Policy(), 0.0)
+    for pid, name in enumerate(names):
+        d.worker_ready(name, replace(ready(name=name.decode()), pid=pid), 0.0)
+    return d
+
+
+def test_a_picture_at_hand_when_two_workers_died_is_quarantined_once_they_stay_away() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(lose(d, b"w0", 0.1)) == [(b"w1", CAT.id)]
+    actions = lose(d, b"w1", 0.2) + live(d, 0.2 + RETURN_GRACE - 0.1, 0.2)
+    assert not given(actions), "a third worker must not be risked"
+    assert not told(actions, Nack)
+    assert d.next_deadline() <= 0.2 + RETURN_GRACE
+    verdict = live(d, 0.3 + RETURN_GRACE, 0.2 + RETURN_GRACE)
+    assert [n.reason for n in told(verdict, Nack)] == [Reason.QUARANTINED]
+
+
+def test_a_worker_that_comes_back_was_not_killed_by_its_picture() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    lose(d, b"w0", 0.1)
+    assert not given(crash(d, b"w1", CAT, 0.16)), "one of the two losses is not certain"
+    assert not given(d.request_arrived(b"web", copy_of(CAT, 9), 0.2)), "nor is a copy computed"
+    back = d.worker_ready(b"new", replace(ready(name="w0"), pid=0), 1.0)
+    ((worker, request_id),) = given(back)
+    assert request_id == CAT.id and told(back, Request)[0].alone
+    actions = d.worker_answered(worker, result(CAT), 1.1)
+    assert told(actions, Result) and given(actions), "the copy follows"
+    live(d, 2 * RETURN_GRACE, 1.2)
+    assert not d.jobs.quarantine.entries(2 * RETURN_GRACE)
+
+
+def test_another_process_that_joins_does_not_speak_for_the_dead() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    lose(d, b"w0", 0.1)
+    crash(d, b"w1", CAT, 0.2)
+    assert not given(d.worker_ready(b"new", replace(ready(name="w0"), pid=99), 0.3))
+    assert told(live(d, 0.2 + RETURN_GRACE, 0.3), Nack)
+
+
+def test_a_worker_that_returns_after_the_verdict_still_clears_its_picture() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    lose(d, b"w0", 0.1)
+    crash(d, b"w1", CAT, 0.2)
+    live(d, 0.3 + RETURN_GRACE, 0.3)
+    assert d.jobs.quarantine.entries(6.0)
+    d.worker_ready(b"new", replace(ready(name="w0"), pid=0), 30.0)
+    assert given(d.request_arrived(b"web", copy_of(CAT, 9), 30.0))
+
+
+def test_a_request_whose_picture_is_on_trial_is_answered_at_its_deadline() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", replace(CAT, budget_ms=1000), 0.0)
+    lose(d, b"w0", 0.1)
+    crash(d, b"w1", CAT, 0.2)
+    assert [n.reason for n in told(live(d, 1.0, 0.3), Nack)] == [Reason.DEADLINE]
+    assert d.waiting == 0
 
 
 # --- ejection -------------------------------------------------------------------------------------

@@ -24,11 +24,13 @@ from chaos.schedule import Fault, Kind
 
 #: Seconds past its deadline by which every request has its final answer (P1).
 GRACE = 0.5
-#: Refusals that are promised, by how many faults must have been at the scene: the queue was full;
-#: the picture was at hand when two children or workers were lost; three attempts lost theirs.
-PROMISED = {"busy": 0, "quarantined": 2, "worker-lost": 3}
-#: Faults that cost a worker, a child or a connection, and the seconds until work is lost by them.
+#: Faults that end a worker or a child, and those that cost at least a connection.
+DEADLY = frozenset((Kind.WORKER_KILL, Kind.CHILD_CRASH, Kind.CHILD_HANG))
 LOSING = frozenset(Kind) - {Kind.WORKER_STOP, Kind.BROKER_KILL}
+#: Refusals that are promised, by how many of which faults must have been at the scene: the queue
+#: was full; two children or workers died over the picture; three attempts were lost.
+PROMISED = {"busy": (0, LOSING), "quarantined": (2, DEADLY), "worker-lost": (3, LOSING)}
+#: Seconds until a fault has cost the work in hand.
 LOST_WITHIN = 2.5
 
 #: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4).
@@ -190,8 +192,8 @@ def _wrong(record: Record, final: Final, injected: Sequence[Injected]) -> str:
             return f"shows {record.wanted!r} and was answered {final.label!r}."
         return ""
     since = record.sent - LOST_WITHIN
-    losses = sum(i.fault.kind in LOSING and since < i.at < final.at for i in injected)
-    if final.code not in PROMISED or losses < PROMISED[final.code]:
+    needed, kinds = PROMISED.get(final.code, (len(injected) + 1, LOSING))
+    if sum(i.fault.kind in kinds and since < i.at < final.at for i in injected) < needed:
         return f"failed: {final.status or 'NACK'} {final.code}."
     if final.status == 503 and not final.retry_after:
         return "was told 503 without Retry-After."

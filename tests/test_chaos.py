@@ -167,12 +167,13 @@ def test_busy_with_retry_after_is_promised_and_other_failures_are_not() -> None:
         assert code in breaches([record(final(code=code))])[0]
 
 
-def test_quarantine_is_promised_to_a_picture_that_met_two_faults() -> None:
+def test_quarantine_is_promised_to_a_picture_over_which_two_died() -> None:
     innocent = [record(final(5.4, code="quarantined"))]
     innocent[0].sent = 5.0
-    crash, stall = hit(Kind.CHILD_CRASH, at=5.3), hit(Kind.LINK_STALL, at=4.5)
-    assert breaches(innocent, [crash, stall]) == []
-    for too_few in ([crash], [crash, hit(Kind.LINK_STALL, at=2.0)], []):
+    crash, kill = hit(Kind.CHILD_CRASH, at=5.3), hit(Kind.WORKER_KILL, at=4.5)
+    stall, early = hit(Kind.LINK_STALL, at=4.5), hit(Kind.WORKER_KILL, at=2.0)
+    assert breaches(innocent, [crash, kill]) == []
+    for too_few in ([crash], [crash, early], [crash, stall], []):
         assert "quarantined" in breaches(innocent, too_few)[0]
 
 

@@ -82,10 +82,7 @@ class Dispatcher:
             return self.record.flush()
         pool = self._opened_pool(hello.model)
         pool.digest = hello.digest
-        for sha256 in self.jobs.quarantine.came_back(hello.host, hello.pid):
-            for other in self.pools.values():
-                other.unpark(sha256)
-                self.jobs.assign(other, now)
+        self.jobs.came_back(hello.host, hello.pid, now)
         name = self._free_name(hello.name)
         health = self.outliers.recall(hello.host, name)
         worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
@@ -120,7 +117,7 @@ class Dispatcher:
         if job is None:
             self.outliers.unasked(worker, now)
         else:
-            self.jobs.acquit(job)
+            self.jobs.acquit(job, now)
         if attempt is not None:
             self.jobs.answer(attempt, result, now)
             self.outliers.succeeded(worker, now)
@@ -320,7 +317,7 @@ class Dispatcher:
         worker, job = attempt.worker, attempt.job
         if nack.reason in FINAL:
             worker.done += 1  # telling a bad picture is work well done
-            self.jobs.acquit(job)
+            self.jobs.acquit(job, now)
             self.outliers.succeeded(worker, now)
             self.jobs.fail(job, nack.reason, nack.detail)
         elif nack.reason is Reason.DEADLINE:

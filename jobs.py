@@ -223,11 +223,17 @@ class Jobs:
         else:
             self.fail(job, Reason.DEADLINE, "The time allowed for this picture ran out.")
 
-    def acquit(self, job: Job) -> None:
+    def acquit(self, job: Job, now: float) -> None:
         """Its picture was computed and all lived, so copies may be computed side by side.
         `assign` is next."""
-        self.quarantine.acquit(job.request.sha256)
         job.pool.unpark(job.request.sha256)
+        if self.quarantine.acquit(job.request.sha256):
+            self._resume(job.request.sha256, now)
+
+    def came_back(self, host: str, pid: int, now: float) -> None:
+        """A worker thought dead only lost its connection."""
+        for sha256 in self.quarantine.came_back(host, pid):
+            self._resume(sha256, now)
 
     def blame(self, job: Job, loss: Loss, now: float) -> None:
         """A child or worker was lost on it."""
@@ -240,7 +246,7 @@ class Jobs:
             minutes = self._policy.quarantine / 60
             what = f"picture {sha256[:12]} was at hand twice when something was lost"
             self._record.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
-            copies = [job for job in self.open.values() if job.request.sha256 == sha256]
+            copies = self._copies(sha256)
             for copy in copies:
                 self._record.counters.quarantined += 1
                 self.fail(copy, Reason.QUARANTINED, QUARANTINED)
@@ -253,9 +259,20 @@ class Jobs:
             self._close(job)
         self._assign_all(jobs, now)
 
-    def _assign_all(self, closed: list[Job], now: float) -> None:
-        """A closed job may have been in the way of others: copies of its picture, or retries."""
-        for pool in {job.pool.model: job.pool for job in closed}.values():
+    def _resume(self, sha256: str, now: float) -> None:
+        """The trial of a picture is over, for every model it was sent to."""
+        copies = self._copies(sha256)
+        for copy in copies:
+            copy.pool.unpark(sha256)
+        self._assign_all(copies, now)
+
+    def _copies(self, sha256: str) -> list[Job]:
+        """All open requests with this picture."""
+        return [job for job in self.open.values() if job.request.sha256 == sha256]
+
+    def _assign_all(self, jobs: list[Job], now: float) -> None:
+        """What was in the way of others is gone: a copy of their picture, a retry, a trial."""
+        for pool in {job.pool.model: job.pool for job in jobs}.values():
             self.assign(pool, now)
 
     def _close(self, job: Job) -> None:

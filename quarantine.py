@@ -77,18 +77,19 @@ class Quarantine:
 
     # --- what came of it ----------------------------------------------------------------------
 
-    def acquit(self, sha256: str) -> None:
-        """It was computed and all lived: whatever was lost before was not its doing."""
+    def acquit(self, sha256: str) -> bool:
+        """It was computed and all lived: whatever was lost before was not its doing. Whether that
+        ends a trial."""
         suspect = self._suspects.get(sha256)
         if suspect is not None:
             if suspect.quarantined:
-                return
+                return False
             del self._suspects[sha256]
-            self._on_trial.pop(sha256, None)
         self._proven[sha256] = None
         self._proven.move_to_end(sha256)
         if len(self._proven) > REMEMBERED:
             self._proven.popitem(last=False)
+        return self._on_trial.pop(sha256, None) is not None
 
     def blame(self, sha256: str, loss: Loss, now: float) -> None:
         """Note a loss; `verdicts` tells what comes of it."""

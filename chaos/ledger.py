@@ -191,13 +191,20 @@ def _wrong(record: Record, final: Final, injected: Sequence[Injected]) -> str:
         if final.label != record.wanted:
             return f"shows {record.wanted!r} and was answered {final.label!r}."
         return ""
-    since = record.sent - LOST_WITHIN
-    needed, kinds = PROMISED.get(final.code, (len(injected) + 1, LOSING))
-    if sum(i.fault.kind in kinds and since < i.at < final.at for i in injected) < needed:
+    if not _excused(record, final, injected):
         return f"failed: {final.status or 'NACK'} {final.code}."
     if final.status == 503 and not final.retry_after:
         return "was told 503 without Retry-After."
     return ""
+
+
+def _excused(record: Record, final: Final, injected: Sequence[Injected]) -> bool:
+    """Whether a refusal is one of those promised, after the faults that hit the request."""
+    if final.code not in PROMISED:
+        return False
+    needed, kinds = PROMISED[final.code]
+    since = record.sent - LOST_WITHIN
+    return sum(i.fault.kind in kinds and since < i.at < final.at for i in injected) >= needed
 
 
 def count_lost(records: Sequence[Record]) -> int:

@@ -13,7 +13,6 @@ from sockets import router
 from zmq_protocol import (
     HEARTBEAT_INTERVAL,
     LIVENESS,
-    Bye,
     Direction,
     Heartbeat,
     Ready,
@@ -50,7 +49,7 @@ class Wire:
             if isinstance(decode(frames, Direction.WORKER_TO_BROKER), kind):
                 return address
 
-    def say(self, address: bytes, message: Heartbeat | Bye) -> None:
+    def say(self, address: bytes, message: Heartbeat) -> None:
         self.broker.send_multipart([address, *encode(message)])
 
 

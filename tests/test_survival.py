@@ -192,6 +192,23 @@ def test_a_worker_that_returns_after_the_verdict_still_clears_its_picture() -> N
     assert given(d.request_arrived(b"web", copy_of(CAT, 9), 30.0))
 
 
+def test_an_answer_ends_a_trial_for_every_model_the_picture_was_sent_to() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.worker_ready(b"other", replace(ready(name="other", model="resnet18"), pid=9), 0.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    ((first, _),) = [(w, r) for w in d.workers for r in d.workers[w].in_flight]
+    d.worker_answered(first, result(CAT), 0.0)
+    copies = [copy_of(CAT, number) for number in (50, 51, 52)]
+    holders = [given(d.request_arrived(b"web", copy, 0.1))[0][0] for copy in copies]
+    d.worker_acked(holders[0], copies[0].id, 0.1)
+    d.worker_gone(holders[0], "connection closed", 0.2)
+    crash(d, holders[1], copies[1], 0.2)
+    elsewhere = replace(copy_of(CAT, 53), model="resnet18")
+    assert not given(d.request_arrived(b"web", elsewhere, 0.3)), "the picture is on trial"
+    actions = d.worker_answered(holders[2], result(copies[2]), 0.4)
+    assert (b"other", elsewhere.id) in given(actions)
+
+
 def test_a_request_whose_picture_is_on_trial_is_answered_at_its_deadline() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.request_arrived(b"web", replace(CAT, budget_ms=1000), 0.0)

@@ -21,6 +21,7 @@ import zmq
 import logs
 from decisions import Action, Note, Policy, ToWorker
 from dispatcher import Dispatcher
+from limits import TooFewOpenFiles, raise_open_files
 from settings import (
     BACKEND,
     EXIT_FAILED,
@@ -64,6 +65,8 @@ LEAVE_WITHIN = 10.0
 FAREWELL = 0.2
 #: Listening workers one broker dials.
 MAX_DIALLED = 64
+#: Share of the open files allowed that connections may take before the event log says so.
+CROWDED = 0.8
 
 
 class Broker:
@@ -74,13 +77,17 @@ class Broker:
         frontend: str,
         backend: str,
         policy: Policy,
+        open_files: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Where to bind, how to decide, and how many files this process may have open."""
         self.frontend = frontend
         self.backend = backend
         self.dispatcher = Dispatcher(policy, clock())
         self._clock = clock
         self._stopping = False
+        self._open_files = open_files
+        self._crowded = False
         self._dialled: set[str] = set()
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
@@ -139,6 +146,7 @@ class Broker:
         self._waker.clear()
         self._front_watch.read()
         self._back_watch.read()
+        self._count_connections()
         front_drained = self._drain(self._front, self._front_watch, self._from_client)
         back_drained = self._drain(self._back, self._back_watch, self._from_worker)
         if back_drained:
@@ -149,6 +157,16 @@ class Broker:
             for client in self._front_watch.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
         self._carry_out(self.dispatcher.tick(self._clock()))
+
+    def _count_connections(self) -> None:
+        """Tell the operator before connections run out, once each time they come near."""
+        connections = self._front_watch.connections + self._back_watch.connections
+        crowded = connections > CROWDED * self._open_files
+        if crowded and not self._crowded:
+            what = f"{connections} connections are open, and {self._open_files} files are allowed"
+            advice = "raise the limit (ulimit -n) before no more can join"
+            self.dispatcher.record.note(f"{what}; {advice}", self._clock())
+        self._crowded = crowded
 
     def _drain(
         self,
@@ -301,9 +319,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a broker until SIGTERM or SIGINT; the exit code."""
     options = parser().parse_args(argv)
     logs.configure("broker")
-    broker = Broker(options.frontend, options.backend, Policy(max_waiting=options.max_waiting))
+    policy = Policy(max_waiting=options.max_waiting)
     try:
+        broker = Broker(options.frontend, options.backend, policy, raise_open_files())
         broker.open()
+    except TooFewOpenFiles as error:
+        print(f"broker.py: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except zmq.ZMQError as error:
         print(
             f"broker.py: cannot listen on {options.frontend} and {options.backend}: {error}.\n"

@@ -22,6 +22,8 @@ from zmq_protocol import (
 
 log = logging.getLogger(__name__)
 
+#: Seconds without a connection after which the person who started the worker is told.
+TELL_AFTER = 3.0
 #: Seconds before the socket is rebuilt after a connected broker fell silent: the first wait, and
 #: the most. Doubled each time, with jitter, so that a fleet does not return in step.
 FIRST_REBUILD_DELAY, MAX_REBUILD_DELAY = 0.1, 5.0
@@ -51,10 +53,11 @@ class BrokerLink:
         self._next_beat = float("inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
+        self._tell_at = float("inf")  # when to say that nobody answers
         # None before `open`, after `close`, and while a rebuild waits for its time.
         self._sockets: tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None = None
 
-    def open(self, poller: zmq.Poller) -> None:
+    def open(self, poller: zmq.Poller, now: float) -> None:
         """Connect, or bind when brokers dial us.
 
         Raises:
@@ -71,6 +74,7 @@ class BrokerLink:
             self.address = socket.last_endpoint.decode()  # type: ignore[union-attr]
         else:
             socket.connect(self.address)
+            self._tell_at = now + TELL_AFTER
 
     def close(self) -> None:
         """Leave; what was sent last still has a moment to go out."""
@@ -106,6 +110,7 @@ class BrokerLink:
             elif event == zmq.EVENT_DISCONNECTED and self.connected:
                 self.connected = False
                 self._next_beat = float("inf")
+                self._tell_at = now + TELL_AFTER
                 log.info("lost the broker at %s; trying again", self.address)
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 log.error("the broker at %s refuses our key", self.address)
@@ -127,9 +132,14 @@ class BrokerLink:
 
     def tick(self, now: float, beat: Callable[[], Heartbeat]) -> None:
         """Beat, and start over when a connected broker stays silent."""
+        if now >= self._tell_at:
+            self._tell_at = float("inf")
+            log.warning(
+                "no broker answers at %s; is broker.py running there? Still trying", self.address
+            )
         if now >= self._rebuild_at:
             self._rebuild_at = float("inf")
-            self.open(self._poller)
+            self.open(self._poller, now)
         elif now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_INTERVAL
             if now - self._heard > HEARTBEAT_INTERVAL * LIVENESS and not self._listen:
@@ -139,11 +149,12 @@ class BrokerLink:
 
     def next_due(self) -> float:
         """When `tick` has something to do."""
-        return min(self._next_beat, self._rebuild_at)
+        return min(self._next_beat, self._rebuild_at, self._tell_at)
 
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)
         self.connected = True
+        self._tell_at = float("inf")
         self._heard = now
         self._next_beat = now + HEARTBEAT_INTERVAL
         self.introduce()

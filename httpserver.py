@@ -80,6 +80,7 @@ def make_server(
         asyncore_use_poll=True,  # select() ends at descriptor 1,024
         cleanup_interval=1,  # second between two looks at slow connections
         channel_timeout=int(max(1, receive_within)),
+        channel_request_lookahead=1,  # read on during a request: a client that hangs up is seen
         max_request_header_size=MAX_HEADER_BYTES,
         # The app tells a person what is too large; waitress cuts what goes beyond any sense.
         max_request_body_size=4 * max_upload,

@@ -146,6 +146,11 @@ class DropWatch:
         self._connection: dict[bytes, tuple[int, int]] = {}
         self._dropped: list[bytes] = []
 
+    @property
+    def connections(self) -> int:
+        """Open connections, also of strangers who have not said anything."""
+        return len(self._live)
+
     def read(self) -> None:
         """Take in what the monitor has to tell. Call before trusting a message's descriptor."""
         for event, fd in monitor_events(self.monitor):

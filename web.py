@@ -28,6 +28,7 @@ import logs
 import problems
 from brokerclient import Answer, BrokerClient, RequestFailed
 from httpserver import RECEIVE_WITHIN, make_server
+from limits import TooFewOpenFiles, raise_open_files
 from problems import Problem
 from settings import (
     EXIT_FAILED,
@@ -55,6 +56,8 @@ MAX_IN_FLIGHT = 200
 SPARE_THREADS = 32
 #: Seconds past a request's deadline until the web stops waiting for the client library.
 PATIENCE = 0.5
+#: Seconds between two looks whether the person who asked is still there.
+LOOK_INTERVAL = 0.25
 #: Seconds a leaving web lets requests finish.
 LEAVE_WITHIN = 10.0
 
@@ -121,13 +124,7 @@ def _add_recognition(app: bottle.Bottle, client: Fleet, max_upload: int, timeout
             model, top_k, limit = _wishes(timeout)
             picture, name = read_picture(bottle.request.environ, max_upload)
             future = client.submit(picture, model=model, top_k=top_k, timeout=limit)
-            try:
-                return _told(future.result(limit + PATIENCE), began), name
-            except RequestFailed as failed:
-                raise Problem.of(failed.reason, str(failed), failed.request_id) from None
-            except FutureTimeout:
-                future.cancel()
-                raise Problem.of(Reason.DEADLINE, "No answer came in the time allowed.") from None
+            return _told(_awaited(future, limit + PATIENCE), began), name
         finally:
             admission.release()
 
@@ -167,6 +164,23 @@ def _add_recognition(app: bottle.Bottle, client: Fleet, max_upload: int, timeout
         return _json(answer)
 
     app.post("/v1/classify", callback=classify)
+
+
+def _awaited(future: Future[Answer], limit: float) -> Answer:
+    """The answer, unless `limit` seconds pass or whoever asked hangs up before."""
+    hung_up = bottle.request.environ.get("waitress.client_disconnected", lambda: False)
+    until = time.monotonic() + limit
+    while (left := until - time.monotonic()) > 0:
+        try:
+            return future.result(min(left, LOOK_INTERVAL))
+        except RequestFailed as failed:
+            raise Problem.of(failed.reason, str(failed), failed.request_id) from None
+        except FutureTimeout:
+            if hung_up():
+                future.cancel()
+                raise Problem.of(Reason.CANCELLED, "The connection was closed.") from None
+    future.cancel()
+    raise Problem.of(Reason.DEADLINE, "No answer came in the time allowed.")
 
 
 def _wishes(default_timeout: float) -> tuple[str, int, float]:
@@ -404,6 +418,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     logs.configure("web")
     logging.getLogger("waitress").setLevel(logging.ERROR)
+    try:
+        raise_open_files()
+    except TooFewOpenFiles as error:
+        print(f"web.py: {error}", file=sys.stderr)
+        return EXIT_FAILED
     client = BrokerClient(options.broker or [FRONTEND])
     app = make_app(client, options.max_upload, options.timeout)
     try:

@@ -297,7 +297,7 @@ class Worker:
         if not self._linked and len(self._children.ready) == self._children.wanted:
             self._linked = True
             for link in self._links:
-                link.open(self._poller)
+                link.open(self._poller, self._clock())
 
     def _computed(self, c: Child, frame: Frame) -> None:
         c.working_on.remove(frame.id)

@@ -57,8 +57,11 @@ class Fleet:
         eventually(lambda: name in self.names(), f"{name} joins")
         return process
 
-    def launch_worker(self, name: str, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
-        where = [] if "--listen" in flags else [self.backend]
+    def launch_worker(
+        self, name: str, *flags: str, at: str = "", **more: Any
+    ) -> subprocess.Popen[bytes]:
+        """A worker with one child, at another address than the broker's if `at` names one."""
+        where = [] if "--listen" in flags else [at or self.backend]
         return self.start(
             "tests/stand_in.py", *where, "--processes", "1", "--name", name, *flags, **more
         )

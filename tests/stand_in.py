@@ -1,7 +1,8 @@
 """A classifier without a model: answers at once, and misbehaves on request.
 
-A picture is any text; its first word says what to do: `sleep:0.5`, `mark:FILE`, `once:FILE`,
-`crash`, `exit:3`, `hang`, `bad`, anything else is answered with itself as the first label.
+A picture is any text; its first word says what to do: `sleep:0.5`, `mark:FILE`, `crash`, `exit:3`,
+`raise`, `hang`, `bad`, anything else is answered at once. `once:FILE crash` crashes the first time
+only. The first label of an answer is the start of the picture's SHA-256.
 """
 
 from __future__ import annotations
@@ -45,20 +46,23 @@ class StandIn:
         return [self._one(image, top_k) for image in images]
 
     def _one(self, image: bytes, top_k: int) -> list[Prediction] | BadImage:
-        word, _, argument = image.split(b" ")[0].decode(errors="replace").partition(":")
+        words = image.decode(errors="replace").split(" ")
+        word, _, argument = words[0].partition(":")
+        if word == "once":
+            first_time = not Path(argument).exists()
+            Path(argument).touch()
+            word, _, argument = words[1].partition(":") if first_time else ("", "", "")
         if word == "sleep":
             time.sleep(float(argument))
         elif word == "mark":  # shows by a file that the work has begun, then takes half a second
             Path(argument).touch()
             time.sleep(0.5)
-        elif word == "once":  # takes five seconds, but only the first time
-            if not Path(argument).exists():
-                Path(argument).touch()
-                time.sleep(5)
         elif word == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif word == "exit":
             os._exit(int(argument))
+        elif word == "raise":
+            raise RuntimeError("a fault in the model's code")
         elif word == "hang":
             ctypes.PyDLL(None).usleep(60_000_000)  # keeps the interpreter's lock, like bad C
         elif word == "bad":

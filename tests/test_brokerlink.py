@@ -34,7 +34,7 @@ class Wire:
         self.poller = zmq.Poller()
         address = f"tcp://127.0.0.1:{port}"
         self.link = BrokerLink(self.context, address, False, lambda: HELLO)
-        self.link.open(self.poller)
+        self.link.open(self.poller, 0.0)
 
     def connected(self, now: float) -> bytes:
         """Wait for READY; the address it came from."""

@@ -91,7 +91,7 @@ def test_a_picture_that_crashes_two_children_is_refused_and_everybody_else_is_se
 def test_a_slow_request_is_answered_by_a_second_worker(fleet: Fleet, tmp_path: Path) -> None:
     workers = {name: fleet.start_worker(name) for name in ("attic", "cellar")}
     flag = tmp_path / "begun"
-    answer = fleet.client.submit(f"once:{flag}".encode()).result(30)
+    answer = fleet.client.submit(f"once:{flag} sleep:5".encode()).result(30)
     assert answer.attempts == 2 and 300 <= answer.total_ms < 3000
     assert fleet.status()["counters"]["hedged"] == 1
     assert all(worker.poll() is None for worker in workers.values())

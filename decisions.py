@@ -33,8 +33,9 @@ class Policy:
     max_waiting_bytes: int = 256 * 1024 * 1024
     #: Workers one request may be tried on.
     max_attempts: int = 3
-    #: A worker must acknowledge a request within this, plus the time its picture takes on the
-    #: slowest link we serve. An ACK costs no computation, so only a lost message is this late.
+    #: A worker must acknowledge a request within this, plus the time its picture, and those on
+    #: their way before it, take on the slowest link we serve. An ACK costs no computation, so only
+    #: a lost message is this late.
     ack_timeout: float = 0.3
     slowest_link: float = SLOWEST_LINK
     #: From ACK to answer. The worker kills a hung child at its job limit and may hold one more

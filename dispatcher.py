@@ -322,6 +322,11 @@ class Dispatcher:
             self.jobs.fail(job, nack.reason, nack.detail)
         elif nack.reason is Reason.DEADLINE:
             self.jobs.expire(job)
+        elif nack.reason is Reason.CHECKSUM and not job.request.body.intact():
+            # It was damaged before it came here, so no worker is to blame or could do better.
+            self.jobs.fail(
+                job, Reason.CHECKSUM, "The picture was damaged on its way to the broker."
+            )
         elif nack.reason is Reason.DRAINING:
             self._drain(worker, nack.detail or "leaving", now)
             self.jobs.hand_back(attempt)

@@ -166,7 +166,8 @@ class Jobs:
     def _hand_out(self, job: Job, worker: Worker, now: float) -> None:
         pool, request = job.pool, job.request
         job.tried += 1
-        allowed = self._policy.ack_timeout + job.size / self._policy.slowest_link
+        on_the_way = sum(a.job.size for a in worker.in_flight.values() if not a.acked) + job.size
+        allowed = self._policy.ack_timeout + on_the_way / self._policy.slowest_link
         attempt = Attempt(job, worker, job.tried, now, now + allowed)
         job.attempts.append(attempt)
         pool.begins(attempt)

@@ -7,6 +7,7 @@ marks change on a living pipe (libzmq issue 4524).
 from __future__ import annotations
 
 import contextlib
+import os
 import socket as network
 import struct
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,9 @@ DEALER_LINGER_MS = 200
 #: a broker's restart 20 of 20 workers were back 0.15 s after the port.
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 1000
 
+#: Of struct tcp_info in linux/tcp.h: where tcpi_bytes_received stands, and bytes up to its end.
+_BYTES_RECEIVED_AT, _TCP_INFO_BYTES = 128, 136
+
 #: Connections come and go: value = file descriptor. Not the default mask: with
 #: HANDSHAKE_FAILED_PROTOCOL in it one corrupted frame wedges a CURVE connection for ever.
 ROUTER_EVENTS = (
@@ -43,9 +47,7 @@ ROUTER_EVENTS = (
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-DEALER_EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
+DEALER_EVENTS = ROUTER_EVENTS | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
@@ -128,6 +130,17 @@ def monitor_events(monitor: zmq.Socket[bytes]) -> Iterable[tuple[int, int]]:
     while monitor.poll(0):
         event, value = struct.unpack("=HI", monitor.recv_multipart()[0])
         yield event, value
+
+
+def bytes_received(fd: int) -> int:
+    """Bytes that have come over a TCP connection so far, also those of messages that are not
+    complete; 0 if Linux cannot tell (tcp(7), TCP_INFO, tcpi_bytes_received)."""
+    try:
+        with network.socket(fileno=os.dup(fd)) as connection:
+            told = connection.getsockopt(network.IPPROTO_TCP, network.TCP_INFO, _TCP_INFO_BYTES)
+        return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED_AT)[0])
+    except (OSError, struct.error):
+        return 0
 
 
 class DropWatch:

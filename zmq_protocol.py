@@ -50,9 +50,9 @@ MAX_CHILDREN_TOLD = 32
 HEARTBEAT_INTERVAL = 0.5
 #: Silent intervals after which a peer counts as dead: 1.5 s in all.
 LIVENESS = 3
-#: Bytes a second of the slowest link served (8 Mbit/s): whoever waits for an ACK allows the
-#: picture this long to arrive.
-SLOWEST_LINK = 1e6
+#: Bytes a second of the slowest link served (8 Mbit/s, a tenth of it for TCP/IP): whoever waits for
+#: an ACK allows the picture this long to arrive.
+SLOWEST_LINK = 0.9e6
 #: Seconds a request may take when the caller names no limit.
 DEFAULT_TIMEOUT = 10.0
 #: Seconds, the longest limit a caller may ask for. An hour serves any overnight batch.

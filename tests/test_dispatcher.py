@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -185,10 +186,19 @@ def test_no_ack_in_time_moves_the_request_and_returns_the_credit() -> None:
 
 def test_the_ack_of_a_large_picture_may_take_longer() -> None:
     d = fleet(b"w1", b"w2")
-    d.request_arrived(b"web", request(1, size=1_000_000), 0.0)
+    d.request_arrived(b"web", request(1, size=900_000), 0.0)
     d.worker_heartbeat(b"w1", 1.0)
     assert given(d.tick(1.2)) == []
     assert given(d.tick(1.31)) != []
+
+
+def test_the_ack_of_a_picture_behind_another_may_take_as_long_as_both() -> None:
+    d = fleet(b"w1", credit=2)
+    for number in (1, 2):
+        d.request_arrived(b"web", request(number, size=900_000), 0.0)
+    d.worker_acked(b"w1", CAT.id, 1.2)
+    assert given(d.tick(2.2)) == []
+    assert given(d.tick(2.31)) == [(b"w1", DOG.id)]
 
 
 def test_an_attempt_that_takes_too_long_moves_but_keeps_the_credit() -> None:
@@ -399,6 +409,24 @@ def test_a_bad_picture_is_final() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.BAD_IMAGE, "truncated"), 0.1)
     assert told(actions, Nack) == [Nack(CAT.id, Reason.BAD_IMAGE, "truncated")]
+
+
+def test_a_picture_damaged_on_its_way_to_a_worker_moves() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
+    assert given(actions) == [(b"w2", CAT.id)]
+
+
+def test_a_picture_damaged_before_the_broker_returns_to_its_client_and_no_worker_is_blamed() -> (
+    None
+):
+    d = fleet(b"w1", b"w2")
+    damaged = replace(CAT, body=Body(CAT.body.parts, CAT.body.crc ^ 1))
+    d.request_arrived(b"web", damaged, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
+    assert [nack.reason for nack in told(actions, Nack)] == [Reason.CHECKSUM]
+    assert d.workers[b"w1"].failed == 0 and d.workers[b"w1"].credit == 1
 
 
 def test_a_worker_is_chosen_by_full_rounds_of_work_and_then_by_rest() -> None:

@@ -6,13 +6,15 @@
 
 Modes: `pass`; `stall`, `oneway_up`, `oneway_down` (that way is held back); `reset` and `close`
 (all connections end by RST or FIN, then `pass`); `corrupt N` (one bit in every N bytes upstream is
-flipped); `truncate N` (cut after N bytes upstream); `slow BYTES_PER_S`; `refuse` (new connections
-are reset). "Upstream" is towards the target.
+flipped); `truncate N` (cut after N bytes upstream); `slow BYTES_PER_S`; `delay SECONDS` (each way,
+give or take a quarter, without losing speed); `refuse` (new connections are reset). "Upstream" is
+towards the target.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 import subprocess
@@ -23,6 +25,8 @@ from types import TracebackType
 
 #: Bytes read at a time: small enough that `slow` is even, large enough to cost little.
 CHUNK = 16 * 1024
+#: Chunks read ahead of what is passed on: 4 MiB, what 200 ms hold at 20 MB/s.
+MAX_ON_THE_WAY = 256
 #: Seconds between two looks at a mode that holds bytes back.
 HELD = 0.005
 #: Makes close() send RST: linger on, for no time.
@@ -80,7 +84,17 @@ class _Serving:
     """The relay's process, from inside."""
 
     MODES = frozenset(
-        ["pass", "stall", "oneway_up", "oneway_down", "corrupt", "truncate", "slow", "refuse"]
+        [
+            "pass",
+            "stall",
+            "oneway_up",
+            "oneway_down",
+            "corrupt",
+            "truncate",
+            "slow",
+            "delay",
+            "refuse",
+        ]
     )
 
     def __init__(self, host: str, port: int) -> None:
@@ -130,8 +144,15 @@ class _Serving:
 
     async def _pump(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, up: bool) -> None:
         passed = 0
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_ON_THE_WAY)
+        reading = asyncio.create_task(_read(source, arrived))
         with suppress(OSError):
-            while data := await source.read(CHUNK):
+            while (chunk := await arrived.get())[1]:
+                since, data = chunk
+                if self._mode == "delay":
+                    late = since + self._number * random.uniform(0.75, 1.25) - loop.time()
+                    await asyncio.sleep(max(0.0, late))
                 while self._mode in ("stall", "oneway_up" if up else "oneway_down"):
                     await asyncio.sleep(HELD)
                 if self._mode == "slow" and self._number:
@@ -140,10 +161,23 @@ class _Serving:
                     data = _flipped(data, passed, int(self._number))
                 if up and self._mode == "truncate" and passed + len(data) > self._number:
                     to.write(data[: max(0, int(self._number) - passed)])
-                    return
+                    break
                 passed += len(data)
                 to.write(data)
                 await to.drain()
+        reading.cancel()
+
+
+async def _read(source: asyncio.StreamReader, arrived: asyncio.Queue[tuple[float, bytes]]) -> None:
+    """Note when each chunk came; an empty one is the end."""
+    loop = asyncio.get_running_loop()
+    data = b"begun"
+    while data:
+        try:
+            data = await source.read(CHUNK)
+        except OSError:
+            data = b""
+        await arrived.put((loop.time(), data))
 
 
 def _flipped(data: bytes, before: int, every: int) -> bytes:

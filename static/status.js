@@ -87,6 +87,7 @@ function showSnapshot(snapshot) {
   for (const list of page.querySelectorAll("[data-list]")) {
     fillList(list, snapshot[list.dataset.list] ?? []);
   }
+  for (const button of page.querySelectorAll("[data-let-out]")) button.hidden = false;
   byId("figures").hidden = false;
   const able = snapshot.workers.filter(({ state }) => state === "ready" || state === "busy").length;
   if (able > 0) {
@@ -96,6 +97,28 @@ function showSnapshot(snapshot) {
       "Nothing can be recognised until a worker joins. The line below starts one.");
   }
 }
+
+// ---- What an operator may do --------------------------------------------------------
+
+async function letOut(button) {
+  const sha256 = button.closest("li").dataset.id;
+  const question = "Let this picture out of quarantine? Should it kill again, two more child processes are lost.";
+  if (!window.confirm(question)) return;
+  let response;
+  try {
+    response = await fetch(`/v1/quarantine/${sha256}`, { method: "DELETE" });
+  } catch {
+    setText(button, "The web server does not answer; try again");
+    return;
+  }
+  if (response.ok) await refresh();
+  else setText(button, (await response.json()).detail);
+}
+
+page.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-let-out]");
+  if (button) letOut(button).catch(console.error);
+});
 
 // ---- Asking once a second --------------------------------------------------------
 

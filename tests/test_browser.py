@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, Fleet, eventually
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from brokerclient import RequestFailed
 from chaos.fleet import free_port
 
 CHROMIUM = shutil.which("chromium") or ""
@@ -139,6 +140,27 @@ def test_the_status_page_follows_workers_as_they_come_and_go(site: Site, page: P
     second.kill()
     expect(page.locator("tr.worker")).to_have_count(1)
     show(page, "status")
+
+
+def test_a_picture_is_let_out_of_quarantine_when_the_operator_confirms(
+    site: Site, page: Page
+) -> None:
+    doomed = site.start_worker("doomed", "--model", "stand-in")
+    with pytest.raises(RequestFailed):
+        site.client.submit(b"crash", model="stand-in").result(30)
+    page.goto(f"{site.url}/status")
+    expect(page.locator("li.quarantined")).to_have_count(1)
+    show(page, "status-quarantine")
+    page.set_viewport_size({"width": 390, "height": 800})
+    show(page, "status-quarantine-390")
+    answers = [False, True]
+    page.on("dialog", lambda d: d.accept() if answers.pop(0) else d.dismiss())
+    page.click("[data-let-out]")
+    assert len(site.status()["quarantine"]) == 1, "only asked"
+    page.click("[data-let-out]")
+    expect(page.locator("li.quarantined")).to_have_count(0)
+    assert site.status()["quarantine"] == []
+    doomed.kill()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -87,7 +87,8 @@
                 <span class="when"><span data-field="left_s" data-format="age">{{ written(picture.get('left_s'), 'age') }}</span> left</span>
                 <span>cost two workers or children; sent again
                 <span data-field="refused" data-format="count">{{ written(picture.get('refused'), 'count') }}</span> times.
-                <code class="fine" data-field="sha256">{{ picture.get('sha256') }}</code></span>
+                <code class="fine" data-field="sha256">{{ picture.get('sha256') }}</code>
+                <button class="quiet" type="button" data-let-out hidden>Let it out</button></span>
               </li>
 % end
 %

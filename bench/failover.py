@@ -1,0 +1,150 @@
+"""How long a killed worker keeps its work: `python -m bench.failover`.
+
+Three workers under steady load; one after the other is ended by SIGKILL amid its work and started
+again. Measured is the time from the signal to the broker's word that the work has moved. The
+workers are the real ones, but their model is a stand-in that takes 20 ms: what is measured does
+not depend on it, and a worker is back within half a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import count, cycle
+from pathlib import Path
+
+from tqdm import tqdm
+
+from brokerclient import BrokerClient, RequestFailed
+from chaos.fleet import Fleet, Worker, send, wait_for
+from chaos.ledger import percentile
+from settings import EXIT_FAILED, EXIT_OK, whole
+
+WORKERS = 3
+#: Pictures in flight: each worker computes one and holds one.
+LOAD = 2 * WORKERS
+#: Seconds anything may take.
+PATIENCE = 30.0
+
+
+class Load:
+    """Keeps `LOAD` pictures in flight, each another, and counts what becomes of them."""
+
+    def __init__(self, client: BrokerClient) -> None:
+        self._client = client
+        self._numbers = count(1)
+        self.sent = self.answered = self.failed = 0
+        self.running = True
+        for _ in range(LOAD):
+            self._send()
+
+    @property
+    def open(self) -> int:
+        """Pictures without an answer."""
+        return self.sent - self.answered - self.failed
+
+    def _send(self) -> None:
+        if self.running:
+            self.sent += 1
+            picture = b"sleep:0.02 %d" % next(self._numbers)
+            self._client.submit(picture, timeout=PATIENCE).add_done_callback(self._done)
+
+    def _done(self, future: object) -> None:
+        try:
+            future.result()  # type: ignore[attr-defined]
+            self.answered += 1
+        except RequestFailed:
+            self.failed += 1
+        self._send()
+
+
+def ready(client: BrokerClient) -> int:
+    """Workers the broker lists."""
+    try:
+        return len(client.status()["workers"])
+    except RequestFailed:
+        return 0
+
+
+def moved_after(client: BrokerClient, name: str, killed: float) -> tuple[float, bool]:
+    """Milliseconds until the broker had given up a worker, and whether it held work."""
+    until = killed + PATIENCE
+    while time.monotonic() < until:
+        events = client.status()["events"]
+        heard = time.monotonic()
+        for event in events:
+            if event["text"].startswith(f"{name} lost"):
+                return 1000 * (heard - event["ago_s"] - killed), "moved" in event["text"]
+    raise TimeoutError(f"the broker never noticed the end of {name}")
+
+
+def measure(fleet: Fleet, client: BrokerClient, kills: int) -> tuple[list[float], Load]:
+    """Kill until so many had work in hand; the times in milliseconds."""
+    wait_for(lambda: ready(client) == WORKERS, PATIENCE, "starting the workers")
+    load = Load(client)
+    times: list[float] = []
+    victims = cycle(fleet.workers)
+    with tqdm(total=kills, unit="kill") as progress:
+        while len(times) < kills:
+            victim: Worker = next(victims)
+            name, process = victim.name, victim.process
+            assert process is not None
+            killed = time.monotonic()
+            send(process.pid, signal.SIGKILL)
+            elapsed, had_work = moved_after(client, name, killed)
+            process.wait()
+            if had_work:
+                times.append(elapsed)
+                progress.update()
+            fleet.start_worker(victim)
+            wait_for(lambda: ready(client) == WORKERS, PATIENCE, "starting it again")
+    load.running = False
+    wait_for(lambda: load.open == 0, PATIENCE, "answering the rest")
+    return times, load
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    p = argparse.ArgumentParser(
+        prog="python -m bench.failover",
+        description="Kills workers under load and tells how long their work stays lost.",
+        epilog="examples:\n  python -m bench.failover\n  python -m bench.failover --kills 20",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--kills", type=whole(1, 10_000), default=100, help="kills (100)")
+    p.add_argument("--json", type=Path, help="file for the figures (default: none)")
+    options = p.parse_args(argv)
+    with tempfile.TemporaryDirectory() as logs:
+        fleet = Fleet(WORKERS, (), 1, 5.0, Path(logs), worker=("tests/stand_in.py",))
+        client = BrokerClient([fleet.brokers[0].front])
+        try:
+            fleet.start()
+            times, load = measure(fleet, client, options.kills)
+        except TimeoutError as error:
+            print(f"bench.failover: {error}", file=sys.stderr)
+            return EXIT_FAILED
+        finally:
+            client.close()
+            fleet.close()
+    figures = {
+        "kills": len(times),
+        "median_ms": round(statistics.median(times), 1),
+        "p99_ms": round(percentile(times, 99), 1),
+        "longest_ms": round(max(times), 1),
+        "sent": load.sent,
+        "answered": load.answered,
+    }
+    print(", ".join(f"{name} {value}" for name, value in figures.items()))
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return EXIT_OK if load.answered == load.sent else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -57,7 +57,7 @@ SPARE_THREADS = 32
 #: Seconds past a request's deadline until the web stops waiting for the client library.
 PATIENCE = 0.5
 #: Seconds between two looks whether the person who asked is still there.
-LOOK_INTERVAL = 0.25
+LOOK_INTERVAL = 1.0
 #: Seconds a leaving web lets requests finish.
 LEAVE_WITHIN = 10.0
 

@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan.logs.mkdir(parents=True, exist_ok=True)
     for old in plan.logs.glob("*.log"):
         old.unlink()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT too: a shell that starts this in the background lets it be ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     print(
         f"seed {plan.seed}: {plan.seconds} faults, {plan.workers} workers, {plan.brokers} broker(s)"

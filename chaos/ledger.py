@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pool
 from chaos.schedule import Fault, Kind
@@ -336,6 +336,17 @@ def _unclean(hit: Injected, events: Sequence[Event]) -> list[str]:
         if e.at >= hit.at and moved.match(e.text)
     ]
     return found
+
+
+def middle_round(rounds: Sequence[Overload]) -> Overload:
+    """The round with the median share of its peak, and the refusals and failures of all."""
+    middle = sorted(rounds, key=lambda seen: seen.goodput / seen.peak)[len(rounds) // 2]
+    return replace(
+        middle,
+        busy=sum(seen.busy for seen in rounds),
+        busy_p99_ms=max(seen.busy_p99_ms for seen in rounds),
+        unexpected=sum((seen.unexpected for seen in rounds), Counter()),
+    )
 
 
 def overload_breaches(seen: Overload) -> list[str]:

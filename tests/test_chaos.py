@@ -35,6 +35,7 @@ from chaos.ledger import (
     failover_breaches,
     failovers,
     merge,
+    middle_round,
     overload_breaches,
     percentile,
 )
@@ -271,6 +272,16 @@ def test_overload_is_held_to_goodput_speed_and_words() -> None:
     assert overload_breaches(good) == []
     bad = Overload(40.0, 120.0, 30.0, 500, 150.0, Counter({"504 deadline": 3}))
     assert len(overload_breaches(bad)) == 3
+
+
+def test_of_several_rounds_of_overload_the_middle_one_counts_but_every_failure_does() -> None:
+    rounds = [
+        Overload(40.0, 120.0, goodput, 100, busy, Counter({"504 deadline": failed}))
+        for goodput, busy, failed in ((39.0, 20.0, 0), (20.0, 90.0, 2), (38.0, 30.0, 1))
+    ]
+    seen = middle_round(rounds)
+    assert (seen.goodput, seen.busy, seen.busy_p99_ms) == (38.0, 300, 90.0)
+    assert seen.unexpected["504 deadline"] == 3
 
 
 # --- pictures ---------------------------------------------------------------------------------

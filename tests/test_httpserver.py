@@ -104,6 +104,34 @@ def test_a_body_that_drips_is_cut_while_others_are_served(port: int) -> None:
         assert answer.startswith(b"HTTP/1.1 200")
 
 
+def test_a_client_that_hangs_up_is_seen_and_its_connection_forgotten() -> None:
+    begun, seen = threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        begun.set()
+        eventually(environ["waitress.client_disconnected"], "it has hung up")
+        busy = time.process_time()
+        threading.Event().wait(0.5)  # work goes on, and the server's loop rests meanwhile
+        assert time.process_time() - busy < 0.25
+        seen.set()
+        start_response("200 OK", [])
+        return [b"to nobody"]
+
+    server = make_server(app, "127.0.0.1", 0, 8, 1000, DEADLINE)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.effective_port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert begun.wait(30)
+        assert seen.wait(30)
+        eventually(lambda: not server.active_channels, "the connection is forgotten")
+    finally:
+        server.close()
+        server.task_dispatcher.shutdown()
+        thread.join(5)
+
+
 def test_the_same_port_twice_is_an_error_not_a_shared_port(port: int) -> None:
     with pytest.raises(OSError, match="in use"):
         make_server(echo_length, "127.0.0.1", port, 1, 1000, DEADLINE)

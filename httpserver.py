@@ -23,6 +23,9 @@ RECEIVE_WITHIN = 20.0
 MAX_CONNECTIONS = 1000
 #: Connections that wait in the kernel's queue.
 BACKLOG = 1024
+#: Bytes read at a time. The server looks at all its connections between two reads, so reading a
+#: photo in pieces of waitress's 8 KiB cost 3 ms of a core.
+RECEIVE_BYTES = 256 * 1024
 #: Bytes of a request's headers.
 MAX_HEADER_BYTES = 16 * 1024
 
@@ -80,6 +83,7 @@ def make_server(
         asyncore_use_poll=True,  # select() ends at descriptor 1,024
         cleanup_interval=1,  # second between two looks at slow connections
         channel_timeout=int(max(1, receive_within)),
+        recv_bytes=RECEIVE_BYTES,
         channel_request_lookahead=1,  # read on during a request: a client that hangs up is seen
         max_request_header_size=MAX_HEADER_BYTES,
         # The app tells a person what is too large; waitress cuts what goes beyond any sense.

@@ -24,14 +24,13 @@ def raise_open_files() -> int:
         TooFewOpenFiles: the hard limit is below 1,024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = ENOUGH_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_OPEN_FILES)
+    most = min(hard, ENOUGH_OPEN_FILES)  # Linux knows no infinity here: fs.nr_open bounds it
     if most < LEAST_OPEN_FILES:
         raise TooFewOpenFiles(
             f"this process may open {most} files, and needs {LEAST_OPEN_FILES}: each connection is"
             " one. Raise the limit with `ulimit -n 4096`, or LimitNOFILE= in a systemd unit, and"
             " start again."
         )
-    if soft != resource.RLIM_INFINITY and soft < most:
+    if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return most
-    return most if soft == resource.RLIM_INFINITY else soft
+    return max(soft, most)

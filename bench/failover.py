@@ -16,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from itertools import count, cycle
 from pathlib import Path
 
 from tqdm import tqdm
 
-from brokerclient import BrokerClient, RequestFailed
+from brokerclient import Answer, BrokerClient, RequestFailed
 from chaos.fleet import Fleet, Worker, send, wait_for
 from chaos.ledger import percentile
 from settings import EXIT_FAILED, EXIT_OK, whole
@@ -55,9 +56,9 @@ class Load:
             picture = b"sleep:0.02 %d" % next(self._numbers)
             self._client.submit(picture, timeout=PATIENCE).add_done_callback(self._done)
 
-    def _done(self, future: object) -> None:
+    def _done(self, future: Future[Answer]) -> None:
         try:
-            future.result()  # type: ignore[attr-defined]
+            future.result()
             self.answered += 1
         except RequestFailed:
             self.failed += 1

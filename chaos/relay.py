@@ -19,7 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -147,7 +147,8 @@ class _Serving:
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MAX_ON_THE_WAY)
         reading = asyncio.create_task(_read(source, arrived))
-        with suppress(OSError):
+        with suppress(OSError), ExitStack() as stack:
+            stack.callback(reading.cancel)  # also when this pump is cancelled itself
             while (chunk := await arrived.get())[1]:
                 since, data = chunk
                 if self._mode == "delay":
@@ -161,11 +162,10 @@ class _Serving:
                     data = _flipped(data, passed, int(self._number))
                 if up and self._mode == "truncate" and passed + len(data) > self._number:
                     to.write(data[: max(0, int(self._number) - passed)])
-                    break
+                    return
                 passed += len(data)
                 to.write(data)
                 await to.drain()
-        reading.cancel()
 
 
 async def _read(source: asyncio.StreamReader, arrived: asyncio.Queue[tuple[float, bytes]]) -> None:

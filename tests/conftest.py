@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -31,12 +32,18 @@ def eventually(condition: Callable[[], Any], what: str, within: float = PATIENCE
     raise AssertionError(f"never came true: {what}")
 
 
+def rss(pid: int) -> int:
+    """Bytes of memory a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Fleet:
     """Broker and stand-in workers as processes; everything is ended by `close`."""
 
-    def __init__(self) -> None:
-        self.frontend = f"tcp://127.0.0.1:{free_port()}"
-        self.backend = f"tcp://127.0.0.1:{free_port()}"
+    def __init__(self, frontend: str = "", backend: str = "") -> None:
+        """At these addresses, or at free ports."""
+        self.frontend = frontend or f"tcp://127.0.0.1:{free_port()}"
+        self.backend = backend or f"tcp://127.0.0.1:{free_port()}"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.broker: subprocess.Popen[bytes] | None = None
         self.client = BrokerClient([self.frontend])
@@ -46,9 +53,9 @@ class Fleet:
         self.processes.append(process)
         return process
 
-    def start_broker(self, *flags: str) -> subprocess.Popen[bytes]:
+    def start_broker(self, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
         ends = ["--frontend", self.frontend, "--backend", self.backend]
-        self.broker = self.start("broker.py", *ends, *flags)
+        self.broker = self.start("broker.py", *ends, *flags, **more)
         return self.broker
 
     def start_worker(self, name: str, *flags: str, **more: Any) -> subprocess.Popen[bytes]:

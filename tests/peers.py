@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from types import TracebackType
 
 import zmq
 
@@ -29,7 +28,7 @@ MODEL, DIGEST = "squeezenet1_1", hashlib.sha256(b"ndf").hexdigest()
 
 
 class Peer:
-    """One DEALER connected to a broker's port."""
+    """One DEALER connected to a broker's port; `close` it."""
 
     def __init__(self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
         self.context = context or zmq.Context()
@@ -52,17 +51,6 @@ class Peer:
         self.socket.close(linger=0)
         if self._own:
             self.context.destroy(linger=0)
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class FakeWorker(Peer):

@@ -6,15 +6,13 @@ second go out, and a failing example shrinks to one number.
 
 from __future__ import annotations
 
-import os
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import zmq
-from conftest import Fleet, eventually
+from conftest import Fleet, eventually, rss
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peers import Peer
@@ -178,8 +176,7 @@ class Target(Fleet):
     def memory(self) -> int:
         """Bytes the broker has in memory."""
         assert self.broker is not None and self.broker.poll() is None, "the broker has ended"
-        pages = Path(f"/proc/{self.broker.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return rss(self.broker.pid)
 
     def close(self) -> None:
         for peer in self.peers.values():

@@ -44,10 +44,7 @@ def test_strangers_who_take_all_connections_lock_nobody_out_for_long(fleet: Flee
     assert fleet.broker is not None
     fleet.broker.kill()
     fleet.broker.wait()
-    ends = ["--frontend", fleet.frontend, "--backend", fleet.backend]
-    fleet.broker = fleet.start(
-        "broker.py", *ends, preexec_fn=partial(allow, LEAST_OPEN_FILES)
-    )  # fmt: skip
+    fleet.start_broker(preexec_fn=partial(allow, LEAST_OPEN_FILES))
     fleet.start_worker("attic")
     host, _, port = fleet.backend.removeprefix("tcp://").rpartition(":")
     with ExitStack() as strangers:

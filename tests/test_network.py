@@ -9,11 +9,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from conftest import Fleet, eventually
+import zmq
+from conftest import Fleet, eventually, rss
 from peers import FakeWorker, Peer, picture_request
 
 from brokerclient import BrokerClient, RequestFailed
@@ -40,11 +41,6 @@ def front(fleet: Fleet) -> Iterator[tuple[Relay, BrokerClient]]:
         client = BrokerClient([relay.address])
         yield relay, client
         client.close()
-
-
-def rss(pid: int) -> int:
-    """Bytes of memory a process has."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 # --- between broker and worker ----------------------------------------------------------------
@@ -266,7 +262,7 @@ def test_a_worker_goes_on_trying_a_host_that_has_no_address_yet(fleet: Fleet) ->
 # --- bytes that are no messages of ours -------------------------------------------------------
 
 
-def raw(fleet: Fleet, address: str) -> socket.socket:
+def raw(address: str) -> socket.socket:
     """A TCP connection that has finished the ZMTP handshake as a DEALER."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     connection = socket.create_connection((host, int(port)), timeout=10)
@@ -290,7 +286,7 @@ def test_a_frame_of_2_to_the_60_bytes_ends_its_connection_and_costs_no_memory(
     fleet.start_worker("attic")
     for address in (fleet.frontend, fleet.backend):
         before = rss(fleet.broker.pid)
-        with raw(fleet, address) as connection:
+        with raw(address) as connection:
             connection.sendall(b"\x02" + (2**60).to_bytes(8, "big") + b"x" * 1000)
             with suppress(ConnectionResetError):
                 while connection.recv(4096):
@@ -302,8 +298,8 @@ def test_a_frame_of_2_to_the_60_bytes_ends_its_connection_and_costs_no_memory(
 def test_a_message_of_too_many_parts_is_refused_and_the_next_one_read(fleet: Fleet) -> None:
     fleet.start_worker("attic")
     request = picture_request()
-    with Peer(fleet.frontend) as peer:
-        assert peer.socket.poll(10_000, 2)
+    with closing(Peer(fleet.frontend)) as peer:
+        assert peer.socket.poll(10_000, zmq.POLLOUT)
         peer.socket.send_multipart([*encode(request)[:5], *([b"part"] * (MAX_PARTS + 1))])
         eventually(lambda: fleet.status()["counters"]["bad_frames"] == 1, "it is counted")
         peer.say(request)
@@ -322,8 +318,7 @@ def test_a_recorded_conversation_played_again_is_answered_to_nobody(fleet: Fleet
             pump(near, far, recorded)
 
         threading.Thread(target=record, daemon=True).start()
-        with FakeWorker(f"tcp://127.0.0.1:{middle.getsockname()[1]}") as worker:
-            assert isinstance(worker, FakeWorker)
+        with closing(FakeWorker(f"tcp://127.0.0.1:{middle.getsockname()[1]}")) as worker:
             worker.join("honest")
             future = fleet.client.submit(b"hello")
             worker.serve(worker.request())

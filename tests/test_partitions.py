@@ -43,15 +43,12 @@ class Split(Fleet):
     workers reach the broker otherwise."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.client.close()
+        # Files know no namespaces, so the client reaches the broker from its own.
+        super().__init__(f"ipc://{folder}/front", f"tcp://{BROKER_IP}:5556")
         tag = os.urandom(2).hex()
         self.near, self.far, self.switch = (f"spy-{tag}-{side}" for side in "bws")
-        self.frontend = f"ipc://{folder}/front"  # files know no namespaces
-        self.backend = f"tcp://{BROKER_IP}:5556"
         self.inside = self.near
         self._lay_cables()
-        self.client = type(self.client)([self.frontend])
 
     def _lay_cables(self) -> None:
         for name in (self.near, self.far, self.switch):

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from zmq_protocol import (
     Heartbeat,
     Ready,
     Reason,
+    Request,
     Result,
     decode,
     encode,
@@ -33,8 +34,7 @@ from zmq_protocol import (
 
 @contextmanager
 def fake_worker(fleet: Fleet, name: str, credit: int = 1) -> Iterator[FakeWorker]:
-    with FakeWorker(fleet.backend) as fake:
-        assert isinstance(fake, FakeWorker)
+    with closing(FakeWorker(fleet.backend)) as fake:
         fake.join(name, credit)
         eventually(lambda: name in fleet.names(), f"{name} joins")
         yield fake
@@ -178,8 +178,7 @@ def test_a_worker_that_beats_but_never_acknowledges_loses_its_requests(fleet: Fl
 
 
 def test_a_worker_of_the_past_is_asked_to_say_ready(fleet: Fleet) -> None:
-    with FakeWorker(fleet.backend) as stranger:
-        assert isinstance(stranger, FakeWorker)
+    with closing(FakeWorker(fleet.backend)) as stranger:
         stranger.say(Heartbeat())
         bye = stranger.hear(Direction.BROKER_TO_WORKER)
         assert bye is not None and getattr(bye, "again", False)
@@ -206,7 +205,7 @@ def test_500_workers_join_serve_and_leave(fleet: Fleet) -> None:
         while time.monotonic() < until or not all(future.done() for future in futures):
             for socket, _ in poller.poll(50):
                 message = by_socket[socket].hear(Direction.BROKER_TO_WORKER)
-                if isinstance(message, type(picture_request())):
+                if isinstance(message, Request):
                     by_socket[socket].serve(message)
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + HEARTBEAT_INTERVAL
@@ -231,7 +230,7 @@ def test_a_broker_that_reads_nothing_for_2_s_loses_no_message() -> None:
     sent = 20_000
 
     def send() -> None:
-        with Peer(f"tcp://127.0.0.1:{port}", context) as peer:
+        with closing(Peer(f"tcp://127.0.0.1:{port}", context)) as peer:
             for n in range(sent):
                 peer.say(Result(n.to_bytes(16, "big"), 1.0, peer_body))
             done.wait(60)

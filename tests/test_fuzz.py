@@ -225,15 +225,16 @@ def test_mutated_messages_are_counted_and_stop_nobody(target: Target, port: Dire
 @pytest.mark.parametrize("port", PORTS)
 def test_100_000_mutated_messages_cost_no_memory(target: Target, port: Direction) -> None:
     @given(SEEDS)
-    @settings(FUZZ, max_examples=100)
+    @settings(FUZZ, max_examples=25)
     def flood(seed: int) -> None:
         target.flood(seed, port)
 
-    flood()  # a quarter of it, after which the broker has its size
-    target.settle()
-    before = target.memory()
-    for _ in range(3):
+    # Frames of 1 MiB come and go: one reading is some MB above the next, and only what is there at
+    # the lowest tide of many stays.
+    memory = []
+    for _ in range(16):
         flood()
-    target.settle()
+        target.settle()
+        memory.append(target.memory())
     assert target.illegal > 50_000
-    assert target.memory() < 1.1 * before
+    assert min(memory[8:]) < 1.1 * min(memory[:8]), memory

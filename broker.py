@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from socket import gethostname
 
 import zmq
 
@@ -32,7 +33,7 @@ from settings import (
     address,
     whole,
 )
-from snapshot import snapshot
+from snapshot import join_command, snapshot
 from sockets import DropWatch, Waker, router
 from zmq_protocol import (
     Ack,
@@ -226,7 +227,8 @@ class Broker:
         now = self._clock()
         if query.op is Op.STATUS:
             status = snapshot(self.dispatcher, now)
-            status["broker"] |= {"frontend": self.frontend, "backend": self.backend}
+            join = join_command(self.backend, gethostname())
+            status["broker"] |= {"frontend": self.frontend, "backend": self.backend, "join": join}
             return Reply(query.id, True, body=Body.of(json.dumps(status).encode()))
         if query.op is Op.ADD:
             return self._dial(query)

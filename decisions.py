@@ -103,6 +103,49 @@ class Departed:
     failed: int
 
 
+@dataclass(slots=True, eq=False)
+class Event:
+    """A line of the status page's log."""
+
+    at: float
+    text: str
+    outcome: str = ""  # what became of it, once that is known
+
+
+@dataclass(slots=True, eq=False)
+class Move:
+    """Requests that left a worker together. When the last of them is closed, the event that told
+    of it also tells what became of them."""
+
+    event: Event
+    requests: int
+    answered: int = 0
+    unanswered: int = 0  # failed, or nobody waits for them any more
+    last_answer: float = 0.0
+
+    def was_answered(self, now: float) -> None:
+        """One of them has its predictions."""
+        self.answered += 1
+        self.last_answer = now
+        self._closed()
+
+    def was_not_answered(self) -> None:
+        """One of them is closed without."""
+        self.unanswered += 1
+        self._closed()
+
+    def _closed(self) -> None:
+        if self.answered + self.unanswered < self.requests:
+            return
+        took = f"answered {1000 * (self.last_answer - self.event.at):.0f} ms later"
+        if not self.unanswered:
+            self.event.outcome = took
+        elif self.answered:
+            self.event.outcome = f"{self.answered} {took}, {self.unanswered} not answered"
+        else:
+            self.event.outcome = "not answered"
+
+
 @dataclass(slots=True)
 class Counters:
     """What has happened since the broker started, in requests unless said otherwise."""
@@ -129,7 +172,7 @@ class Record:
     def __init__(self) -> None:
         self.counters = Counters()
         self.departed: deque[Departed] = deque(maxlen=DEPARTED_KEPT)
-        self.events: deque[tuple[float, str]] = deque(maxlen=EVENTS_KEPT)
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._actions: list[Action] = []
 
     def to_worker(self, address: bytes, message: Message) -> None:
@@ -138,9 +181,11 @@ class Record:
     def to_client(self, address: bytes, message: Message) -> None:
         self._actions.append(ToClient(address, message))
 
-    def note(self, text: str, now: float) -> None:
-        self.events.append((now, text))
+    def note(self, text: str, now: float) -> Event:
+        event = Event(now, text)
+        self.events.append(event)
         self._actions.append(Note(text))
+        return event
 
     def flush(self) -> list[Action]:
         """The actions since the last flush, in the order they were decided."""

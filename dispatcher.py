@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import count
 
-from decisions import Action, Departed, Policy, Record
+from decisions import Action, Departed, Event, Move, Policy, Record
 from jobs import QUARANTINED, Jobs
 from outliers import Outliers
 from pool import Attempt, Job, Pool, Worker
 from quarantine import RETURN_GRACE, Loss
+from trend import Trend
 from zmq_protocol import (
     PROTOCOL_REVISION,
     Bye,
@@ -53,6 +54,7 @@ class Dispatcher:
         self.pools: dict[str, Pool] = {}
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
+        self.trend = Trend()
         self.stopping = False
         self._next_heartbeat = now
         self._promised = now  # what next_deadline() last said
@@ -250,6 +252,8 @@ class Dispatcher:
         self._expire_workers(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self.policy.heartbeat_interval
+            waiting, answered = self.waiting, self.record.counters.answered
+            self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
             for worker in list(self.workers.values()):
                 self.record.to_worker(worker.address, Heartbeat())
                 if self.outliers.end_ejection(worker, now):
@@ -284,7 +288,8 @@ class Dispatcher:
         """A worker did not acknowledge, or not answer, in time."""
         worker, request_id = attempt.worker, attempt.job.request.id
         what = "answer" if attempt.acked else "acknowledge"
-        self.record.note(f"{worker.name} did not {what} a request in time; moved", now)
+        event = self.record.note(f"{worker.name} did not {what} a request in time; moved", now)
+        self._follow(event, [attempt])
         self.record.to_worker(worker.address, Cancel(request_id))
         if not attempt.acked:  # it never got the request, so it owes nothing
             self.jobs.returned(worker, request_id)
@@ -331,7 +336,8 @@ class Dispatcher:
             self._drain(worker, nack.detail or "leaving", now)
             self.jobs.hand_back(attempt)
         else:
-            self.record.note(f"{worker.name}: {nack.reason.value} on a request; moved", now)
+            what = f"{worker.name}: {nack.reason.value} on a request; moved"
+            self._follow(self.record.note(what, now), [attempt])
             self.jobs.retry(attempt, nack.reason)
             self.outliers.failed(worker, now)
 
@@ -379,7 +385,8 @@ class Dispatcher:
         )
         held = list(worker.in_flight.values())
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
-        self.record.note(f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}", now)
+        what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
+        self._follow(self.record.note(what, now), held)
         worker.owed.clear()
         for attempt in held:
             if blame and (attempt.acked or not unreachable):
@@ -390,6 +397,12 @@ class Dispatcher:
             self.outliers.failed(worker, now)
         self.outliers.left(worker, now)
         self.jobs.assign(worker.pool, now)  # also what waited for this one alone
+
+    def _follow(self, event: Event, attempts: list[Attempt]) -> None:
+        """Let the event tell, once it is known, what became of the requests that it moved."""
+        move = Move(event, len(attempts))
+        for attempt in attempts:
+            attempt.job.moves += (move,)
 
     # --- who may come in ----------------------------------------------------------------------
 

@@ -206,6 +206,9 @@ class Jobs:
             queue_ms=round(1000 * (attempt.sent - job.arrived), 3),
         )
         self._record.counters.answered += 1
+        for move in job.moves:
+            move.was_answered(now)
+        job.moves = ()
         self._close(job)
         self._record.to_client(job.client, complete)
 
@@ -284,6 +287,8 @@ class Jobs:
             self.take_back(attempt)
             if job.request.id in attempt.worker.owed:  # it still computes what nobody will read
                 self._record.to_worker(attempt.worker.address, Cancel(job.request.id))
+        for move in job.moves:
+            move.was_not_answered()
         job.closed = True
         del self.open[job.request.id]
         self._unlist(job)

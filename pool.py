@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import ceil
 
+from decisions import Move
 from health import Health
 from zmq_protocol import Ready, Request
 
@@ -55,6 +56,7 @@ class Job:
     attempts: list[Attempt] = field(default_factory=list)  # those that run: one, or its hedge too
     hedge_at: float = float("inf")
     excluded: set[bytes] = field(default_factory=set)  # workers that failed this request
+    moves: tuple[Move, ...] = ()  # the times it lost its worker
     queued: bool = True  # it waits; else a worker has it, or it is closed
     closed: bool = False
 

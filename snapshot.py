@@ -7,7 +7,11 @@ from typing import Any
 
 from dispatcher import Dispatcher
 from pool import Pool, Worker, percentile
+from trend import Trend
 from zmq_protocol import RELEASE
+
+#: Addresses a port listens on that are nobody's to connect to.
+ANY_ADDRESS = ("0.0.0.0", "[::]", "*")
 
 
 def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
@@ -44,7 +48,11 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
         },
         "models": [_model(pool, dispatcher) for pool in dispatcher.pools.values()],
         "counters": asdict(record.counters),
-        "events": [{"ago_s": _age(at, now), "text": text} for at, text in reversed(record.events)],
+        "trend": _trend(dispatcher.trend, now),
+        "events": [
+            {"ago_s": _age(event.at, now), "text": event.text, "outcome": event.outcome}
+            for event in reversed(record.events)
+        ],
         "quarantine": [
             {
                 "sha256": suspect.sha256,
@@ -54,6 +62,31 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
             }
             for suspect in dispatcher.jobs.quarantine.entries(now)
         ],
+    }
+
+
+def join_command(backend: str, host: str) -> str:
+    """The line that joins a worker, typed on another machine.
+
+    Args:
+        backend: the broker's address for workers, as it is bound.
+        host: the broker's machine, as others call it.
+    """
+    scheme, _, where = backend.partition("://")
+    name, _, port = where.rpartition(":")
+    if scheme == "tcp" and name in ANY_ADDRESS:
+        backend = f"tcp://{host}:{port}"
+    return f"python worker.py {backend}"
+
+
+def _trend(trend: Trend, now: float) -> dict[str, list[float]]:
+    """One column for each figure: a list of objects would be three times as long."""
+    samples = trend.samples
+    return {
+        "ago_s": [_age(sample.at, now) for sample in samples],
+        "waiting": [sample.waiting for sample in samples],
+        "in_flight": [sample.in_flight for sample in samples],
+        "answered": [sample.answered for sample in samples],
     }
 
 
@@ -76,11 +109,13 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "digest": worker.hello.digest,
         "state": worker.state,
         "processes": worker.hello.processes,
+        "slots": worker.hello.credit,
         "credit": worker.credit,
         "in_flight": len(worker.in_flight),
         "done": worker.done,
         "failed": worker.failed,
         "mean_ms": round(1000 * sum(recent) / len(recent), 2) if recent else None,
+        "p50_ms": round(1000 * percentile(recent, 0.5), 2) if recent else None,
         "p95_ms": round(1000 * percentile(recent, 0.95), 2) if recent else None,
         "last_heartbeat_s": _age(worker.heard, now),
         "uptime_s": _age(worker.joined, now),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from test_dispatcher import fleet, request, result
+from test_dispatcher import fleet, ready, request, result
 
-from snapshot import snapshot
+from dispatcher import Dispatcher
+from snapshot import join_command, snapshot
+from trend import SAMPLES_KEPT
+from zmq_protocol import Nack, Reason
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,84 @@ def test_95_of_100_answers_took_no_longer_than_p95(milliseconds: list[int], p95:
 def test_a_worker_without_answers_has_no_latency() -> None:
     (worker,) = snapshot(fleet(b"w1"), now=1.0)["workers"]
     assert (worker["p95_ms"], worker["mean_ms"]) == (None, None)
+
+
+def outcomes(d: Dispatcher) -> list[str]:
+    """What the log tells, the newest first."""
+    told = snapshot(d, now=9.0)["events"]
+    return [f"{event['text']}, {event['outcome']}" for event in told if event["outcome"]]
+
+
+def test_the_log_tells_when_the_requests_of_a_lost_worker_were_answered() -> None:
+    d = fleet(b"attic", b"cellar", credit=2)
+    for n in range(2):
+        d.request_arrived(b"web", request(n), 0.0)  # the second goes to the cellar
+    d.worker_gone(b"cellar", "connection closed", 1.0)
+    assert outcomes(d) == []
+    d.worker_answered(b"attic", result(request(1)), 1.041)
+    assert outcomes(d) == ["cellar lost: connection closed; 1 request moved, answered 41 ms later"]
+
+
+def test_the_log_tells_that_a_moved_request_was_not_answered() -> None:
+    d = fleet(b"attic", credit=3)
+    for n in range(3):
+        d.request_arrived(b"web", request(n), 0.0)
+    d.worker_gone(b"attic", "connection closed", 1.0)
+    d.worker_ready(b"cellar", ready(3, name="cellar"), 1.1)
+    d.worker_answered(b"cellar", result(request(0)), 1.25)
+    d.request_cancelled(b"web", request(1).id, 1.3)
+    d.request_cancelled(b"web", request(2).id, 1.4)
+    (line,) = outcomes(d)
+    assert line.endswith("3 requests moved, 1 answered 250 ms later, 2 not answered")
+
+
+def test_a_request_that_loses_two_workers_is_in_both_lines() -> None:
+    d = fleet(b"attic", b"cellar")
+    d.request_arrived(b"web", request(0), 0.0)
+    d.worker_gone(b"attic", "connection closed", 1.0)
+    d.worker_refused(b"cellar", Nack(request(0).id, Reason.CRASH), 1.5)
+    d.worker_answered(b"cellar", result(request(0)), 2.0)
+    assert outcomes(d) == [
+        "cellar: crash on a request; moved, answered 500 ms later",
+        "attic lost: connection closed; 1 request moved, answered 1000 ms later",
+    ]
+
+
+def test_the_trend_has_a_sample_a_second_and_the_last_five_minutes() -> None:
+    d = fleet()
+    for half_second in range(2 * SAMPLES_KEPT + 21):
+        d.tick(half_second / 2)
+    trend = snapshot(d, now=SAMPLES_KEPT + 10)["trend"]
+    assert trend["ago_s"] == [float(age) for age in range(SAMPLES_KEPT - 1, -1, -1)]
+    assert {len(column) for column in trend.values()} == {SAMPLES_KEPT}
+
+
+def test_the_trend_shows_what_waits_and_counts_what_was_answered() -> None:
+    d = fleet(b"attic")
+    for n in range(3):
+        d.request_arrived(b"web", request(n), 0.0)
+    d.tick(0.0)
+    d.worker_answered(b"attic", result(request(0)), 0.4)
+    d.tick(0.5)  # too early for a sample
+    d.tick(1.0)
+    trend = snapshot(d, now=1.0)["trend"]
+    assert trend == {
+        "ago_s": [1.0, 0.0],
+        "waiting": [2, 1],
+        "in_flight": [1, 1],
+        "answered": [0, 1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("backend", "line"),
+    [
+        ("tcp://127.0.0.1:5556", "python worker.py tcp://127.0.0.1:5556"),
+        ("tcp://0.0.0.0:5556", "python worker.py tcp://harbour:5556"),
+        ("tcp://[::]:7", "python worker.py tcp://harbour:7"),
+        ("tcp://192.168.1.7:5556", "python worker.py tcp://192.168.1.7:5556"),
+        ("ipc:///run/back", "python worker.py ipc:///run/back"),
+    ],
+)
+def test_the_line_to_join_names_an_address_others_can_reach(backend: str, line: str) -> None:
+    assert join_command(backend, "harbour") == line

@@ -1,0 +1,36 @@
+"""The last minutes of the queue, for the charts of the status page.
+
+Part of the dispatcher: no I/O, and `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+#: Seconds between two samples, at least: a point on the chart each second.
+SAMPLE_INTERVAL = 1.0
+#: Samples kept: five minutes of them.
+SAMPLES_KEPT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The queue at one moment, in requests."""
+
+    at: float
+    waiting: int
+    in_flight: int
+    answered: int  # since the start; the rate is the difference of two by their distance
+
+
+class Trend:
+    """Samples of the last minutes, the oldest first."""
+
+    def __init__(self) -> None:
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES_KEPT)
+
+    def sample(self, waiting: int, in_flight: int, answered: int, now: float) -> None:
+        """Keep these figures, unless the last ones are too fresh."""
+        if not self.samples or now - self.samples[-1].at >= SAMPLE_INTERVAL:
+            self.samples.append(Sample(now, waiting, in_flight, answered))

@@ -1,120 +1,176 @@
-"""waitress, with the two things it lacks: a deadline for a whole request, and strict framing.
+"""uvicorn, with what it lacks: a deadline for a whole request, limits, and strict framing.
 
-Its own channel_timeout starts anew at every byte, so a body that drips pins a connection for
-ever; and it answers 200 to a request with both Content-Length and Transfer-Encoding, which a
-proxy in front may read differently (request smuggling, RFC 9112 section 6.1).
+uvicorn reads requests with llhttp (Node's parser), which refuses every request whose length two
+readers might understand differently (request smuggling, RFC 9112 section 6.1). It bounds neither
+the headers nor the time a request may take to arrive, so that a client could pin a connection for
+ever; that is done here.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
+import contextlib
 import socket
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.server import create_server
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-#: Seconds a client has to send a whole request, or to begin its first one.
+#: Seconds a client has to send a whole request, to begin its first one, or to take an answer.
 RECEIVE_WITHIN = 20.0
 #: Connections at a time.
 MAX_CONNECTIONS = 1000
 #: Connections that wait in the kernel's queue.
 BACKLOG = 1024
-#: Bytes read at a time. The server looks at all its connections between two reads, so reading a
-#: photo in pieces of waitress's 8 KiB cost 3 ms of a core.
-RECEIVE_BYTES = 256 * 1024
-#: Bytes of a request's headers.
+#: Bytes of a request's line and headers.
 MAX_HEADER_BYTES = 16 * 1024
-
-_TRANSFER_ENCODING = re.compile(rb"\r\n[ \t]*transfer-encoding[ \t]*:", re.IGNORECASE)
-_CONTENT_LENGTH = re.compile(rb"\r\n[ \t]*content-length[ \t]*:", re.IGNORECASE)
-
-
-class StrictParser(HTTPRequestParser):  # type: ignore[misc]
-    """Refuses every request whose length two readers might understand differently."""
-
-    def parse_header(self, head: bytes) -> None:
-        """Check the header block, then let waitress read it."""
-        encodings = len(_TRANSFER_ENCODING.findall(head))
-        lengths = len(_CONTENT_LENGTH.findall(head))
-        if encodings + lengths > 1:
-            raise ParsingError("The length of the request is ambiguous")
-        if b"\r\n " in head or b"\r\n\t" in head:
-            raise ParsingError("Folded headers are not accepted")
-        if encodings and b"HTTP/1.1" not in head.split(b"\r\n", 1)[0]:
-            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
-        super().parse_header(head)
+#: Bytes a header costs besides its name and value.
+HEADER_OVERHEAD = 4
+#: Seconds between two looks at slow connections.
+LOOK_INTERVAL = 0.25
+#: Seconds a leaving server lets requests finish.
+LEAVE_WITHIN = 10
 
 
-class DeadlineChannel(HTTPChannel):  # type: ignore[misc]
-    """A connection that knows when the request being received began."""
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection, which is closed when it asks for too much or takes too long.
 
-    parser_class = StrictParser
-    receiving_since: float | None = None
+    Attributes:
+        max_body: bytes of the largest body read; beyond it the connection is cut. What is merely
+            too large for the application is told so by the application.
+        busy_since: when the request being received began, or when the connection was opened; None
+            while it is the server's turn, or nobody's.
+        stuck_since: since when the client has been taking nothing of its answer.
+    """
 
-    def check_client_disconnected(self) -> bool:
-        """Whether the client hung up, for the thread that answers it (environ
-        "waitress.client_disconnected"). waitress would read on during a request to know, and look
-        at 200 more connections in each round of its loop."""
-        try:
-            return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+    max_body = 0
+    busy_since: float | None = None
+    stuck_since: float | None = None
+    _in_head = False
+    _head = 0  # bytes of the present request's line and headers, those that are whole
+    _unread_head = 0  # bytes received for a head that is not whole
+    _body = 0
 
-    def received(self, data: bytes) -> bool:
-        """Take in bytes, and note when their request began."""
-        if self.receiving_since is None:
-            self.receiving_since = time.monotonic()
-        taken = bool(super().received(data))
-        if self.request is None:  # complete: the next byte begins another
-            self.receiving_since = None
-        return taken
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.busy_since = self.loop.time()
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(b"503 Service Unavailable")
+
+    def data_received(self, data: bytes) -> None:
+        if self.busy_since is None:
+            self.busy_since = self.loop.time()
+        super().data_received(data)
+        if self._in_head:
+            self._unread_head += len(data)
+            if self._unread_head > MAX_HEADER_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head, self._unread_head, self._body = True, 0, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        self._head += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head += len(name) + len(value) + HEADER_OVERHEAD
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._head > MAX_HEADER_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large")
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        if self._body > self.max_body:
+            self.transport.abort()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.busy_since = None
+        super().on_message_complete()
+
+    def look(self, now: float, limit: float) -> None:
+        """Close the connection if its client has let the server wait for too long."""
+        if not self.transport.get_write_buffer_size():
+            self.stuck_since = None
+        elif self.stuck_since is None:
+            self.stuck_since = now
+        for since in (self.busy_since, self.stuck_since):
+            if since is not None and now - since > limit:
+                self.transport.abort()
+
+    def _refuse(self, status: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 %b\r\nconnection: close\r\n\r\n" % status)
+        self.transport.close()
 
 
-def make_server(
-    app: Any, host: str, port: int, threads: int, max_upload: int, receive_within: float
-) -> Any:
-    """A waitress server for `app`, bound but not running.
+class Server(uvicorn.Server):
+    """A server for one ASGI application, bound to its port but not running.
+
+    Args:
+        app: the application.
+        host, port: where to listen; port 0 takes any.
+        max_body: bytes of the largest body that is read at all.
+        receive_within: seconds for a client to send its request.
 
     Raises:
         OSError: the address is in use or not ours.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    server = create_server(
-        app,
-        sockets=[listening],
-        threads=threads,
-        connection_limit=MAX_CONNECTIONS,
-        asyncore_use_poll=True,  # select() ends at descriptor 1,024
-        cleanup_interval=1,  # second between two looks at slow connections
-        channel_timeout=int(max(1, receive_within)),
-        recv_bytes=RECEIVE_BYTES,
-        max_request_header_size=MAX_HEADER_BYTES,
-        # The app tells a person what is too large; waitress cuts what goes beyond any sense.
-        max_request_body_size=4 * max_upload,
-        inbuf_overflow=4 * max_upload,  # pictures stay in memory, never in a temporary file
-        ident=None,
-        clear_untrusted_proxy_headers=True,
-    )
-    server.channel_class = DeadlineChannel
-    server.maintenance = _with_deadline(server, server.maintenance, receive_within)
-    return server
 
+    def __init__(
+        self, app: Any, host: str, port: int, max_body: int, receive_within: float = RECEIVE_WITHIN
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self.port = int(self._listening.getsockname()[1])
+        self._receive_within = receive_within
+        protocol = type("Protocol", (GuardedProtocol,), {"max_body": max_body})
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol,
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                backlog=BACKLOG,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=int(max(1, receive_within)),
+                timeout_graceful_shutdown=LEAVE_WITHIN,
+            )
+        )
 
-def _with_deadline(
-    server: Any, usual: Callable[[float], None], limit: float
-) -> Callable[[float], None]:
-    def maintenance(now: float) -> None:
-        usual(now)
-        for channel in list(server.active_channels.values()):
-            began = channel.receiving_since
-            if began is not None and time.monotonic() - began > limit:
-                channel.will_close = True
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until SIGTERM, SIGINT, or `should_exit` is set; finish what is in hand."""
+        super().run(sockets or [self._listening])
 
-    return maintenance
+    async def main_loop(self) -> None:
+        """Serve, with an eye on slow connections."""
+        async with self._watched():
+            await super().main_loop()
+
+    @contextlib.asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, GuardedProtocol):
+                    connection.look(now, self._receive_within)

@@ -1,9 +1,9 @@
-"""The picture in an HTTP request: raw body or multipart field, within limits, in memory only."""
+"""The picture in an upload: raw body or multipart field, within limits, in memory only."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from dataclasses import dataclass
 
 import multipart
 
@@ -20,49 +20,35 @@ FORM_OVERHEAD = 64 * 1024
 FIELDS = ("image", "data")
 
 
-def read_picture(environ: dict[str, Any], limit: int) -> tuple[bytes, str]:
-    """The picture's bytes and its file name, if the form tells one.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture's bytes, and its file name if a form told one."""
 
-    Args:
-        environ: the WSGI request.
-        limit: bytes of the largest picture.
+    picture: bytes
+    name: str = ""
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this type is a form with parts."""
+    return content_type[:32].lower().startswith("multipart/form-data")
+
+
+def raw_picture(body: bytes, limit: int) -> Upload:
+    """The body itself is the picture.
 
     Raises:
-        problems.Problem: empty, too large, malformed, or not an accepted format.
+        problems.Problem: empty, too large, or not an accepted format.
     """
-    kind, options = multipart.parse_options_header(environ.get("CONTENT_TYPE", ""))
-    if kind == "multipart/form-data":
-        picture, name = _from_form(environ, options, limit)
-    else:
-        picture, name = _read(environ, limit), ""
-    if len(picture) > limit:
-        raise problems.too_large(limit)
-    if not picture:
-        raise problems.malformed(
-            "The request holds no picture. Send its bytes as the body, or as form field `image`."
-        )
-    if formats.sniff(picture) is None:
-        raise problems.unsupported(
-            f"This is not a picture Spyglass reads. Send a {formats.ACCEPTED} file."
-        )
-    return picture, name
+    return _checked(Upload(body), limit)
 
 
-def _read(environ: dict[str, Any], limit: int) -> bytes:
-    """The whole body, refused by its announced length before it is read where that is known."""
-    announced = environ.get("CONTENT_LENGTH") or "0"
-    if not announced.isascii() or not announced.isdigit():
-        raise problems.malformed("Content-Length is not a number.")
-    if int(announced) > limit:
-        raise problems.too_large(limit)
-    body: bytes = environ["wsgi.input"].read(limit + 1)
-    if len(body) > limit:
-        raise problems.too_large(limit)
-    return body
+def from_form(body: bytes, content_type: str, limit: int) -> Upload:
+    """The one picture in a form.
 
-
-def _from_form(environ: dict[str, Any], options: dict[str, str], limit: int) -> tuple[bytes, str]:
-    body = _read(environ, limit + FORM_OVERHEAD)
+    Raises:
+        problems.Problem: none, several, too large, malformed, or not an accepted format.
+    """
+    _, options = multipart.parse_options_header(content_type)
     try:
         parser = multipart.MultipartParser(
             io.BytesIO(body),
@@ -81,6 +67,18 @@ def _from_form(environ: dict[str, Any], options: dict[str, str], limit: int) -> 
         ) from None
     if len(found) > 1:
         raise problems.malformed("The form holds more than one picture. Send one at a time.")
-    if not found:
-        return b"", ""
-    return found[0].raw, found[0].filename or ""
+    return _checked(Upload(found[0].raw, found[0].filename or "") if found else Upload(b""), limit)
+
+
+def _checked(upload: Upload, limit: int) -> Upload:
+    if len(upload.picture) > limit:
+        raise problems.too_large(limit)
+    if not upload.picture:
+        raise problems.malformed(
+            "The request holds no picture. Send its bytes as the body, or as form field `image`."
+        )
+    if formats.sniff(upload.picture) is None:
+        raise problems.unsupported(
+            f"This is not a picture Spyglass reads. Send a {formats.ACCEPTED} file."
+        )
+    return upload

@@ -16,6 +16,8 @@ import client
 import problems
 import web
 import worker
+from pages import make_pages
+from recognition import Recognition
 from zmq_protocol import (
     Ack,
     Body,
@@ -163,10 +165,13 @@ def test_every_file_in_the_readme_exists() -> None:
 def test_every_route_stands_in_the_readme() -> None:
     nobody: Any = None
     text = section(README, "HTTP")
-    for route in web.make_app(nobody).routes:
-        if not route.rule.startswith("/static/"):
-            rule = re.sub(r"<\w+>", "ID", route.rule)
-            assert f"`{route.method} {rule}`" in text
+    routes = [(route.method, route.rule) for route in make_pages(nobody, 1).routes]
+    for path, methods in Recognition(nobody, 1, 1.0).routes.items():
+        routes += [(method, path) for method in methods]
+    for method, rule in routes:
+        if not rule.startswith("/static/"):
+            rule = re.sub(r"<\w+>", "ID", rule)
+            assert f"`{method} {rule}`" in text
 
 
 def test_every_status_of_a_failure_stands_in_the_readme() -> None:

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import eventually
+from conftest import PATIENCE, eventually
 
-from httpserver import make_server
+import httpserver
+from httpserver import HEADER_OVERHEAD, MAX_HEADER_BYTES, Server
 
 #: Seconds a request may take to arrive in these tests.
 DEADLINE = 1.0
 
 
-def echo_length(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    body = environ["wsgi.input"].read()
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [str(len(body)).encode()]
+async def echo_length(scope: Any, receive: Any, send: Any) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d bytes" % size})
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    server = make_server(echo_length, "127.0.0.1", 0, 8, 1000, DEADLINE)
-    thread = threading.Thread(target=server.run, daemon=True)
+@contextmanager
+def serving(app: Any) -> Iterator[Server]:
+    server = Server(app, "127.0.0.1", 0, max_body=100_000, receive_within=DEADLINE)
+    thread = threading.Thread(target=server.run)
     thread.start()
-    yield int(server.effective_port)
-    server.close()
-    server.task_dispatcher.shutdown()
-    thread.join(5)
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with serving(echo_length) as server:
+        yield server.port
 
 
 def ask(port: int, request: bytes) -> bytes:
@@ -55,7 +68,7 @@ def test_an_ordinary_request_is_answered_without_naming_the_server(port: int) ->
 
 def test_a_chunked_body_is_read_whole(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert ask(port, head + b"5\r\nhello\r\n0\r\n\r\n").endswith(b"5")
+    assert ask(port, head + b"5\r\nhello\r\n0\r\n\r\n").endswith(b"5 bytes\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -76,11 +89,32 @@ def test_a_request_of_ambiguous_length_is_refused(port: int, headers: bytes) -> 
 
 
 def test_headers_over_16_kib_are_refused_and_under_it_taken(port: int) -> None:
-    def sized(filling: int) -> bytes:
+    def sized(head: int) -> bytes:
+        filling = head - len("/") - len("HostxX-Fill") - 2 * HEADER_OVERHEAD
         return b"GET / HTTP/1.1\r\nHost: x\r\nX-Fill: " + b"a" * filling + b"\r\n\r\n"
 
-    assert ask(port, sized(15_000)).startswith(b"HTTP/1.1 200")
-    assert not ask(port, sized(300_000)).startswith(b"HTTP/1.1 200")
+    assert ask(port, sized(MAX_HEADER_BYTES)).startswith(b"HTTP/1.1 200")
+    assert ask(port, sized(MAX_HEADER_BYTES + 1)).startswith(b"HTTP/1.1 431")
+    many = b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (MAX_HEADER_BYTES // 6 + 1) + b"\r\n"
+    assert ask(port, many).startswith(b"HTTP/1.1 431")
+
+
+def test_a_header_that_never_ends_is_refused(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as endless:
+        endless.settimeout(PATIENCE)
+        with suppress(ConnectionError):  # it may be closed while we send
+            endless.sendall(b"GET / HTTP/1.1\r\nX-Fill: ")
+            for _ in range(100):
+                endless.sendall(b"a" * 1000)
+        with suppress(ConnectionError):
+            assert endless.recv(100)[:12] in (b"HTTP/1.1 431", b"")
+
+
+def test_a_body_beyond_any_sense_is_cut_and_a_large_one_is_not(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    assert b"100000 bytes" in ask(port, head % 100_000 + b"x" * 100_000)
+    with suppress(ConnectionError):  # it may be cut while we send
+        assert ask(port, head % 100_001 + b"x" * 100_001) == b""
 
 
 def test_a_body_that_drips_is_cut_while_others_are_served(port: int) -> None:
@@ -104,34 +138,78 @@ def test_a_body_that_drips_is_cut_while_others_are_served(port: int) -> None:
         assert answer.startswith(b"HTTP/1.1 200")
 
 
+def test_a_head_that_drips_is_cut(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.settimeout(PATIENCE)
+        slow.sendall(b"GET / HT")
+        assert slow.recv(100) == b""
+
+
+def test_a_connection_that_says_nothing_is_cut(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as silent:
+        silent.settimeout(PATIENCE)
+        assert silent.recv(100) == b""
+
+
+def test_an_answer_may_take_longer_than_its_request() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(2 * DEADLINE)
+        await echo_length(scope, receive, send)
+
+    with serving(slow) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(PATIENCE)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
+    over = threading.Event()
+
+    async def huge(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 50_000_000})
+        await receive()  # returns at the end of the connection, or of the answer
+        over.set()
+
+    with serving(huge) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert over.wait(PATIENCE)
+        eventually(lambda: not server.server_state.connections, "the connection is forgotten")
+
+
 def test_a_client_that_hangs_up_is_seen_and_its_connection_forgotten() -> None:
     begun, seen = threading.Event(), threading.Event()
 
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
         begun.set()
-        eventually(environ["waitress.client_disconnected"], "it has hung up")
-        busy = time.process_time()
-        threading.Event().wait(0.5)  # work goes on, and the server's loop rests meanwhile
-        assert time.process_time() - busy < 0.25
+        assert (await receive())["type"] == "http.disconnect"
         seen.set()
-        start_response("200 OK", [])
-        return [b"to nobody"]
 
-    server = make_server(app, "127.0.0.1", 0, 8, 1000, DEADLINE)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        with socket.create_connection(("127.0.0.1", server.effective_port)) as client:
+    with serving(app) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert begun.wait(30)
-        assert seen.wait(30)
-        eventually(lambda: not server.active_channels, "the connection is forgotten")
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()
-        thread.join(5)
+            assert begun.wait(PATIENCE)
+        assert seen.wait(PATIENCE)
+        eventually(lambda: not server.server_state.connections, "the connection is forgotten")
+
+
+def test_one_connection_more_than_allowed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "MAX_CONNECTIONS", 2)
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(echo_length) as server, ExitStack() as stack:
+        taken = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(2)
+        ]
+        for connection in taken:
+            connection.sendall(request)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert ask(server.port, request).startswith(b"HTTP/1.1 503")
+        taken[0].close()
+        eventually(lambda: ask(server.port, request).startswith(b"HTTP/1.1 200"), "room again")
 
 
 def test_the_same_port_twice_is_an_error_not_a_shared_port(port: int) -> None:
     with pytest.raises(OSError, match="in use"):
-        make_server(echo_length, "127.0.0.1", port, 1, 1000, DEADLINE)
+        Server(echo_length, "127.0.0.1", port, 1000)

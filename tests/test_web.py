@@ -1,17 +1,20 @@
-"""The WSGI app called directly: no port, no broker, a stand-in for the client."""
+"""The application called directly: no port, no broker, a stand-in for the client."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
+import recognition
 import web
 from brokerclient import Answer, RequestFailed
 from problems import REASONS
@@ -34,7 +37,8 @@ class FakeFleet:
     address = "tcp://127.0.0.1:5555"
 
     def __init__(self) -> None:
-        self.failure: RequestFailed | None = None
+        self.failure: Exception | None = None
+        self.futures: list[Future[Answer]] = []
         self.asked: list[tuple[bytes, str, int, float]] = []
         self.controls: list[tuple[Op, str]] = []
         self.workers = 1
@@ -43,6 +47,7 @@ class FakeFleet:
     def submit(self, picture: bytes, *, model: str, top_k: int, timeout: float) -> Future[Answer]:
         self.asked.append((picture, model, top_k, timeout))
         future: Future[Answer] = Future()
+        self.futures.append(future)
         if self.hangs:
             return future
         if self.failure:
@@ -83,17 +88,43 @@ class Site:
         self.fleet = FakeFleet()
         self.app = web.make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
 
-    def __call__(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
+    def __call__(
+        self, method: str, path: str, body: bytes = b"", hangs_up: bool = False, **headers: str
+    ) -> Response:
+        """One request; header names with _ for -. One that hangs up does so after its body."""
+        return asyncio.run(self.ask(method, path, body, hangs_up, **headers))
+
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", hangs_up: bool = False, **headers: str
+    ) -> Response:
+        headers = {"host": "here", "content-length": str(len(body)), **headers}
+        raw = [(k.lower().replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
         path, _, query = path.partition("?")
-        environ = {
-            "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query,
-            "SERVER_NAME": "here", "SERVER_PORT": "80", "HTTP_HOST": "here",
-            "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": io.StringIO(), "wsgi.url_scheme": "http", **headers,
+        scope = {
+            "type": "http", "method": method, "path": unquote(path), "http_version": "1.1",
+            "query_string": query.encode(), "server": ("here", 80), "client": ("there", 1),
+            "headers": raw,
         }  # fmt: skip
-        told: list[Any] = []
-        chunks = self.app(environ, lambda *args: told.extend(args))
-        return Response(int(told[0].split()[0]), dict(told[1]), b"".join(chunks))
+        half = len(body) // 2
+        parts = [(body[:half], True), (body[half:], False)]
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            if parts:
+                part, more = parts.pop(0)
+                return {"type": "http.request", "body": part, "more_body": more}
+            if not hangs_up:
+                await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        if not sent:
+            return Response(0, {}, b"")
+        pairs = [(name.decode().title(), value.decode()) for name, value in sent[0]["headers"]]
+        return Response(sent[0]["status"], dict(pairs), b"".join(m["body"] for m in sent[1:]))
 
 
 @pytest.fixture
@@ -109,7 +140,7 @@ def form(picture: bytes, field: str = "image", name: str = "cat.jpg", times: int
     return part * times + b"--xx--\r\n"
 
 
-FORM = {"CONTENT_TYPE": "multipart/form-data; boundary=xx"}
+FORM = {"content_type": "multipart/form-data; boundary=xx"}
 
 
 def test_a_raw_body_is_answered_with_labels_and_a_receipt(site: Site) -> None:
@@ -163,8 +194,8 @@ def test_every_reason_has_a_status_and_becomes_a_problem(site: Site, reason: Rea
         (form(jpeg(), times=2), FORM, 400, "malformed"),
         (form(jpeg())[:80], FORM, 400, "malformed"),
         (b"\r\n" * 9000, FORM, 400, "malformed"),
-        (form(jpeg()), {"CONTENT_TYPE": "multipart/form-data"}, 400, "malformed"),
-        (jpeg(), {"CONTENT_LENGTH": "many"}, 400, "malformed"),
+        (form(jpeg()), {"content_type": "multipart/form-data"}, 400, "malformed"),
+        (jpeg(), {"content-length": "many"}, 400, "malformed"),
     ],
 )  # fmt: skip
 def test_a_bad_upload_is_refused_by_name_and_reaches_no_worker(
@@ -182,7 +213,7 @@ def test_a_picture_of_just_the_limit_is_taken(site: Site) -> None:
 
 
 def test_an_announced_length_over_the_limit_is_refused_before_the_body_is_read(site: Site) -> None:
-    answer = site("POST", "/v1/classify", b"", CONTENT_LENGTH="20000000")
+    answer = site("POST", "/v1/classify", b"", **{"content-length": "20000000"})
     assert answer.status == 413
 
 
@@ -207,6 +238,45 @@ def test_an_answer_that_never_comes_is_given_up_after_the_deadline(site: Site) -
     began = time.monotonic()
     assert site("POST", "/v1/classify?timeout_ms=50", jpeg()).json["code"] == "deadline"
     assert time.monotonic() - began < 5
+
+
+def test_the_picture_of_whoever_hangs_up_is_cancelled(site: Site) -> None:
+    site.fleet.hangs = True
+    assert site("POST", "/v1/classify", jpeg(), hangs_up=True).status == 0
+    assert site.fleet.futures[0].cancelled()
+
+
+def test_as_many_pictures_as_allowed_are_in_hand_and_the_next_is_told_busy(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 3)
+    site.fleet.hangs = True
+
+    async def at_once() -> list[Response]:
+        asks = [site.ask("POST", "/v1/classify?timeout_ms=50", jpeg()) for _ in range(4)]
+        return await asyncio.gather(*asks)
+
+    answers = asyncio.run(at_once())
+    assert sorted(answer.json["code"] for answer in answers) == ["busy", *["deadline"] * 3]
+    assert len(site.fleet.asked) == 3
+    assert asyncio.run(at_once()), "their places are free again"
+    assert len(site.fleet.asked) == 6
+
+
+@pytest.mark.parametrize(("room", "status"), [(LIMIT, 200), (LIMIT - 1, 503)])
+def test_uploads_on_their_way_are_bounded_in_bytes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, room: int, status: int
+) -> None:
+    monkeypatch.setattr(recognition, "MAX_ARRIVING", room)
+    for _ in range(2):  # what has arrived makes room again
+        assert site("POST", "/v1/classify", jpeg(LIMIT)).status == status
+
+
+def test_our_own_fault_is_told_as_such_without_its_details(site: Site) -> None:
+    site.fleet.failure = ValueError("secret")
+    answer = site("POST", "/v1/classify", jpeg())
+    assert (answer.status, answer.json["code"]) == (500, "internal-server-error")
+    assert b"secret" not in answer.body
 
 
 def test_health_tells_alive_from_ready(site: Site) -> None:
@@ -242,12 +312,13 @@ def test_wrong_addresses_and_methods_are_problems_too(
     answer = site(method, path)
     assert answer.status == status
     assert answer.headers["Content-Type"] == "application/problem+json"
+    assert status != 405 or answer.headers["Allow"]
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert b"import" not in answer.body
 
 
 def test_a_person_who_is_lost_gets_a_page(site: Site) -> None:
-    page = site("GET", "/nope", HTTP_ACCEPT="text/html")
+    page = site("GET", "/nope", accept="text/html")
     assert page.status == 404
     assert b"<!doctype html>" in page.body
 
@@ -275,7 +346,7 @@ def test_a_bad_address_is_malformed(site: Site, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"HTTP_ORIGIN": "http://evil.example"}, {"HTTP_SEC_FETCH_SITE": "cross-site"}]
+    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}]
 )
 def test_another_sites_page_cannot_act(site: Site, headers: dict[str, str]) -> None:
     assert site("DELETE", "/v1/workers/abcd", **headers).status == 403
@@ -283,5 +354,5 @@ def test_another_sites_page_cannot_act(site: Site, headers: dict[str, str]) -> N
 
 
 def test_our_own_page_can_act(site: Site) -> None:
-    own = {"HTTP_ORIGIN": "http://here", "HTTP_SEC_FETCH_SITE": "same-origin"}
+    own = {"origin": "http://here", "sec-fetch-site": "same-origin"}
     assert site("DELETE", "/v1/workers/abcd", **own).status == 200

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, Fleet, eventually
 
 from chaos.fleet import free_port
-from web import MAX_IN_FLIGHT
+from recognition import MAX_IN_FLIGHT
 from zmq_protocol import Op
 
 CAT = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()
@@ -152,8 +152,8 @@ def test_an_immense_head_is_refused_and_others_are_served(site: Site, request_he
 def test_a_thousand_requests_on_one_connection_are_answered_in_order(site: Site) -> None:
     asked = [f"/v1/nothing/{n}" for n in range(1000)]
     with site.connect() as client:
-        client.sendall(b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % p.encode() for p in asked))
-        client.shutdown(socket.SHUT_WR)
+        heads = [b"GET %b HTTP/1.1\r\nHost: x\r\n" % path.encode() for path in asked]
+        client.sendall(b"\r\n".join(heads) + b"Connection: close\r\n\r\n")
         heard = b""
         with suppress(ConnectionError):
             while data := client.recv(65536):

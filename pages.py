@@ -1,0 +1,176 @@
+"""Pages, the fleet and health: a Bottle app of all routes that carry no picture."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import bottle
+
+import answers
+import problems
+from answers import HERE, SECURITY_HEADERS
+from brokerclient import BrokerClient, RequestFailed
+from problems import Problem
+from settings import address
+from zmq_protocol import Op, Reason
+
+log = logging.getLogger(__name__)
+
+
+def make_pages(client: BrokerClient, max_upload: int) -> bottle.Bottle:
+    """The WSGI application. Opens nothing and keeps nothing but its client.
+
+    Args:
+        client: whom to ask about the fleet.
+        max_upload: bytes of the largest picture, told on the upload page.
+    """
+    app = bottle.Bottle()
+    app.install(_problems_as_answers)
+    app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
+    app.default_error_handler = _unforeseen
+    app.get("/", callback=lambda: answers.upload_page(max_upload))
+    _add_fleet(app, client)
+    _add_health(app, client)
+    return app
+
+
+# --- the fleet --------------------------------------------------------------------------------
+
+
+def _add_fleet(app: bottle.Bottle, client: BrokerClient) -> None:
+    def snapshot() -> dict[str, Any]:
+        try:
+            return client.status()
+        except RequestFailed as failed:
+            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
+
+    def control(op: Op, target: str) -> str:
+        _same_origin()
+        try:
+            done, detail = client.control(op, target)
+        except RequestFailed as failed:
+            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
+        if not done:
+            raise problems.not_found(detail) if op is not Op.ADD else problems.malformed(detail)
+        return _json({"detail": detail})
+
+    def status_page() -> str:
+        try:
+            status = snapshot()
+        except Problem:
+            status = None  # the page says so, and heals by itself
+        return answers.page("status", status=status, broker_address=client.address)
+
+    app.get("/status", callback=status_page)
+
+    def status() -> str:
+        bottle.response.set_header("Cache-Control", "no-store")
+        return _json(snapshot())
+
+    app.get("/v1/status", callback=status)
+
+    def add_worker() -> str:
+        text = bottle.request.environ["wsgi.input"].read(4096)
+        try:
+            target = json.loads(text)["address"]
+            address(target)
+        except Exception:
+            example = '{"address": "tcp://192.168.1.7:8888"}'
+            raise problems.malformed(f"Send JSON such as {example}.") from None
+        return control(Op.ADD, target)
+
+    app.post("/v1/workers", callback=add_worker)
+
+    def remove_worker(worker_id: str) -> str:
+        now = bottle.request.query.get("now") == "1"
+        return control(Op.REMOVE if now else Op.DRAIN, worker_id[:64])
+
+    app.delete("/v1/workers/<worker_id>", callback=remove_worker)
+
+    def clear_quarantine(sha256: str = "") -> str:
+        return control(Op.CLEAR, sha256[:64])
+
+    app.delete("/v1/quarantine", callback=clear_quarantine)
+    app.delete("/v1/quarantine/<sha256>", callback=clear_quarantine)
+
+
+def _same_origin() -> None:
+    """Refuse actions that another site's page sends through a visitor's browser."""
+    host = bottle.request.get_header("Host", "")
+    origin = bottle.request.get_header("Origin")
+    site = bottle.request.get_header("Sec-Fetch-Site", "same-origin")
+    if (origin and urlsplit(origin).netloc != host) or site not in ("same-origin", "none"):
+        raise problems.forbidden("This action must come from Spyglass's own page.")
+
+
+# --- health and files -------------------------------------------------------------------------
+
+
+def _add_health(app: bottle.Bottle, client: BrokerClient) -> None:
+    def live() -> str:
+        if not client.alive:
+            raise Problem.of(Reason.NO_BROKER, "The connection to the broker has stopped.")
+        return _json({"status": "alive"})
+
+    app.get("/livez", callback=live)
+
+    def ready() -> str:
+        try:
+            models = client.status()["models"]
+        except RequestFailed as failed:
+            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
+        workers = sum(model["workers"] for model in models if model["default"])
+        if not workers:
+            raise Problem.of(Reason.NO_WORKERS, "No worker is connected yet.")
+        return _json({"status": "ready", "workers": workers})
+
+    app.get("/readyz", callback=ready)
+    app.get("/healthz", callback=ready)
+
+    def static(path: str) -> Any:
+        found = bottle.static_file(path, root=str(HERE / "static"))
+        if found.status_code == 403:  # outside the folder: nothing is there for anybody
+            raise problems.not_found("There is no such file.")
+        return found
+
+    app.get("/static/<path:path>", callback=static)
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def _json(value: object) -> str:
+    bottle.response.content_type = answers.JSON
+    return json.dumps(value)
+
+
+def _problems_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return route(*args, **kwargs)
+        except Problem as problem:
+            reply = answers.of_problem(problem)
+            bottle.response.status = reply.status
+            bottle.response.content_type = reply.kind
+            bottle.response.headers.update(reply.headers)
+            return reply.body
+
+    return wrapped
+
+
+def _unforeseen(error: bottle.HTTPError) -> bytes:
+    """404, 405 and our own bugs: a page for people, a problem for programs."""
+    if error.exception is not None:
+        log.error(
+            "%s %s failed", bottle.request.method, bottle.request.path, exc_info=error.exception
+        )
+    html = "text/html" in bottle.request.get_header("Accept", "")
+    reply = answers.unforeseen(error.status_code, html)
+    for name, value in {**reply.headers, **SECURITY_HEADERS}.items():
+        error.set_header(name, value)
+    error.content_type = reply.kind
+    return reply.body

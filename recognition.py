@@ -1,0 +1,218 @@
+"""The routes that recognise pictures, as coroutines on the server's event loop.
+
+A picture passes here from its HTTP request to the BrokerClient and its answer back, without a
+thread of its own: that costs a fifth of the CPU time a thread for each request did. All other
+routes are Bottle's (pages.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+import answers
+import problems
+from answers import Reply
+from brokerclient import Answer, BrokerClient, RequestFailed
+from problems import Problem
+from uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
+from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: Pictures in the web's hands at a time; more are told "busy" at once.
+MAX_IN_FLIGHT = 200
+#: Bytes of uploads on their way at a time: bounds the web's memory, however many connections
+#: bring large pictures slowly.
+MAX_ARRIVING = 256 * 1024 * 1024
+#: Seconds past a request's deadline until the web stops waiting for the client library.
+PATIENCE = 0.5
+#: Bytes of a form that are parsed on the event loop; a larger one goes to a thread meanwhile.
+QUICK_FORM = 256 * 1024
+
+
+class HungUp(Exception):
+    """Whoever asked has closed the connection: nobody is there to be answered."""
+
+
+class Request:
+    """One HTTP request: its head, and its body as it arrives."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        self.query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        self._receive = receive
+
+    @property
+    def wants_html(self) -> bool:
+        """Whether a person with a browser asks."""
+        return "text/html" in self.headers.get(b"accept", "")
+
+    async def next_part(self) -> tuple[bytes, bool]:
+        """Some bytes of the body, and whether more will come."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def hung_up(self) -> None:
+        """Wait, the body being read, until whoever asked closes the connection."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+class Recognition:
+    """Takes pictures out of requests, and answers into them.
+
+    Args:
+        client: where pictures go.
+        max_upload: bytes of the largest picture.
+        timeout: seconds a picture may take when the caller names no limit.
+    """
+
+    def __init__(self, client: BrokerClient, max_upload: int, timeout: float) -> None:
+        self._client = client
+        self._max_upload = max_upload
+        self._timeout = timeout
+        self._in_flight = 0
+        self._arriving = 0
+        self.routes: dict[str, dict[str, Callable[[Request], Awaitable[Reply]]]] = {
+            "/": {"POST": self._form_page},
+            "/v1/classify": {"POST": self._classify},
+        }
+
+    async def answer(self, route: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:
+        """Run a route; a problem becomes its answer."""
+        try:
+            return await route(request)
+        except Problem as problem:
+            return answers.of_problem(problem)
+
+    # --- routes -------------------------------------------------------------------------------
+
+    async def _classify(self, request: Request) -> Reply:
+        answer, _ = await self._recognise(request)
+        timings: dict[str, float] = answer["timings_ms"]
+        told = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
+        headers = {"X-Request-Id": answer["request_id"], "Server-Timing": told}
+        return answers.of_json(answer, **headers)
+
+    async def _form_page(self, request: Request) -> Reply:
+        """The upload page of a browser without script: with the answer, or what is wrong."""
+        try:
+            answer, name = await self._recognise(request)
+        except Problem as problem:
+            headers = answers.problem_headers(problem)
+            shown = answers.upload_page(self._max_upload, error=problem.document())
+            return Reply(shown.encode(), problem.kind.status, answers.HTML, headers)
+        shown = answers.upload_page(self._max_upload, answer=answer, name=name)
+        return Reply(shown.encode(), kind=answers.HTML)
+
+    # --- the way of a picture -----------------------------------------------------------------
+
+    async def _recognise(self, request: Request) -> tuple[dict[str, Any], str]:
+        """The picture in a request, recognised: the answer, and its file name."""
+        if self._in_flight >= MAX_IN_FLIGHT:
+            what = f"{MAX_IN_FLIGHT} pictures are in hand already. Try again shortly."
+            raise Problem.of(Reason.BUSY, what)
+        model, top_k, limit = _wishes(request.query, self._timeout)
+        upload = await self._upload(request)
+        began = time.monotonic()
+        self._in_flight += 1
+        try:
+            future = self._client.submit(upload.picture, model=model, top_k=top_k, timeout=limit)
+            answer = await _awaited(asyncio.wrap_future(future), limit + PATIENCE, request)
+        finally:
+            self._in_flight -= 1
+        return _told(answer, began), upload.name
+
+    async def _upload(self, request: Request) -> Upload:
+        kind = request.headers.get(b"content-type", "")
+        if not is_form(kind):
+            return raw_picture(await self._body(request, self._max_upload), self._max_upload)
+        body = await self._body(request, self._max_upload + FORM_OVERHEAD)
+        if len(body) <= QUICK_FORM:
+            return from_form(body, kind, self._max_upload)
+        return await asyncio.to_thread(from_form, body, kind, self._max_upload)
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        """The whole body, refused by its announced length before it is read where that is known."""
+        announced = request.headers.get(b"content-length", "0")
+        if not announced.isascii() or not announced.isdigit():
+            raise problems.malformed("Content-Length is not a number.")
+        if int(announced) > limit:
+            raise problems.too_large(self._max_upload)
+        parts: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                part, more = await request.next_part()
+                parts.append(part)
+                size += len(part)
+                self._arriving += len(part)
+                if size > limit:
+                    raise problems.too_large(self._max_upload)
+                if self._arriving > MAX_ARRIVING:
+                    raise Problem.of(Reason.BUSY, "Too many uploads at a time. Try again shortly.")
+        finally:
+            self._arriving -= size
+        return b"".join(parts)
+
+
+async def _awaited(future: asyncio.Future[Answer], limit: float, request: Request) -> Answer:
+    """The answer, unless `limit` seconds pass or whoever asked hangs up before."""
+    watch = asyncio.ensure_future(request.hung_up())
+    watch.add_done_callback(lambda _: future.cancel())
+    try:
+        async with asyncio.timeout(limit):
+            return await future
+    except RequestFailed as failed:
+        raise Problem.of(failed.reason, str(failed), failed.request_id) from None
+    except TimeoutError:
+        raise Problem.of(Reason.DEADLINE, "No answer came in the time allowed.") from None
+    except asyncio.CancelledError:
+        if watch.done():
+            raise HungUp from None
+        raise
+    finally:
+        watch.cancel()
+
+
+def _wishes(query: dict[str, str], default_timeout: float) -> tuple[str, int, float]:
+    """model, top_k and seconds from the query string, checked."""
+    model = query.get("model", "")
+    if model and not NAME.fullmatch(model):
+        raise Problem.of(Reason.NO_MODEL, "No model has such a name. See /v1/status for those.")
+    top_k = _whole(query.get("top_k", "5"), "top_k", MAX_TOP_K)
+    longest = int(1000 * MAX_TIMEOUT)
+    milliseconds = _whole(
+        query.get("timeout_ms", str(int(1000 * default_timeout))), "timeout_ms", longest
+    )
+    return model, top_k, milliseconds / 1000
+
+
+def _whole(text: str, name: str, high: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= high):
+        raise problems.malformed(f"{name} must be a whole number from 1 to {high}.")
+    return int(text)
+
+
+def _told(answer: Answer, began: float) -> dict[str, Any]:
+    return {
+        "request_id": answer.request_id,
+        "model": answer.model,
+        "digest": answer.digest,
+        "predictions": answer.predictions,
+        "worker": answer.worker,
+        "attempts": answer.attempts,
+        "timings_ms": {
+            "queue": answer.queue_ms,
+            "infer": answer.infer_ms,
+            "total": round(1000 * (time.monotonic() - began), 3),
+        },
+    }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+CAT = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()
 
 #: Seconds any condition may take on a slow, busy machine.
 PATIENCE = 30.0
@@ -93,6 +97,49 @@ class Fleet:
             process.wait()
 
 
+class Site(Fleet):
+    """A fleet with a web before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.web: subprocess.Popen[bytes] | None = None
+
+    def start_web(self) -> subprocess.Popen[bytes]:
+        """A web; waits until it has found the broker."""
+        self.web = self.start("web.py", "--broker", self.frontend, "--port", str(self.port))
+        eventually(lambda: self.get("/livez")[0] == 200, "the web is up")
+        eventually(lambda: self.get("/v1/status")[0] == 200, "it has found the broker")
+        return self.web
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body; status 0 if there was no answer."""
+        return self._ask(urllib.request.Request(self.url + path))
+
+    def send(self, picture: bytes, query: str = "") -> tuple[int, bytes]:
+        """As `get`, for a picture to be recognised."""
+        url = f"{self.url}/v1/classify{query}"
+        return self._ask(urllib.request.Request(url, picture, {"Content-Type": "image/jpeg"}))
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def waiting(self) -> int:
+        """Requests in the broker's queue."""
+        return int(self.status()["queue"].get("waiting", -1))
+
+    def _ask(self, request: urllib.request.Request) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status), answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
     """A broker without workers."""
@@ -103,3 +150,15 @@ def fleet() -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A broker and a web; workers as the test wishes."""
+    site = Site()
+    try:
+        site.start_broker()
+        site.start_web()
+        yield site
+    finally:
+        site.close()

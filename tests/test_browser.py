@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Fleet, eventually
+from conftest import ROOT, Site, eventually
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from brokerclient import RequestFailed
-from chaos.fleet import free_port
 
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = [
@@ -33,30 +31,18 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"
 expect.set_options(timeout=20_000)
 
 
-class Site(Fleet):
-    """Broker, one real worker and the web."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self.start_broker()
-        self.real = self.start("worker.py", self.backend, "--processes", "1", "--name", "attic")
-        port = self.url.rpartition(":")[2]
-        self.start("web.py", "--broker", self.frontend, "--port", port)
-        eventually(self.ready, "the site is ready", 120)
-
-    def ready(self) -> bool:
-        try:
-            return bool(urllib.request.urlopen(f"{self.url}/readyz", timeout=5).status == 200)
-        except OSError:
-            return False
-
-
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
+    """One for all, with a real worker."""
     site = Site()
-    yield site
-    site.close()
+    try:
+        site.start_broker()
+        site.start("worker.py", site.backend, "--processes", "1", "--name", "attic")
+        site.start_web()
+        eventually(lambda: site.get("/readyz")[0] == 200, "the worker joins", 120)
+        yield site
+    finally:
+        site.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,6 @@ import os
 import signal
 import subprocess
 import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -170,27 +167,6 @@ def test_a_stopped_broker_finishes_its_work_and_exits_with_0(fleet: Fleet) -> No
     fleet.broker.send_signal(signal.SIGTERM)
     assert future.result(30).worker == "attic"
     assert fleet.broker.wait(30) == 0
-
-
-def test_a_stopped_web_answers_the_request_in_hand_and_exits_with_0(fleet: Fleet) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    web = fleet.start("web.py", "--broker", fleet.frontend, "--port", url.rpartition(":")[2])
-
-    def live() -> bool:
-        with suppress(OSError):
-            return bool(urllib.request.urlopen(f"{url}/livez", timeout=5).status == 200)
-        return False
-
-    eventually(live, "the web is up")
-    picture = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()
-    ask = urllib.request.Request(f"{url}/v1/classify", picture, {"Content-Type": "image/jpeg"})
-    with ThreadPoolExecutor() as threads:
-        answer = threads.submit(lambda: urllib.request.urlopen(ask, timeout=30).status)
-        eventually(lambda: fleet.status()["queue"]["waiting"], "it waits for a worker")
-        web.send_signal(signal.SIGTERM)
-        fleet.start_worker("late")
-        assert answer.result(30) == 200
-    assert web.wait(30) == 0
 
 
 def test_a_full_queue_says_busy_at_once(fleet: Fleet) -> None:

@@ -7,71 +7,16 @@ import json
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
-from conftest import ROOT, Fleet, eventually
+from conftest import CAT, Site, eventually
 
-from chaos.fleet import free_port
 from recognition import MAX_IN_FLIGHT
 from zmq_protocol import Op
-
-CAT = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()
-
-
-class Site(Fleet):
-    """A broker and a web; workers as the test wishes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.port = free_port()
-        self.start_broker()
-        self.web = self.start_web()
-
-    def start_web(self) -> subprocess.Popen[bytes]:
-        web = self.start("web.py", "--broker", self.frontend, "--port", str(self.port))
-        eventually(lambda: self.get("/livez")[0] == 200, "the web is up")
-        eventually(lambda: self.get("/v1/status")[0] == 200, "it has found the broker")
-        self.web = web
-        return web
-
-    def get(self, path: str) -> tuple[int, bytes]:
-        return self._ask(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}"))
-
-    def send(self, picture: bytes, query: str = "") -> tuple[int, bytes]:
-        url = f"http://127.0.0.1:{self.port}/v1/classify{query}"
-        return self._ask(urllib.request.Request(url, picture, {"Content-Type": "image/jpeg"}))
-
-    def _ask(self, request: urllib.request.Request) -> tuple[int, bytes]:
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return int(answer.status), answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-        except OSError:
-            return 0, b""
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
-
-    def waiting(self) -> int:
-        return int(self.status()["queue"].get("waiting", -1))
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    site = Site()
-    try:
-        yield site
-    finally:
-        site.close()
 
 
 def post(picture: bytes, *headers: bytes) -> bytes:
@@ -110,6 +55,7 @@ def test_a_killed_webs_pictures_leave_the_queue(site: Site) -> None:
         for n in range(50):
             threads.submit(site.send, photo(n))
         eventually(lambda: site.waiting() == 50, "all wait for a worker")
+        assert site.web is not None
         site.web.kill()
         killed = time.monotonic()
         eventually(lambda: site.waiting() == 0, "all are cancelled")
@@ -210,6 +156,17 @@ def test_removing_a_busy_worker_costs_its_clients_nothing(site: Site) -> None:
     assert all(future.result(30).predictions for future in futures)
 
 
+def test_a_stopped_web_answers_the_request_in_hand_and_exits_with_0(site: Site) -> None:
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(site.send, CAT)
+        eventually(lambda: site.waiting() == 1, "it waits for a worker")
+        assert site.web is not None
+        site.web.terminate()
+        site.start_worker("late")
+        assert answer.result(30)[0] == 200
+    assert site.web.wait(30) == 0
+
+
 @pytest.mark.slow
 def test_a_rolling_restart_under_load_loses_nothing(site: Site) -> None:
     workers = {name: site.start_worker(name) for name in ("attic", "cellar")}
@@ -233,7 +190,7 @@ def test_a_rolling_restart_under_load_loses_nothing(site: Site) -> None:
             threads.submit(load, lane)
         try:
             eventually(lambda: len(seen) > 20, "some are answered")
-            assert site.broker is not None
+            assert site.broker is not None and site.web is not None
             restart(site.broker, site.start_broker)
             eventually(lambda: len(site.names()) == 2, "both workers are back")
             for name, worker in workers.items():

@@ -13,7 +13,7 @@ run: $(VENV)/run.stamp  ## set up, start everything on this machine, print the a
 	@$(BIN)/python run.py
 
 test: $(VENV)/dev.stamp  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # most of them wait rather than compute
 
 test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no model
 	$(BIN)/python -m pytest -q tests/test_protocol.py tests/test_dispatcher.py tests/test_history.py

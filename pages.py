@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Callable
@@ -20,6 +21,11 @@ from zmq_protocol import Op, Reason
 
 log = logging.getLogger(__name__)
 
+#: Pixels of the longer side of a frame from the camera page: no model here looks at more than 299.
+FRAME_SIDE = 320
+#: How hard gzip tries: a status of 1,000 workers, 450 kB, costs 4 ms.
+COMPRESSION = 1
+
 
 def make_pages(client: BrokerClient, max_upload: int) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
@@ -29,10 +35,12 @@ def make_pages(client: BrokerClient, max_upload: int) -> bottle.Bottle:
         max_upload: bytes of the largest picture, told on the upload page.
     """
     app = bottle.Bottle()
+    app.install(_compressed)
     app.install(_problems_as_answers)
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
     app.get("/", callback=lambda: answers.upload_page(max_upload))
+    app.get("/camera", callback=lambda: answers.page("camera", side=FRAME_SIDE))
     _add_fleet(app, client)
     _add_health(app, client)
     return app
@@ -158,6 +166,31 @@ def _problems_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
             bottle.response.content_type = reply.kind
             bottle.response.headers.update(reply.headers)
             return reply.body
+
+    return wrapped
+
+
+def _compressed(route: Callable[..., Any]) -> Callable[..., Any]:
+    """Text goes out in a fifth of its size where the browser takes that. Pictures would not."""
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        answer = route(*args, **kwargs)
+        if "gzip" not in bottle.request.get_header("Accept-Encoding", ""):
+            return answer
+        if isinstance(answer, bottle.HTTPResponse):  # a file
+            kind, headers = answer.content_type, answer.headers
+            if answer.status_code != 200 or not kind.startswith(("text/", "image/svg")):
+                return answer
+            with answer.body as file:
+                answer.body = gzip.compress(file.read(), COMPRESSION)
+            headers["Content-Length"] = str(len(answer.body))
+        else:
+            headers = bottle.response.headers
+            text = answer.encode() if isinstance(answer, str) else answer
+            answer = gzip.compress(text, COMPRESSION)
+        headers["Content-Encoding"] = "gzip"
+        headers["Vary"] = "Accept-Encoding"
+        return answer
 
     return wrapped
 

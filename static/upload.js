@@ -1,39 +1,33 @@
-// The upload page: take a picture, show it, send it, show the answer.
-// Without this script the form posts itself and the page comes back with the answer.
+// The upload page: take a picture, show it, send it, show the answer. Several pictures, or a
+// folder, go to the gallery. Without this script the form posts itself and the page comes back
+// with the answer.
+
+import { ask, asProblem, byId, checkSize, fileSize, fill, percent, predictionRow, Problem, receipt, sleep } from "./ask.js";
+import { Gallery } from "./gallery.js";
 
 // How often a busy service is asked again before the person is told.
 const MAX_RETRIES = 3;
-// Seconds waited where a 503 does not say, and the most that is waited where it does.
-const DEFAULT_WAIT_S = 1;
-const LONGEST_WAIT_S = 30;
 
-const byId = (id) => document.getElementById(id);
 const form = byId("upload");
 const input = byId("file");
+const folder = byId("folder");
 const drop = byId("drop");
 const preview = byId("preview");
 const result = byId("result");
-const rowTemplate = byId("prediction-row").content.firstElementChild;
 const maxUpload = Number(form.dataset.maxUpload);
 
 let current = null;                    // the picture on show, for "Try again"
 let pending = new AbortController();   // aborted as soon as another picture is chosen
 
-class Problem extends Error {
-  constructor({ title, detail = "", code = "", request_id = "", retryable = false }) {
-    super(title);
-    this.fields = { title, detail, code, request_id };
-    this.retryable = retryable;
-  }
-}
+const gallery = new Gallery({
+  maxUpload,
+  closed() {
+    document.documentElement.classList.remove("many");
+    byId("file").focus();
+  },
+});
 
 // ---- What the person sees -------------------------------------------------
-
-function fill(root, values) {
-  for (const element of root.querySelectorAll("[data-field]")) {
-    if (element.dataset.field in values) element.textContent = values[element.dataset.field];
-  }
-}
 
 function show(state) {
   result.dataset.state = state;
@@ -51,24 +45,8 @@ function showProgress(sentence) {
   show("busy");
 }
 
-function percent(probability) {
-  return probability > 0 && probability < 0.0005 ? "< 0.1%" : `${(100 * probability).toFixed(1)}%`;
-}
-
-function fileSize(bytes) {
-  return bytes >= 1e5 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.ceil(bytes / 1e3)} kB`;
-}
-
-function predictionRow({ label, probability }) {
-  const row = rowTemplate.cloneNode(true);
-  fill(row, { label, percent: percent(probability) });
-  row.querySelector("meter").value = probability;
-  return row;
-}
-
 function showAnswer(answer) {
-  const times = Object.entries(answer.timings_ms).map(([step, ms]) => [step, `${ms.toFixed(1)} ms`]);
-  fill(result.querySelector("[data-when=done]"), { ...answer, ...Object.fromEntries(times) });
+  fill(result.querySelector("[data-when=done]"), receipt(answer));
   byId("predictions").replaceChildren(...answer.predictions.map(predictionRow));
   byId("rescue").hidden = answer.attempts < 2;
   show("done");
@@ -93,56 +71,18 @@ function showPicture(file) {
   byId("picture-size").textContent = fileSize(file.size);
 }
 
-// ---- Asking the service ---------------------------------------------------
-
-async function problemIn(response) {
-  const stated = await response.json().catch(() => null);
-  return new Problem(stated?.title ? stated : {
-    title: "No answer",
-    detail: `The server said ${response.status} and nothing more.`,
-    retryable: response.status >= 500,
-  });
-}
-
-function sleep(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, 1000 * seconds);
-    signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); });
-  });
-}
-
-async function post(file, signal) {
-  const request = { method: "POST", headers: { Accept: "application/json" }, signal };
-  if (file.type.startsWith("image/")) {
-    request.headers["Content-Type"] = file.type;
-    request.body = file;
-  } else {                             // the browser cannot tell what it is: let the server look
-    request.body = new FormData();
-    request.body.append("image", file);
-  }
-  try {
-    return await fetch(form.dataset.endpoint, request);
-  } catch (error) {
-    if (signal.aborted) throw error;
-    throw new Problem({
-      title: "The server cannot be reached",
-      detail: "Your picture is still here. Check the connection and try again.",
-      retryable: true,
-    });
-  }
-}
+// ---- One picture ------------------------------------------------------------
 
 async function classify(file, signal) {
   for (let retry = 1; ; retry++) {
-    const response = await post(file, signal);
-    if (response.ok) return response.json();
-    const problem = await problemIn(response);
-    if (response.status !== 503 || !problem.retryable || retry > MAX_RETRIES) throw problem;
-    const asked = Number(response.headers.get("Retry-After")) || DEFAULT_WAIT_S;
-    const wait = Math.min(asked, LONGEST_WAIT_S);
-    showProgress(`${problem.message}. Asking again in ${wait} s (${retry} of ${MAX_RETRIES})…`);
-    await sleep(wait, signal);
-    showProgress("Looking again…");
+    try {
+      return await ask(file, signal);
+    } catch (problem) {
+      if (!problem.waitS || retry > MAX_RETRIES) throw problem;
+      showProgress(`${problem.message}. Asking again in ${problem.waitS} s (${retry} of ${MAX_RETRIES})…`);
+      await sleep(problem.waitS, signal);
+      showProgress("Looking again…");
+    }
   }
 }
 
@@ -153,51 +93,86 @@ async function look(file) {
   current = file;
   showPicture(file);
   try {
-    if (file.size === 0) {
-      throw new Problem({ title: "An empty file", detail: "There is nothing in this file. Choose another." });
-    }
-    if (file.size > maxUpload) {
-      throw new Problem({
-        title: "Too large",
-        detail: `This file is over the limit of ${fileSize(maxUpload)}. Send a smaller copy.`,
-      });
-    }
+    checkSize(file, maxUpload);
     showProgress("Looking…");
     const answer = await classify(file, signal);
     if (!signal.aborted) showAnswer(answer);
   } catch (error) {
     if (signal.aborted) return;
-    if (!(error instanceof Problem)) console.error(error);
-    showProblem(error instanceof Problem ? error : new Problem({
-      title: "The answer cannot be read",
-      detail: "The server answered something this page does not understand. Try again.",
-      retryable: true,
-    }));
+    showProblem(asProblem(error));
   }
 }
 
-// ---- Five ways in: choose, drop, paste, sample, try again --------------------
+// ---- One, many, or a folder ---------------------------------------------------
+
+function isPicture(file) {
+  return file.type.startsWith("image/");
+}
+
+function take(files, fromFolder = false) {
+  const pictures = Array.from(files).filter((file) => isPicture(file) || (files.length === 1 && !fromFolder));
+  const skipped = files.length - pictures.length;
+  if (files.length === 0 && !fromFolder) return;
+  if (pictures.length === 0 && !gallery.open) {
+    const where = fromFolder ? "this folder" : "what you chose";
+    showProblem(new Problem({ title: "No pictures", detail: `There is no picture in ${where}. Choose another.` }));
+  } else if (pictures.length === 1 && !gallery.open) {
+    look(pictures[0]);
+  } else {
+    pending.abort();
+    if (!gallery.open) show("empty");
+    document.documentElement.classList.add("many");
+    gallery.add(pictures, skipped);
+  }
+}
+
+// All files beneath a dropped folder. A browser reads a folder's entries in pieces.
+async function filesIn(entry) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    Object.defineProperty(file, "webkitRelativePath", { value: entry.fullPath.slice(1) });
+    return [file];
+  }
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (entries.length === 0) return found;
+    for (const inner of entries) found.push(...await filesIn(inner));
+  }
+}
+
+async function takeDropped(transfer) {
+  // The items are gone once this event is over, so all entries are taken before the first wait.
+  const entries = Array.from(transfer.items, (item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) {
+    take(transfer.files);
+    return;
+  }
+  const files = [];
+  for (const entry of entries) files.push(...await filesIn(entry));
+  take(files, true);
+}
+
+// ---- The ways in: choose, drop, paste, sample, try again -------------------------
 
 // The whole window takes a drop, so that a near miss does not navigate away.
 function carriesFiles(event) {
   return event.dataTransfer?.types.includes("Files");
 }
 
-function take(files) {
-  if (files.length > 0) look(files[0]);
+for (const chooser of [input, folder]) {
+  chooser.addEventListener("change", () => {
+    take(Array.from(chooser.files), chooser === folder);
+    chooser.value = "";                // so that choosing the same file again is noticed
+  });
+  // Space opens the file dialog everywhere, Enter not in every browser.
+  chooser.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    chooser.click();
+  });
 }
-
-input.addEventListener("change", () => {
-  take(input.files);
-  input.value = "";                    // so that choosing the same file again is noticed
-});
-
-// Space opens the file dialog everywhere, Enter not in every browser.
-input.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
-  event.preventDefault();
-  input.click();
-});
 
 form.addEventListener("submit", (event) => event.preventDefault());
 
@@ -205,18 +180,21 @@ window.addEventListener("dragover", (event) => {
   if (!carriesFiles(event)) return;
   event.preventDefault();
   event.dataTransfer.dropEffect = "copy";
-  drop.classList.add("dragging");
+  document.documentElement.classList.add("dragging");
 });
 
 window.addEventListener("dragleave", (event) => {
-  if (event.relatedTarget === null) drop.classList.remove("dragging");
+  if (event.relatedTarget === null) document.documentElement.classList.remove("dragging");
 });
 
 window.addEventListener("drop", (event) => {
-  drop.classList.remove("dragging");
+  document.documentElement.classList.remove("dragging");
   if (!carriesFiles(event)) return;
   event.preventDefault();
-  take(event.dataTransfer.files);
+  takeDropped(event.dataTransfer).catch((error) => {
+    console.error(error);
+    showProblem(new Problem({ title: "The folder cannot be read", detail: "Choose it with the link below instead." }));
+  });
 });
 
 window.addEventListener("paste", (event) => take(event.clipboardData.files));
@@ -242,5 +220,6 @@ byId("again").addEventListener("click", () => {
 
 preview.addEventListener("error", () => { preview.hidden = true; });
 
+input.multiple = true;                 // without script the form takes one
 document.documentElement.classList.add("js");
 byId("samples").hidden = false;

@@ -162,3 +162,53 @@ def site() -> Iterator[Site]:
         yield site
     finally:
         site.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests of the pages."""
+    browsing = pytest.importorskip("browsing")
+    if not browsing.CHROMIUM:
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=1000 * PATIENCE)
+    browsing.ARTEFACTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browsing.CHROMIUM, args=browsing.FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def all_pages(browser: Any) -> Iterator[Any]:
+    from browsing import Pages
+
+    pages = Pages()
+    yield pages
+    pages.close()
+
+
+@pytest.fixture
+def pages(all_pages: Any) -> Any:
+    """Web, broker and two stand-in workers, shared by all tests of the pages."""
+    all_pages.muster()
+    return all_pages
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page whose console must stay clean, but for failed answers that a test provokes."""
+    errors: list[str] = []
+
+    def heard(message: Any) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            errors.append(message.text)
+
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.on("console", heard)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(f"a foreign script ran: {dialog.message}"))
+    yield page
+    page.close()
+    assert errors == []

@@ -1,8 +1,9 @@
 """A classifier without a model: answers at once, and misbehaves on request.
 
-A picture is any text; its first word says what to do: `sleep:0.5`, `mark:FILE`, `crash`, `exit:3`,
-`raise`, `hang`, `bad`, anything else is answered at once. `once:FILE crash` crashes the first time
-only. The first label of an answer is the start of the picture's SHA-256.
+A picture is any text, or a real picture with the text after MARK at its end. The first word says
+what to do: `sleep:0.5`, `mark:FILE`, `crash`, `exit:3`, `raise`, `hang`, `bad`, anything else is
+answered at once. `once:FILE crash` crashes the first time only. The first label of an answer is the
+start of the picture's SHA-256, or LABEL after `label:LABEL`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import worker
+
+MARK = b"\nstand-in: "
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class StandIn:
         return [self._one(image, top_k) for image in images]
 
     def _one(self, image: bytes, top_k: int) -> list[Prediction] | BadImage:
-        words = image.decode(errors="replace").split(" ")
+        words = image.rpartition(MARK)[2].decode(errors="replace").split(" ")
         word, _, argument = words[0].partition(":")
         if word == "once":
             first_time = not Path(argument).exists()
@@ -67,8 +70,8 @@ class StandIn:
             ctypes.PyDLL(None).usleep(60_000_000)  # keeps the interpreter's lock, like bad C
         elif word == "bad":
             return BadImage("This is not a picture. Send a photo.")
-        digest = hashlib.sha256(image).hexdigest()[:12]
-        labels = [digest, *(f"label {n}" for n in range(1, top_k))]
+        first = argument if word == "label" else hashlib.sha256(image).hexdigest()[:12]
+        labels = [first, *(f"label {n}" for n in range(1, top_k))]
         return [Prediction(n, label, 0.5 / (n + 1)) for n, label in enumerate(labels)]
 
 

@@ -21,7 +21,7 @@
   <header class="masthead">
     <a class="brand" href="/"><img src="/static/favicon.svg" alt="" width="36" height="36">Spyglass</a>
     <nav aria-label="Pages">
-% for name, href in (('Upload', '/'), ('Status', '/status')):
+% for name, href in (('Upload', '/'), ('Camera', '/camera'), ('Status', '/status')):
 %   if name == get('page'):
       <a href="{{ href }}" aria-current="page">{{ name }}</a>
 %   else:

@@ -21,15 +21,6 @@
           <div><dt>{{ name }}</dt><dd data-field="{{ field }}">{{ value }}</dd></div>
 % end
 %
-% def reticle():
-        <svg class="reticle" viewBox="0 0 240 240" aria-hidden="true" focusable="false">
-          <circle cx="120" cy="120" r="116"/>
-          <circle class="ticks" cx="120" cy="120" r="109" pathLength="144"/>
-          <circle class="points" cx="120" cy="120" r="107" pathLength="144"/>
-          <circle cx="120" cy="120" r="98"/>
-        </svg>
-% end
-%
 % def body():
 %   found = answer or {}
 %   problem = error or {}
@@ -44,20 +35,21 @@
       <form id="upload" method="post" action="/" enctype="multipart/form-data"
             data-endpoint="/v1/classify?top_k=5" data-max-upload="{{ max_upload }}">
         <input id="file" type="file" name="image" accept="{{ accept }}" required
-               aria-label="Choose a picture" aria-describedby="limits">
+               aria-label="Choose a picture, or several" aria-describedby="limits">
         <label id="drop" for="file">
           <img id="preview" alt="" hidden>
-%   reticle()
+%   include('reticle.tpl')
           <span class="prompt">
             <strong>Choose a picture</strong>
-            <span class="pointer-only">or drop it here, or paste&nbsp;it</span>
+            <span class="pointer-only">or several; or drop them here, or&nbsp;paste</span>
           </span>
         </label>
         <p id="picture" class="caption"{{ '' if picture_name else ' hidden' }}>
           <bdi id="picture-name">{{ picture_name }}</bdi><span id="picture-size"></span><label class="another" for="file">Choose another</label>
         </p>
         <button id="send" type="submit">Recognise</button>
-        <p id="limits" class="fine">JPEG, PNG, WebP, GIF or BMP, up to {{ megabytes(max_upload) }}.</p>
+        <p id="limits" class="fine">JPEG, PNG, WebP, GIF or BMP, up to {{ megabytes(max_upload) }}.
+          <span class="with-script">Or <input id="folder" type="file" webkitdirectory multiple aria-label="Choose a whole folder"><label for="folder">a whole folder</label>.</span></p>
       </form>
 
       <section id="result" data-state="{{ state }}" aria-label="Result" tabindex="-1">
@@ -75,7 +67,7 @@
 
         <div data-when="done"{{ ' hidden' if state != 'done' else '' }}>
           <h2 class="visually-hidden">The five likeliest names</h2>
-          <ol id="predictions">
+          <ol id="predictions" class="predictions">
 %   for prediction in found.get('predictions', []):
 %     prediction_row(prediction['label'], prediction['probability'])
 %   end
@@ -108,13 +100,73 @@
         <h2 id="samples-title" class="eyebrow">Or try one of these</h2>
 %   for name in ('cat', 'coffee', 'rocket'):
         <button class="sample" type="button" data-sample="/static/samples/{{ name }}.jpg">
-          <img src="/static/samples/{{ name }}.jpg" alt="" width="96" height="72" loading="lazy">
+          <img src="/static/samples/{{ name }}-small.jpg" alt="" width="96" height="72" loading="lazy">
           <span>{{ name.capitalize() }}</span>
         </button>
 %   end
       </section>
     </div>
 
+    <section id="gallery" aria-labelledby="gallery-title" hidden>
+      <p id="gallery-announce" class="visually-hidden" role="status"></p>
+      <header class="intro">
+        <div>
+          <h1 id="gallery-title" tabindex="-1"></h1>
+          <p id="gallery-line" class="lead"></p>
+        </div>
+        <p class="buttons">
+          <button id="gallery-pause" class="quiet" type="button">Pause</button>
+          <button id="gallery-add" class="quiet" type="button">Add pictures</button>
+          <button id="gallery-close" class="quiet" type="button">Start over</button>
+        </p>
+      </header>
+      <progress id="gallery-progress" aria-label="Looked at"></progress>
+      <div class="toolbar">
+        <label>Show <select id="gallery-filter"></select></label>
+        <label>Sort by <select id="gallery-sort">
+%   for value, words in (('added', 'order added'), ('name', 'file name'), ('label', 'label'), ('sure', 'most sure first'), ('unsure', 'least sure first')):
+          <option value="{{ value }}">{{ words }}</option>
+%   end
+        </select></label>
+        <button id="gallery-retry" class="quiet" type="button" hidden></button>
+        <span class="buttons">
+          <button id="gallery-csv" class="quiet" type="button">Save CSV</button>
+          <button id="gallery-json" class="quiet" type="button">Save JSON</button>
+        </span>
+      </div>
+      <p id="gallery-none" class="soft" hidden>No picture has this label any more. Show everything to see the others.</p>
+      <ol id="cards"></ol>
+    </section>
+
+    <dialog id="detail" aria-labelledby="detail-name">
+      <form method="dialog">
+        <h2 id="detail-name"><bdi data-field="name"></bdi></h2>
+        <button class="quiet">Close</button>
+      </form>
+      <div class="spread">
+        <img id="detail-picture" alt="">
+        <div>
+          <h3 class="bad" data-field="title"></h3>
+          <p data-field="detail"></p>
+          <ol id="detail-predictions" class="predictions"></ol>
+          <p id="detail-receipt" class="fine">By <bdi data-field="worker"></bdi> in <span data-field="total"></span>; attempts: <span data-field="attempts"></span>.<br>
+            Request <code data-field="request_id"></code></p>
+        </div>
+      </div>
+    </dialog>
+
+    <template id="card">
+      <li class="card">
+        <button type="button">
+          <span class="frame"><img alt="" decoding="async" hidden></span>
+          <span class="label" data-field="label"></span>
+          <span class="percent" data-field="percent"></span>
+          <meter min="0" max="1" value="0" aria-hidden="true"></meter>
+          <span class="why" data-field="detail"></span>
+          <bdi class="file" data-field="name"></bdi>
+        </button>
+      </li>
+    </template>
     <template id="prediction-row">
 %   prediction_row()
     </template>

@@ -66,6 +66,15 @@ def test_an_ordinary_request_is_answered_without_naming_the_server(port: int) ->
     assert b"Server:" not in answer
 
 
+def test_an_answers_body_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+    with serving(echo_length) as server, socket.create_connection(("127.0.0.1", server.port)):
+        connections = server.server_state.connections
+        eventually(lambda: connections, "the connection is accepted")
+        transport = next(iter(connections)).transport
+        accepted = transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_chunked_body_is_read_whole(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert ask(port, head + b"5\r\nhello\r\n0\r\n\r\n").endswith(b"5 bytes\r\n0\r\n\r\n")

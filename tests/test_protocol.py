@@ -124,6 +124,30 @@ def test_a_message_grown_by_some_bytes_is_refused_or_seen_as_damaged(
     assert_seen(frames, direction)
 
 
+WORDS = st.text(st.characters(codec="utf-8"), max_size=20)
+COUNTS = st.integers(-(2**40), 2**40)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+REQUESTS = st.builds(
+    Request, st.just(ID), WORDS, COUNTS, COUNTS, WORDS, st.just(Body()), COUNTS, st.booleans()
+)
+RESULTS = st.builds(
+    Result, st.just(ID), NUMBERS, st.just(Body()), WORDS, WORDS, WORDS, COUNTS, NUMBERS
+)
+
+
+@given(REQUESTS | RESULTS | st.sampled_from([message for _, message in ROUTES]))
+def test_a_header_is_written_as_the_json_encoder_would(message: Message) -> None:
+    plain = json.dumps(message.header(), separators=(",", ":"))
+    assert encode(message)[3] == plain.encode()
+
+
+@pytest.mark.parametrize("space", [b" ", b"\n\t"])
+def test_white_space_around_a_header_is_json_too(space: bytes) -> None:
+    header = space + encode(RESULT)[3] + space
+    message = decode(sealed(b"D", ID, header, b"[]"), Direction.WORKER_TO_BROKER)
+    assert isinstance(message, Result) and message.worker == RESULT.worker
+
+
 FIELDS = sorted({key for _, message in ROUTES for key in message.header()})
 TEXT = st.text("a.\n\0\u00e9\ud800\U0001f600", max_size=8)
 LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT

@@ -1,0 +1,383 @@
+"""The messages of SPY1: what each one says, how its header is written, and what is legal in it.
+
+Frames and checksums are in zmq_protocol.py; PROTOCOL.md is the contract in prose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, TypeAlias
+
+from isal.isal_zlib import crc32
+
+import header as read
+from header import Header, ProtocolError
+
+#: Said in READY; the broker refuses a worker that speaks another revision.
+PROTOCOL_REVISION = 1
+
+#: Bytes of one part. libzmq counts only whole frames as a sign of life, so a picture in one
+#: 4 MB frame gets a slow link cut in the middle of it; 64 KiB passes in 66 ms at 8 Mbit/s.
+PART_BYTES = 64 * 1024
+#: Items a heartbeat tells of single children; a machine with more says so by `processes`.
+MAX_CHILDREN_TOLD = 32
+#: Seconds, the longest limit a caller may ask for. An hour serves any overnight batch.
+MAX_TIMEOUT = 3600.0
+#: Predictions a caller may ask for: all of ImageNet's labels.
+MAX_TOP_K = 1000
+#: Credit a worker may announce: 64 children with sixteen requests each.
+MAX_CREDIT = 1024
+
+#: bytes, memoryview or zmq.Frame: anything with a length and the buffer protocol.
+Part: TypeAlias = Any
+
+
+class Reason(Enum):
+    """Why a request was not (or not yet) answered with predictions; the word in a NACK."""
+
+    CHECKSUM = "checksum"  # the picture was damaged on the way
+    BUSY = "busy"  # the queue is full
+    BAD_IMAGE = "bad-image"  # the picture cannot be decoded
+    TOO_MANY_PIXELS = "too-many-pixels"  # larger than the pixel or aspect limit
+    UNSUPPORTED = "unsupported"  # not one of the accepted formats
+    CRASH = "crash"  # the worker's child died on it
+    HUNG = "hung"  # the worker's child was killed at the job limit
+    CANCELLED = "cancelled"  # nobody waits for it any more
+    DRAINING = "draining"  # the peer is leaving and takes nothing new
+    DEADLINE = "deadline"  # its time ran out
+    QUARANTINED = "quarantined"  # this picture killed two workers before
+    NO_MODEL = "no-model"  # no worker ever offered this model
+    NO_WORKERS = "no-workers"  # its time ran out while no worker was connected
+    NO_BROKER = "no-broker"  # its time ran out while no broker could be reached
+    WORKER_LOST = "worker-lost"  # every allowed attempt lost its worker
+    WRONG_MODEL = "wrong-model"  # READY refused: digest or protocol differs from the pool's
+
+
+class Op(Enum):
+    """What a client may ask of the broker with Q."""
+
+    STATUS = "status"
+    DRAIN = "drain"
+    REMOVE = "remove"
+    ADD = "add"
+    CLEAR = "clear"
+
+
+def crc_of(parts: Sequence[Part], crc: int = 0) -> int:
+    """CRC-32 over the parts as if they were one string of bytes."""
+    for part in parts:
+        crc = crc32(part, crc)
+    return crc
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The parts of a message, untouched, and the checksum their sender gave them."""
+
+    parts: tuple[Part, ...] = ()
+    crc: int = 0
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """Cut `data` into parts of 64 KiB and seal them."""
+        view = memoryview(data)
+        parts = tuple(view[at : at + PART_BYTES] for at in range(0, len(view), PART_BYTES))
+        return cls(parts, crc32(data))
+
+    @property
+    def size(self) -> int:
+        """Bytes in all parts."""
+        return sum(map(len, self.parts))
+
+    def intact(self) -> bool:
+        """Whether the parts are still what their sender sealed. Reads every byte."""
+        return crc_of(self.parts) == self.crc
+
+    def join(self) -> bytes:
+        """All parts as one string of bytes."""
+        return b"".join(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """D going down: a picture to recognise within `budget_ms` milliseconds from now."""
+
+    TYPE: ClassVar[bytes] = b"D"
+    id: bytes
+    model: str  # "" = the broker's default
+    top_k: int
+    budget_ms: int  # what is left, never a time of day: clocks differ, durations do not
+    sha256: str  # of the picture, in hexadecimal
+    body: Body
+    attempt: int = 1  # counted by the broker
+    alone: bool = False  # compute it in a batch of its own: another of it lost its worker
+
+    def header(self) -> Header:
+        return {
+            "model": self.model,
+            "top_k": self.top_k,
+            "budget_ms": self.budget_ms,
+            "sha256": self.sha256,
+            "attempt": self.attempt,
+            "alone": self.alone,
+        }
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Request:
+        if not body.parts:
+            raise ProtocolError("a request carries a picture")
+        return cls(
+            id=id,
+            model=read.name(header, "model", optional=True),
+            top_k=read.whole(header, "top_k", 1, MAX_TOP_K),
+            budget_ms=read.whole(header, "budget_ms", 0, int(MAX_TIMEOUT * 1000)),
+            sha256=read.digest(header, "sha256"),
+            body=body,
+            attempt=read.whole(header, "attempt", 1, 1000, 1),
+            alone=read.flag(header, "alone"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """D going up: predictions (JSON in the body). The broker adds who, how often, how long."""
+
+    TYPE: ClassVar[bytes] = b"D"
+    id: bytes
+    infer_ms: float
+    body: Body
+    model: str = ""
+    digest: str = ""
+    worker: str = ""
+    attempts: int = 1
+    queue_ms: float = 0.0
+
+    def header(self) -> Header:
+        return {
+            "infer_ms": self.infer_ms,
+            "model": self.model,
+            "digest": self.digest,
+            "worker": self.worker,
+            "attempts": self.attempts,
+            "queue_ms": self.queue_ms,
+        }
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Result:
+        if not body.parts:
+            raise ProtocolError("a result carries predictions")
+        return cls(
+            id=id,
+            infer_ms=read.number(header, "infer_ms"),
+            body=body,
+            model=read.name(header, "model", optional=True),
+            digest=read.digest(header, "digest", optional=True),
+            worker=read.name(header, "worker", optional=True),
+            attempts=read.whole(header, "attempts", 1, 1000, 1),
+            queue_ms=read.number(header, "queue_ms", 0.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A: your D arrived. From a worker: whole, checksum right. From the broker: accepted."""
+
+    TYPE: ClassVar[bytes] = b"A"
+    id: bytes
+
+    def header(self) -> Header:
+        return {}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Ack:
+        return cls(id)
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """N: this D has no predictions, for this reason. To a client it is the final answer."""
+
+    TYPE: ClassVar[bytes] = b"N"
+    id: bytes  # empty when it refuses a READY
+    reason: Reason
+    detail: str = ""
+    batch: int = 1  # pictures the child had in hand when it crashed or hung
+
+    def header(self) -> Header:
+        return {"reason": self.reason.value, "detail": self.detail, "batch": self.batch}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Nack:
+        try:
+            reason = Reason(header.get("reason"))
+        except ValueError:
+            raise ProtocolError("reason is none of the known words") from None
+        return cls(
+            id, reason, read.text(header, "detail"), read.whole(header, "batch", 1, MAX_CREDIT, 1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """R: a worker joins, or joins again; it holds nothing and takes `credit` requests."""
+
+    TYPE: ClassVar[bytes] = b"R"
+    model: str
+    digest: str
+    credit: int
+    host: str
+    pid: int
+    name: str
+    processes: int = 1
+    revision: int = PROTOCOL_REVISION
+    id: bytes = field(default=b"", init=False)
+
+    def header(self) -> Header:
+        return {
+            "revision": self.revision,
+            "model": self.model,
+            "digest": self.digest,
+            "credit": self.credit,
+            "host": self.host,
+            "pid": self.pid,
+            "name": self.name,
+            "processes": self.processes,
+        }
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Ready:
+        return cls(
+            model=read.name(header, "model"),
+            digest=read.digest(header, "digest"),
+            credit=read.whole(header, "credit", 1, MAX_CREDIT),
+            host=read.text(header, "host", 255, None),
+            pid=read.whole(header, "pid", 0, 2**31),
+            name=read.name(header, "name"),
+            processes=read.whole(header, "processes", 1, MAX_CREDIT),
+            revision=read.whole(header, "revision", 1, 1000),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """What one child of a worker is doing: `idle`, `busy` or `starting`, for how long."""
+
+    pid: int
+    state: str
+    for_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """H: I live. From a worker also what its children do. It never gives credit."""
+
+    TYPE: ClassVar[bytes] = b"H"
+    children: tuple[ChildState, ...] = ()
+    id: bytes = field(default=b"", init=False)
+
+    def header(self) -> Header:
+        told = self.children[:MAX_CHILDREN_TOLD]
+        return {"children": [[c.pid, c.state, c.for_ms] for c in told]} if told else {}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Heartbeat:
+        rows = header.get("children", [])
+        if type(rows) is not list or len(rows) > MAX_CHILDREN_TOLD:
+            raise ProtocolError(f"children must be a list of at most {MAX_CHILDREN_TOLD}")
+        return cls(tuple(map(cls._child, rows)))
+
+    @staticmethod
+    def _child(row: object) -> ChildState:
+        if type(row) is not list or len(row) != 3:
+            raise ProtocolError("a child is told as [pid, state, milliseconds]")
+        fields = dict(zip(("pid", "state", "for_ms"), row, strict=True))
+        return ChildState(
+            read.whole(fields, "pid", 0, 2**31),
+            read.text(fields, "state", 16),
+            read.whole(fields, "for_ms", 0, 2**40),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """B: goodbye, or "start over".
+
+    From a worker: no more work, please; I still owe `owed` answers (0: I am gone).
+    From the broker: `again` true, I do not know you, say READY; false, you are removed: leave.
+    """
+
+    TYPE: ClassVar[bytes] = b"B"
+    reason: str = ""
+    owed: int = 0
+    again: bool = False
+    id: bytes = field(default=b"", init=False)
+
+    def header(self) -> Header:
+        return {"reason": self.reason, "owed": self.owed, "again": self.again}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Bye:
+        owed = read.whole(header, "owed", 0, MAX_CREDIT, 0)
+        return cls(read.text(header, "reason"), owed, read.flag(header, "again"))
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """C: nobody waits for this request any more."""
+
+    TYPE: ClassVar[bytes] = b"C"
+    id: bytes
+
+    def header(self) -> Header:
+        return {}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Cancel:
+        return cls(id)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Q going to the broker: tell the status, drain or remove a worker, dial an address."""
+
+    TYPE: ClassVar[bytes] = b"Q"
+    id: bytes
+    op: Op
+    target: str = ""
+
+    def header(self) -> Header:
+        return {"op": self.op.value, "target": self.target}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Query:
+        try:
+            op = Op(header.get("op"))
+        except ValueError:
+            raise ProtocolError("op is none of the known words") from None
+        return cls(id, op, read.text(header, "target", 255))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Q coming back: whether it was done, a sentence, and for `status` the snapshot as JSON."""
+
+    TYPE: ClassVar[bytes] = b"Q"
+    id: bytes
+    ok: bool
+    detail: str = ""
+    body: Body = field(default_factory=Body)
+
+    def header(self) -> Header:
+        return {"ok": self.ok, "detail": self.detail}
+
+    @classmethod
+    def read(cls, id: bytes, header: Header, body: Body) -> Reply:
+        return cls(id, read.flag(header, "ok"), read.text(header, "detail"), body)
+
+
+Message: TypeAlias = (
+    Request | Result | Ack | Nack | Ready | Heartbeat | Bye | Cancel | Query | Reply
+)
+Reader: TypeAlias = Callable[[bytes, Header, Body], Message]

@@ -34,7 +34,7 @@ from settings import (
     whole,
 )
 from snapshot import join_command, snapshot
-from sockets import DropWatch, Waker, router
+from sockets import DropWatch, Waker, receive, router, send
 from zmq_protocol import (
     Ack,
     Body,
@@ -178,7 +178,7 @@ class Broker:
         """Handle what waits on a socket, at most 256 messages; whether that was all."""
         for _ in range(MESSAGES_PER_TURN):
             try:
-                frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+                frames = receive(socket)
             except zmq.Again:
                 return True
             peer = watch.saw(frames[0])
@@ -288,7 +288,7 @@ class Broker:
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message) -> bool:
         try:
-            socket.send_multipart([peer, *encode(message)], zmq.DONTWAIT, copy=False)
+            send(socket, [peer, *encode(message)])
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False

@@ -29,7 +29,7 @@ from typing import Any
 
 import zmq
 
-from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events
+from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
 from zmq_protocol import (
     DEFAULT_TIMEOUT,
     ID_BYTES,
@@ -120,7 +120,7 @@ class _Link:
 
     def send(self, message: Message) -> bool:
         try:
-            self.socket.send_multipart(encode(message), zmq.DONTWAIT, copy=False)
+            send(self.socket, encode(message))
         except zmq.Again:
             return False
         return True

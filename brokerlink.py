@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events
+from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events, send
 from zmq_protocol import (
     HEARTBEAT_INTERVAL,
     LIVENESS,
@@ -98,7 +98,7 @@ class BrokerLink:
         if self._sockets is None:
             return
         try:
-            self._sockets[0].send_multipart(encode(message), zmq.DONTWAIT)
+            send(self._sockets[0], encode(message))
         except zmq.Again:
             log.debug("%s takes nothing; dropped a %s", self.address, type(message).__name__)
 

@@ -10,11 +10,11 @@ import contextlib
 import os
 import socket as network
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import zmq
 
-from zmq_protocol import Direction, Message, ProtocolError, decode
+from zmq_protocol import Direction, Message, Part, ProtocolError, decode
 
 #: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
 #: they notice a frozen machine or a silent network even while Python is busy.
@@ -35,6 +35,9 @@ DEALER_LINGER_MS = 200
 #: Milliseconds until the first and at most between later attempts to connect again. Short: after
 #: a broker's restart 20 of 20 workers were back 0.15 s after the port.
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 1000
+
+#: As whole numbers: combining pyzmq's enum members takes longer than sending a frame.
+_DONTWAIT, _SNDMORE = int(zmq.DONTWAIT), int(zmq.SNDMORE)
 
 #: Of struct tcp_info in linux/tcp.h: where tcpi_bytes_received stands, and bytes up to its end.
 _BYTES_RECEIVED_AT, _TCP_INFO_BYTES = 128, 136
@@ -112,11 +115,38 @@ class Waker:
         self._writer.close()
 
 
+def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
+    """The frames of the next message, not copied. `recv_multipart` asks the socket after each
+    frame whether more follow, and takes more than twice as long.
+
+    Raises:
+        zmq.Again: none waits.
+    """
+    frame = socket.recv(_DONTWAIT, False)
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(_DONTWAIT, False)
+        frames.append(frame)
+    return frames
+
+
+def send(socket: zmq.Socket[bytes], frames: Sequence[Part]) -> None:
+    """Send a message without waiting, at a third of what `send_multipart` takes. Bytes are copied,
+    frames and views of 64 KiB are not.
+
+    Raises:
+        zmq.ZMQError: the peer is gone, or takes no more; nothing was sent.
+    """
+    for frame in frames[:-1]:
+        socket.send(frame, _DONTWAIT | _SNDMORE, type(frame) is bytes)
+    socket.send(frames[-1], _DONTWAIT, type(frames[-1]) is bytes)
+
+
 def incoming(socket: zmq.Socket[bytes], direction: Direction) -> Iterator[Message | ProtocolError]:
     """All that waits on a DEALER, without blocking; the error in place of what is no message."""
     while True:
         try:
-            frames = socket.recv_multipart(zmq.DONTWAIT)
+            frames = receive(socket)
         except zmq.Again:
             return
         try:
@@ -127,9 +157,12 @@ def incoming(socket: zmq.Socket[bytes], direction: Direction) -> Iterator[Messag
 
 def monitor_events(monitor: zmq.Socket[bytes]) -> Iterable[tuple[int, int]]:
     """All (event, value) pairs that wait on a monitor socket (zmq_socket_monitor(3))."""
-    while monitor.poll(0):
-        event, value = struct.unpack("=HI", monitor.recv_multipart()[0])
-        yield event, value
+    while True:
+        try:
+            told = receive(monitor)[0]
+        except zmq.Again:
+            return
+        yield struct.unpack("=HI", told.bytes)
 
 
 def bytes_received(fd: int) -> int:

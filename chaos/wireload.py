@@ -19,7 +19,7 @@ import zmq
 
 from chaos.ledger import Event, Final, Record, merge
 from chaos.pictures import Pictures
-from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events
+from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
 from zmq_protocol import (
     ID_BYTES,
     Ack,
@@ -66,7 +66,7 @@ class Line:
 
     def send(self, message: Message) -> bool:
         try:
-            self.socket.send_multipart(encode(message), zmq.DONTWAIT)
+            send(self.socket, encode(message))
         except zmq.Again:
             return False
         return True

@@ -54,7 +54,8 @@ from zmq_protocol import (
 
 log = logging.getLogger(__name__)
 
-#: Seconds a broker has to acknowledge, plus the time the picture takes on the slowest link.
+#: Seconds a broker has to acknowledge, plus the time that the picture, and those on their way
+#: before it, take on the slowest link.
 ACK_TIMEOUT = 0.5
 #: Seconds between two looks at deadlines. The promise is the deadline + 0.5 s.
 SWEEP_INTERVAL = 0.025
@@ -104,6 +105,7 @@ class _Pending:
     began: float
     deadline: float
     link: _Link | None = None  # where it was sent, if that connection still stands
+    on_the_way: int = 0  # bytes of it that `link` counts
     acked: bool = False
     resend_at: float = 0.0  # when to send (again) unless acknowledged
 
@@ -114,6 +116,7 @@ class _Link:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.address = address
         self.connected = False
+        self.on_the_way = 0  # bytes of pictures not acknowledged yet
         self.socket = dealer(context)
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
         self.socket.connect(address)
@@ -255,6 +258,8 @@ class BrokerClient:
         while self._cancelled:
             request_id = self._cancelled.popleft()
             gone = self._pending.pop(request_id, None)
+            if gone is not None:
+                _arrived(gone)
             if gone is not None and gone.link is not None:
                 gone.link.send(Cancel(request_id))
 
@@ -266,19 +271,24 @@ class BrokerClient:
 
     def _send(self, pending: _Pending, now: float) -> None:
         """Send it over the first connection there is; else it waits for one."""
+        _arrived(pending)
         left = pending.deadline - now
         link = next((link for link in self._links if link.connected), None)
         if link is None or left <= 0:
             pending.link, pending.resend_at = None, now
             return
         message = pending.message
-        allowed = ACK_TIMEOUT
+        size = 0
         if isinstance(message, Request):
             message = replace(message, budget_ms=max(1, int(1000 * left)))
-            allowed += message.body.size / SLOWEST_LINK
+            size = message.body.size
         pending.acked = False
-        pending.link = link if link.send(message) else None
-        pending.resend_at = now + (allowed if pending.link else RESEND_DELAY)
+        if not link.send(message):
+            pending.link, pending.resend_at = None, now + RESEND_DELAY
+            return
+        pending.link, pending.on_the_way = link, size
+        link.on_the_way += size
+        pending.resend_at = now + ACK_TIMEOUT + link.on_the_way / SLOWEST_LINK
 
     def _read_monitor(self, link: _Link, now: float) -> None:
         for event, _ in monitor_events(link.monitor):
@@ -309,8 +319,10 @@ class BrokerClient:
     def _handle(self, pending: _Pending, message: Message, now: float) -> None:
         match message:
             case Ack():
+                _arrived(pending)
                 pending.acked = True
             case Nack(reason=reason) if reason in RESENT:
+                _arrived(pending)
                 pending.link, pending.acked, pending.resend_at = None, False, now + RESEND_DELAY
             case Nack():
                 self._fail(pending, message.reason, message.detail)
@@ -348,11 +360,13 @@ class BrokerClient:
                 self._send(pending, now)
 
     def _settle(self, pending: _Pending, value: Answer | Reply) -> None:
+        _arrived(pending)
         del self._pending[pending.message.id]
         with suppress(InvalidStateError):  # cancelled a moment ago
             pending.future.set_result(value)
 
     def _fail(self, pending: _Pending, reason: Reason, detail: str) -> None:
+        _arrived(pending)
         del self._pending[pending.message.id]
         with suppress(InvalidStateError):  # cancelled a moment ago
             pending.future.set_exception(RequestFailed(reason, detail, pending.message.id.hex()))
@@ -364,3 +378,10 @@ class BrokerClient:
         for link in self._links:
             link.socket.disable_monitor()
         self._context.destroy(linger=0)
+
+
+def _arrived(pending: _Pending) -> None:
+    """Nothing behind it waits for it any more: the broker has it, or it is sent anew or no more."""
+    if pending.link is not None:
+        pending.link.on_the_way -= pending.on_the_way
+    pending.on_the_way = 0

@@ -1,0 +1,91 @@
+"""The client library before a broker that answers as the test wishes; the clock is the test's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from conftest import eventually
+
+from brokerclient import ACK_TIMEOUT, BrokerClient
+from zmq_protocol import SLOWEST_LINK, Ack, Direction, Message, Request, decode, encode
+
+#: A picture that takes the slowest link a second.
+LARGE = bytes(int(SLOWEST_LINK))
+
+
+class Desk:
+    """A ROUTER where a broker would be, its client, and the time by the client's clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.client = BrokerClient([f"tcp://127.0.0.1:{port}"], clock=lambda: self.now)
+        self.peer = b""
+
+    def submit(self, picture: bytes) -> None:
+        self.client.submit(picture, timeout=100)
+
+    def hear(self) -> Request:
+        assert self.socket.poll(30_000), "nothing came"
+        self.peer, *frames = self.socket.recv_multipart()
+        message = decode(frames, Direction.CLIENT_TO_BROKER)
+        assert isinstance(message, Request)
+        return message
+
+    def say(self, message: Message) -> None:
+        self.socket.send_multipart([self.peer, *encode(message)])
+
+    def sent_again_at(self, now: float) -> list[bytes]:
+        """Ids of what the client sends by itself when its clock shows this."""
+        self.now = now
+        again = []
+        while self.socket.poll(150):  # it looks at its requests every 26 ms
+            again.append(self.hear().id)
+        return again
+
+    def close(self) -> None:
+        self.client.close()
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    try:
+        yield desk
+    finally:
+        desk.close()
+
+
+def test_a_picture_is_sent_again_when_its_own_time_on_the_slowest_link_is_over(desk: Desk) -> None:
+    desk.submit(LARGE)
+    first = desk.hear()
+    assert desk.sent_again_at(ACK_TIMEOUT + 0.9) == []
+    assert desk.sent_again_at(ACK_TIMEOUT + 1.1) == [first.id]
+
+
+def test_a_picture_behind_others_is_given_their_time_too(desk: Desk) -> None:
+    for _ in range(3):
+        desk.submit(LARGE)
+    first, second, third = (desk.hear() for _ in range(3))
+    assert desk.sent_again_at(ACK_TIMEOUT + 0.9) == []
+    desk.say(Ack(first.id))
+    assert desk.sent_again_at(ACK_TIMEOUT + 1.9) == []
+    desk.say(Ack(second.id))
+    assert desk.sent_again_at(ACK_TIMEOUT + 2.9) == []
+    assert desk.sent_again_at(ACK_TIMEOUT + 3.1) == [third.id]
+
+
+def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> None:
+    desk.submit(LARGE)
+    desk.say(Ack(desk.hear().id))
+    desk.submit(LARGE)
+    desk.say(Ack(desk.hear().id))
+    eventually(lambda: desk.client._links[0].on_the_way == 0, "the client has heard it")
+    desk.submit(b"small")
+    small = desk.hear()
+    assert desk.sent_again_at(ACK_TIMEOUT + 0.1) == [small.id]

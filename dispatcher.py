@@ -19,6 +19,7 @@ from jobs import QUARANTINED, Jobs
 from outliers import Outliers
 from pool import Attempt, Job, Pool, Worker
 from quarantine import RETURN_GRACE, Loss
+from refusals import Refusals
 from trend import Trend
 from zmq_protocol import (
     PROTOCOL_REVISION,
@@ -57,6 +58,7 @@ class Dispatcher:
         self.trend = Trend()
         self.stopping = False
         self._next_heartbeat = now
+        self._refusals = Refusals()
         self._promised = now  # what next_deadline() last said
         self._no_expiry_before = now
 
@@ -79,7 +81,8 @@ class Dispatcher:
         if (known := self.workers.get(address)) is not None:
             self._forget(known, "said READY again", now)
         if refusal := self._refusal(hello):
-            self.record.note(f"{hello.name} refused: {refusal}", now)
+            if line := self._refusals.line(hello.name, refusal, now):
+                self.record.note(line, now)
             self.record.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
             return self.record.flush()
         pool = self._opened_pool(hello.model)

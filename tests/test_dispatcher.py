@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
+from refusals import SAID_EVERY
 from zmq_protocol import (
     NAME,
     PROTOCOL_REVISION,
@@ -262,6 +263,22 @@ def test_a_worker_with_another_digest_is_refused() -> None:
     (nack,) = told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.0), Nack)
     assert nack.reason is Reason.WRONG_MODEL
     assert b"w2" not in d.workers
+
+
+def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> None:
+    d = fleet(b"w1")
+    stranger = ready(name="stranger", digest="cd" * 32)
+
+    def said() -> list[str]:
+        return [event.text.split(":")[0] for event in d.record.events if "stranger" in event.text]
+
+    for second in range(minute := int(SAID_EVERY)):
+        assert told(d.worker_ready(b"s%d" % second, stranger, float(second)), Nack)
+    assert said() == ["stranger refused"]
+    d.worker_ready(b"s", stranger, float(minute))
+    assert sorted(said()) == ["stranger refused", f"stranger refused {minute} times"]
+    d.worker_ready(b"t", ready(name="other", digest="cd" * 32), 61.0)
+    assert "other refused" in d.record.events[-1].text, "another one is named at once"
 
 
 def test_a_queue_takes_its_limit_and_refuses_one_more() -> None:

@@ -27,11 +27,11 @@ GRACE = 0.5
 #: Faults that end a worker or a child, and those that cost at least a connection.
 DEADLY = frozenset((Kind.WORKER_KILL, Kind.CHILD_CRASH, Kind.CHILD_HANG))
 LOSING = frozenset(Kind) - {Kind.WORKER_STOP, Kind.BROKER_KILL}
-#: Refusals that are promised, by how many of which faults must have been at the scene: the queue
-#: was full; two children or workers died over the picture; three attempts were lost.
+#: Refusals that are promised, by how many attempts of which faults must have cost meanwhile: the
+#: queue was full; two children or workers died over the picture; three attempts were lost.
 PROMISED = {"busy": (0, LOSING), "quarantined": (2, DEADLY), "worker-lost": (3, LOSING)}
-#: Seconds until a fault has cost the work in hand.
-LOST_WITHIN = 2.5
+#: Seconds by which the time of a broker's event may be too late.
+EVENT_SLACK = 0.05
 
 #: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4).
 CRASH_LIMIT_MS, FREEZE_LIMIT_MS = 50.0, 1200.0
@@ -160,9 +160,12 @@ def percentile(values: Iterable[float], percent: float) -> float:
 # --- the promises on answers ------------------------------------------------------------------
 
 
-def breaches(records: Sequence[Record], injected: Sequence[Injected] = ()) -> list[str]:
+def breaches(
+    records: Sequence[Record], injected: Sequence[Injected] = (), events: Sequence[Event] = ()
+) -> list[str]:
     """Every promise on answers that was broken, a sentence each."""
     found = []
+    costs = _costs(injected, events)
     for record in records:
         if not record.finals:
             found.append(f"{record} never got an answer.")
@@ -174,16 +177,14 @@ def breaches(records: Sequence[Record], injected: Sequence[Injected] = ()) -> li
                 f"{record} was sent {record.sendings} times and answered {len(record.finals)}."
             )
         found += [
-            f"{record} {what}"
-            for final in record.finals
-            if (what := _wrong(record, final, injected))
+            f"{record} {what}" for final in record.finals if (what := _wrong(record, final, costs))
         ]
     holders = Counter(f.request_id for r in records for f in r.finals[:1] if f.request_id)
     found += [f"request id {i} is in {n} answers." for i, n in holders.items() if n > 1]
     return found
 
 
-def _wrong(record: Record, final: Final, injected: Sequence[Injected]) -> str:
+def _wrong(record: Record, final: Final, costs: Sequence[tuple[Event, Kind]]) -> str:
     """What is wrong with a final answer, or nothing."""
     if record.request_id and final.request_id != record.request_id:
         return f"was answered under the id {final.request_id}."
@@ -191,20 +192,48 @@ def _wrong(record: Record, final: Final, injected: Sequence[Injected]) -> str:
         if final.label != record.wanted:
             return f"shows {record.wanted!r} and was answered {final.label!r}."
         return ""
-    if not _excused(record, final, injected):
+    if not _excused(record, final, costs):
         return f"failed: {final.status or 'NACK'} {final.code}."
     if final.status == 503 and not final.retry_after:
         return "was told 503 without Retry-After."
     return ""
 
 
-def _excused(record: Record, final: Final, injected: Sequence[Injected]) -> bool:
-    """Whether a refusal is one of those promised, after the faults that hit the request."""
+def _excused(record: Record, final: Final, costs: Sequence[tuple[Event, Kind]]) -> bool:
+    """Whether a refusal is one of those promised, after what faults cost while it was open."""
     if final.code not in PROMISED:
         return False
     needed, kinds = PROMISED[final.code]
-    since = record.sent - LOST_WITHIN
-    return sum(i.fault.kind in kinds and since < i.at < final.at for i in injected) >= needed
+    by_broker = Counter(
+        event.broker
+        for event, kind in costs
+        if kind in kinds and record.sent <= event.at <= final.at + EVENT_SLACK
+    )
+    return max(by_broker.values(), default=0) >= needed  # each broker counts attempts for itself
+
+
+def _costs(injected: Sequence[Injected], events: Sequence[Event]) -> list[tuple[Event, Kind]]:
+    """The events by which a broker took work away from a worker, each with the kind of the fault
+    that had hit this worker last. What a leaving worker hands back is no attempt."""
+    found = []
+    for event in events:
+        taken = _TAKEN.match(event.text)
+        if taken is None:
+            continue
+        hits = [
+            hit
+            for hit in injected
+            if hit.name == taken[1]
+            and not hit.missed
+            and hit.at <= event.at < hit.at + ATTRIBUTED_WITHIN
+        ]
+        if hits:
+            found.append((event, max(hits, key=lambda hit: hit.at).fault.kind))
+    return found
+
+
+#: The broker's words for an attempt that is lost, after the worker's name.
+_TAKEN = re.compile(r"([\w.]+)(?:#\d+)?(?: lost: |: .* on a request| did not ).*; .*moved")
 
 
 def count_lost(records: Sequence[Record]) -> int:

@@ -89,7 +89,7 @@ class Outcome:
 
     def breaches(self) -> list[str]:
         """Every broken promise, a sentence each."""
-        found = breaches(self.records, self.injected)
+        found = breaches(self.records, self.injected, self.events)
         found += self.deaths
         found += failover_breaches(self.failovers(), self.injected, self.events)
         if self.overload is not None:

@@ -168,14 +168,50 @@ def test_busy_with_retry_after_is_promised_and_other_failures_are_not() -> None:
         assert code in breaches([record(final(code=code))])[0]
 
 
+def taken(name: str, at: float, words: str = "lost: connection closed; 1 request moved") -> Event:
+    return Event(at, 0, f"{name} {words}")
+
+
+def refused(code: str) -> list[Record]:
+    """Sent at 5.0 s, refused at 7.0 s."""
+    record_ = record(final(7.0, code=code))
+    record_.sent = 5.0
+    return [record_]
+
+
 def test_quarantine_is_promised_to_a_picture_over_which_two_died() -> None:
-    innocent = [record(final(5.4, code="quarantined"))]
-    innocent[0].sent = 5.0
-    crash, kill = hit(Kind.CHILD_CRASH, at=5.3), hit(Kind.WORKER_KILL, at=4.5)
-    stall, early = hit(Kind.LINK_STALL, at=4.5), hit(Kind.WORKER_KILL, at=2.0)
-    assert breaches(innocent, [crash, kill]) == []
-    for too_few in ([crash], [crash, early], [crash, stall], []):
-        assert "quarantined" in breaches(innocent, too_few)[0]
+    crash, kill = hit(Kind.CHILD_CRASH, 5.3, "w1.1"), hit(Kind.WORKER_KILL, 5.8, "w2.1")
+    stall = hit(Kind.LINK_STALL, 5.0, "w2.1")
+    crashed = Event(5.4, 0, "w1.1: crash on a request; moved")
+    assert breaches(refused("quarantined"), [crash, kill], [crashed, taken("w2.1", 5.81)]) == []
+    for hits, events in (
+        ([crash], [crashed]),
+        ([crash, kill], [crashed]),  # the killed one held nothing
+        ([crash, stall], [crashed, taken("w2.1", 5.81)]),
+        ([crash, kill], [crashed, taken("w2.1", 4.9)]),
+        ([], []),
+    ):
+        assert "quarantined" in breaches(refused("quarantined"), hits, events)[0]
+
+
+def test_a_lost_request_is_forgiven_if_three_attempts_met_faults_while_it_was_open() -> None:
+    names = ("w1.1", "w2.1", "w3.1")
+    hits = [hit(Kind.LINK_RESET, 5.0 + 0.5 * n, name) for n, name in enumerate(names)]
+    events = [taken(name, 5.01 + 0.5 * n) for n, name in enumerate(names)]
+    events[1].text = "w2.1#2 did not acknowledge a request in time; moved"
+    assert breaches(refused("worker-lost"), hits, events) == []
+    missed = hit(Kind.LINK_RESET, 5.0, "w1.1", missed="it was not running")
+    elsewhere = Event(events[2].at, 1, events[2].text)
+    handed_back = taken("w3.1", events[2].at, "left: stopped; 1 request moved")
+    for wrong_hits, wrong_events in (
+        ([missed, *hits[1:]], events),
+        (hits, events[:2]),
+        (hits[:2], events),  # nobody had hit the third
+        (hits, [*events[:2], elsewhere]),  # another broker's attempts
+        (hits, [*events[:2], handed_back]),
+        (hits, [*events[:2], taken("w3.1", 7.1)]),  # after the refusal
+    ):
+        assert "worker-lost" in breaches(refused("worker-lost"), wrong_hits, wrong_events)[0]
 
 
 def test_percentiles_are_by_nearest_rank() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
 import subprocess
@@ -197,14 +198,16 @@ def test_a_client_cut_off_for_good_is_told_at_its_deadline(
 
 
 def test_a_picture_cut_in_the_middle_is_sent_again(
-    fleet: Fleet, front: tuple[Relay, BrokerClient]
+    fleet: Fleet, front: tuple[Relay, BrokerClient], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     relay, client = front
     fleet.start_worker("attic")
     assert client.submit(b"hello").result(30)
     relay.set("truncate 100000")
     future = client.submit(os.urandom(500_000), timeout=20)
-    eventually(lambda: fleet.client.status() and not future.done(), "it is on its way")
+    eventually(lambda: "lost the broker at" in caplog.text, "its connection is cut")
+    assert fleet.status()["counters"]["accepted"] == 1, "only the first picture has arrived"
     relay.set("pass")
     assert future.result(30).predictions
 

@@ -106,9 +106,10 @@ class Site(Fleet):
         self.url = f"http://127.0.0.1:{self.port}"
         self.web: subprocess.Popen[bytes] | None = None
 
-    def start_web(self) -> subprocess.Popen[bytes]:
+    def start_web(self, **more: Any) -> subprocess.Popen[bytes]:
         """A web; waits until it has found the broker."""
-        self.web = self.start("web.py", "--broker", self.frontend, "--port", str(self.port))
+        ends = ["--broker", self.frontend, "--port", str(self.port)]
+        self.web = self.start("web.py", *ends, **more)
         eventually(lambda: self.get("/livez")[0] == 200, "the web is up")
         eventually(lambda: self.get("/v1/status")[0] == 200, "it has found the broker")
         return self.web

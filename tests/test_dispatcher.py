@@ -782,7 +782,17 @@ def test_a_request_that_came_before_any_worker_does_not_make_the_default() -> No
 
 @pytest.mark.parametrize(
     "module",
-    ["dispatcher", "jobs", "pool", "decisions", "trend", "zmq_protocol", "messages", "header"],
+    [
+        "dispatcher",
+        "jobs",
+        "pool",
+        "decisions",
+        "refusals",
+        "trend",
+        "zmq_protocol",
+        "messages",
+        "header",
+    ],
 )
 def test_the_state_machine_knows_no_clock_no_socket_and_no_chance(module: str) -> None:
     tree = ast.parse((ROOT / f"{module}.py").read_text())

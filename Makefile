@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests of the parts that do no I/O.
+FAST := protocol dispatcher membership requests quarantine ejection hedging history
+
 .PHONY: help run test test-fast faults chaos check lint format types clean
 .DEFAULT_GOAL := help
 
@@ -16,7 +19,7 @@ test: $(VENV)/dev.stamp  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # most of them wait rather than compute
 
 test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no model
-	$(BIN)/python -m pytest -q tests/test_protocol.py tests/test_dispatcher.py tests/test_history.py
+	$(BIN)/python -m pytest -q $(patsubst %,tests/test_%.py,$(FAST))
 
 faults: $(VENV)/dev.stamp  ## run the slow tests of faults: partitions, floods, chaos
 	$(BIN)/python -m pytest -q -m slow --reruns 1  # they hold limits in time on a shared machine

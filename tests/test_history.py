@@ -22,7 +22,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from test_dispatcher import ready, request
+from dispatching import ready, request
 
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher

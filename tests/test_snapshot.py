@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_dispatcher import fleet, ready, request, result
+from dispatching import fleet, ready, request, result
 
 from dispatcher import Dispatcher
 from snapshot import join_command, snapshot

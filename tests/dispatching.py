@@ -1,0 +1,68 @@
+"""A dispatcher to try by plain calls, and what to read off its actions; the clock is a float."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decisions import Action, Policy, ToClient, ToWorker
+from dispatcher import Dispatcher
+from zmq_protocol import Body, Message, Ready, Request, Result
+
+DIGEST = "ab" * 32
+LONG = 600_000  # ms
+
+
+def ready(
+    credit: int = 1,
+    name: str = "worker",
+    digest: str = DIGEST,
+    model: str = "squeezenet1_1",
+    processes: int = 1,
+) -> Ready:
+    return Ready(model, digest, credit, "host", 1, name, processes)
+
+
+def request(number: int, budget_ms: int = 60_000, model: str = "", size: int = 7) -> Request:
+    body = Body.of(b"x" * size)
+    return Request(number.to_bytes(16, "big"), model, 5, budget_ms, f"{number:064x}", body)
+
+
+CAT, DOG, EEL = request(1), request(2), request(3)
+
+
+def result(of: Request) -> Result:
+    return Result(of.id, 10.0, Body.of(b"[]"))
+
+
+def given(actions: list[Action]) -> list[tuple[bytes, bytes]]:
+    """(worker, request id) of all work handed out."""
+    return [
+        (a.worker, a.message.id)
+        for a in actions
+        if isinstance(a, ToWorker) and isinstance(a.message, Request)
+    ]
+
+
+def told(actions: list[Action], kind: type[Message]) -> list[Any]:
+    return [a.message for a in actions if not_note(a) and isinstance(a.message, kind)]  # type: ignore[union-attr]
+
+
+def not_note(action: Action) -> bool:
+    return isinstance(action, (ToWorker, ToClient))
+
+
+def fleet(*workers: bytes, credit: int = 1, **policy: Any) -> Dispatcher:
+    d = Dispatcher(Policy(**policy), now=0.0)
+    for worker in workers:
+        d.worker_ready(worker, ready(credit, name=worker.decode()), now=0.0)
+    return d
+
+
+def live(d: Dispatcher, until: float, now: float = 0.0) -> list[Action]:
+    """Every worker beats and the dispatcher ticks, ten times a second."""
+    actions: list[Action] = []
+    for tenth in range(int(10 * now), int(10 * until) + 1):
+        for worker in list(d.workers):
+            d.worker_heartbeat(worker, tenth / 10)
+        actions += d.tick(tenth / 10)
+    return actions

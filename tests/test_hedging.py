@@ -1,0 +1,88 @@
+"""Slow requests and second attempts, by plain calls; the clock is a float."""
+
+from __future__ import annotations
+
+import pytest
+from dispatching import CAT, DOG, LONG, fleet, given, live, ready, request, result, told
+
+from zmq_protocol import Cancel, Result
+
+
+def test_a_slow_request_is_given_to_an_idle_worker_as_well_and_the_first_answer_wins() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    assert not given(d.tick(0.29))
+    assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
+    actions = d.worker_answered(b"w2", result(CAT), 0.35)
+    assert [a.worker for a in told(actions, Result)] == ["w2"]
+    assert [c.id for c in told(actions, Cancel)] == [CAT.id], "the loser is told to drop it"
+    late = d.worker_answered(b"w1", result(CAT), 0.4)
+    assert not told(late, Result) and d.record.counters.late == 1
+    assert d.workers[b"w1"].credit == d.workers[b"w2"].credit == 1
+
+
+def test_a_request_is_slow_beyond_three_times_the_95th_percentile() -> None:
+    d = fleet(b"w1", b"w2")
+    for n in range(30):
+        picture = request(100 + n)
+        ((worker, _),) = given(d.request_arrived(b"web", picture, 0.0))
+        d.worker_answered(worker, result(picture), 0.2)
+    ((worker, _),) = given(d.request_arrived(b"web", CAT, 1.0))
+    d.worker_acked(worker, CAT.id, 1.0)
+    assert not given(live(d, 1.5, 1.0))
+    assert given(live(d, 1.7, 1.6))
+
+
+def test_there_is_no_hedge_without_an_idle_worker() -> None:
+    d = fleet(b"w1", b"w2")
+    for picture in (CAT, DOG):
+        ((worker, _),) = given(d.request_arrived(b"web", picture, 0.0))
+        d.worker_acked(worker, picture.id, 0.0)
+    assert not given(live(d, 1.4))
+
+
+def test_hedges_stay_within_five_percent_extra() -> None:
+    d = fleet(*(f"w{n}".encode() for n in range(4)))
+    now = 0.0
+    for n in range(400):  # every single one is slow
+        now += 1.0
+        picture = request(n + 1)
+        ((worker, _),) = given(d.request_arrived(b"web", picture, now))
+        d.worker_acked(worker, picture.id, now)
+        for beating in list(d.workers):
+            d.worker_heartbeat(beating, now)
+        d.tick(now + 0.35)
+        for holder in [w.address for w in d.workers.values() if picture.id in w.owed]:
+            d.worker_answered(holder, result(picture), now + 0.36)
+    assert 3 <= d.record.counters.hedged <= 3 + 0.05 * 400
+
+
+def test_the_loss_of_one_of_two_attempts_moves_nothing() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
+    assert not given(d.worker_gone(b"w1", "connection closed", 0.4))
+    assert told(d.worker_answered(b"w2", result(CAT), 0.5), Result)
+    assert d.record.counters.requeued == 0
+
+
+@pytest.mark.parametrize(("requests", "allowed"), [(8, 3), (40, 8)])
+def test_retries_are_a_fifth_of_what_is_at_hand_and_the_rest_wait_unharmed(
+    requests: int, allowed: int
+) -> None:
+    d = fleet(b"w1", credit=requests)
+    for n in range(requests):
+        d.request_arrived(b"web", request(n + 1, LONG), 0.0)
+    d.worker_ready(b"w2", ready(requests, name="w2"), 0.1)
+    moved = given(d.worker_gone(b"w1", "connection closed", 0.2))
+    assert len(moved) == allowed
+    answered = 0
+    while moved:
+        worker, request_id = moved.pop()
+        actions = d.worker_answered(worker, Result(request_id, 1.0, result(CAT).body), 0.3)
+        answered += len(told(actions, Result))
+        moved += given(actions)
+        assert len(moved) <= allowed
+    assert answered == requests, "none was lost by waiting"

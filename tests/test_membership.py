@@ -1,0 +1,296 @@
+"""Workers that join, fall silent, drain and leave, by plain calls; the clock is a float."""
+
+from __future__ import annotations
+
+import pytest
+from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, result, told
+
+from refusals import SAID_EVERY
+from zmq_protocol import (
+    NAME,
+    PROTOCOL_REVISION,
+    Bye,
+    Heartbeat,
+    Nack,
+    Ready,
+    Reason,
+    Request,
+    Result,
+)
+
+
+def test_a_worker_that_lives_does_not_hide_a_silent_one_behind_it() -> None:
+    d = fleet(b"w1", b"w2")
+    for tenth in range(1, 16):
+        d.worker_heartbeat(b"w1", tenth / 10)
+        d.tick(tenth / 10)
+    assert list(d.workers) == [b"w1"]
+
+
+def test_a_heartbeat_renews_life_but_never_gives_credit() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    for beat in range(1, 10):
+        actions = d.worker_heartbeat(b"w1", beat / 2) + d.tick(beat / 2)
+        assert given(actions) == []
+    assert b"w1" in d.workers
+
+
+def test_an_unknown_worker_is_asked_to_say_ready_whatever_it_says() -> None:
+    d = fleet()
+    for actions in (
+        d.worker_heartbeat(b"stranger", 0.0),
+        d.worker_acked(b"stranger", CAT.id, 0.0),
+        d.worker_answered(b"stranger", result(CAT), 0.0),
+        d.worker_refused(b"stranger", Nack(CAT.id, Reason.CRASH), 0.0),
+    ):
+        (bye,) = told(actions, Bye)
+        assert bye.again
+        assert len(actions) == 1
+
+
+def test_the_goodbye_of_an_unknown_worker_is_not_answered() -> None:
+    d = fleet()
+    assert d.worker_bye(b"stranger", Bye(), 0.0) == []
+    assert d.worker_gone(b"stranger", "connection closed", 0.0) == []
+
+
+def test_a_worker_with_another_digest_is_refused() -> None:
+    d = fleet(b"w1")
+    (nack,) = told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.0), Nack)
+    assert nack.reason is Reason.WRONG_MODEL
+    assert b"w2" not in d.workers
+
+
+def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> None:
+    d = fleet(b"w1")
+    stranger = ready(name="stranger", digest="cd" * 32)
+
+    def said() -> list[str]:
+        return [event.text.split(":")[0] for event in d.record.events if "stranger" in event.text]
+
+    for second in range(minute := int(SAID_EVERY)):
+        assert told(d.worker_ready(b"s%d" % second, stranger, float(second)), Nack)
+    assert said() == ["stranger refused"]
+    d.worker_ready(b"s", stranger, float(minute))
+    assert sorted(said()) == ["stranger refused", f"stranger refused {minute} times"]
+    d.worker_ready(b"t", ready(name="other", digest="cd" * 32), 61.0)
+    assert "other refused" in d.record.events[-1].text, "another one is named at once"
+
+
+def test_a_leaving_worker_gets_nothing_new_and_finishes_what_it_has() -> None:
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_bye(b"w1", Bye("stopped", owed=1), 0.1)
+    assert given(d.request_arrived(b"web", DOG, 0.2)) == []
+    assert told(d.worker_answered(b"w1", result(CAT), 0.3), Result)
+    d.worker_bye(b"w1", Bye("stopped"), 0.4)
+    assert d.record.counters.requeued == 0
+
+
+def test_a_goodbye_costs_its_requests_no_attempt() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_bye(b"w1", Bye(), 0.1)
+    (sent,) = told(d.worker_ready(b"w2", ready(), 0.2), Request)
+    assert sent.attempt == 1
+
+
+def test_a_drained_worker_is_dismissed_after_its_work_and_draining_twice_is_the_same() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    worker = d.find_worker(b"w1".hex())
+    assert worker is not None
+    for _ in range(2):
+        assert told(d.drain_worker(worker, 0.1), Bye) == []
+    assert told(d.worker_answered(b"w1", result(CAT), 0.2), Bye) == [Bye("removed by the operator")]
+    assert d.find_worker(b"w1".hex()) is None
+
+
+def test_a_removed_worker_loses_its_work_at_once() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.remove_worker(d.workers[b"w1"], 0.1)
+    assert given(actions) == [(b"w2", CAT.id)]
+    assert told(actions, Bye)
+
+
+def test_a_leaving_broker_accepts_nothing_and_hands_back_what_is_open() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.stop(0.1)
+    (refused,) = told(d.request_arrived(b"web", DOG, 0.2), Nack)
+    (back,) = told(d.hand_back(), Nack)
+    assert (refused.reason, back.reason) == (Reason.DRAINING, Reason.DRAINING)
+
+
+def test_after_a_stall_of_our_own_loop_nobody_is_expired_at_once() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    d.tick(10.0)
+    assert b"w1" in d.workers
+    d.worker_heartbeat(b"w1", 10.1)
+    d.tick(10.6)
+    assert b"w1" in d.workers
+
+
+def test_heartbeats_go_to_every_worker_each_interval_without_traffic() -> None:
+    d = fleet(b"w1", b"w2")
+    assert len(told(d.tick(0.0), Heartbeat)) == 2
+    assert told(d.tick(0.4), Heartbeat) == []
+    assert len(told(d.tick(0.5), Heartbeat)) == 2
+
+
+def test_the_next_deadline_is_never_later_than_what_is_due() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    assert d.next_deadline() == 0.5
+    d.request_arrived(b"web", request(1, budget_ms=100), 0.0)
+    assert d.next_deadline() == pytest.approx(0.1)
+
+
+def test_two_workers_of_one_name_are_told_apart() -> None:
+    d = fleet()
+    d.worker_ready(b"w1", ready(name="attic"), 0.0)
+    d.worker_ready(b"w2", ready(name="attic"), 0.0)
+    assert [w.name for w in d.workers.values()] == ["attic", "attic#2"]
+
+
+def test_ready_again_requeues_what_the_worker_held() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(d.worker_ready(b"w1", ready(), 0.1)) == [(b"w1", CAT.id)]
+
+
+def test_a_worker_of_another_protocol_revision_is_refused() -> None:
+    d = fleet()
+    hello = Ready("squeezenet1_1", DIGEST, 1, "host", 1, "w", revision=PROTOCOL_REVISION + 1)
+    (nack,) = told(d.worker_ready(b"w1", hello, 0.0), Nack)
+    assert (nack.id, nack.reason) == (b"", Reason.WRONG_MODEL)
+
+
+def test_a_new_digest_is_welcome_once_the_old_workers_left() -> None:
+    d = fleet(b"w1")
+    d.worker_bye(b"w1", Bye(), 0.1)
+    assert told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.2), Nack) == []
+
+
+def test_a_request_that_met_a_leaving_worker_moves_without_costing_an_attempt() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.DRAINING), 0.1)
+    (sent,) = told(actions, Request)
+    assert given(actions) == [(b"w2", CAT.id)]
+    assert sent.attempt == 1
+    assert d.workers[b"w1"].draining
+
+
+def test_an_idle_worker_that_is_drained_leaves_at_once() -> None:
+    d = fleet(b"w1")
+    assert told(d.drain_worker(d.workers[b"w1"], 0.1), Bye) == [Bye("removed by the operator")]
+    assert d.find_worker(b"w1".hex()) is None
+
+
+def test_a_worker_that_was_drained_may_still_be_removed() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    worker = d.workers[b"w1"]
+    d.drain_worker(worker, 0.1)
+    actions = d.remove_worker(worker, 0.2)
+    assert given(actions) == [(b"w2", CAT.id)]
+    assert told(actions, Bye) == [Bye("removed by the operator")]
+
+
+def test_a_removal_costs_its_requests_no_attempt() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    (sent,) = told(d.remove_worker(d.workers[b"w1"], 0.1), Request)
+    assert sent.attempt == 1
+
+
+@pytest.mark.parametrize("worker_id", ["", "zz", "77", b"w2".hex()])
+def test_no_worker_is_found_by_a_foreign_id(worker_id: str) -> None:
+    assert fleet(b"w1").find_worker(worker_id) is None
+
+
+def test_a_leaving_broker_lets_finish_what_it_holds() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.stop(0.1)
+    actions = d.worker_answered(b"w1", result(CAT), 0.2)
+    assert told(actions, Result) and given(actions) == [(b"w1", DOG.id)]
+    assert told(d.worker_answered(b"w1", result(DOG), 0.3), Result)
+    assert d.hand_back() == []
+
+
+def test_a_worker_still_silent_after_the_grace_of_a_stall_is_expired() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    d.tick(10.0)
+    d.tick(10.4)
+    assert b"w1" in d.workers
+    actions = d.tick(10.5)
+    assert b"w1" not in d.workers
+    (bye,) = told(actions, Bye)
+    assert bye.again
+
+
+def test_the_next_deadline_is_the_end_of_the_grace_after_a_stall() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    d.tick(10.0)
+    assert d.next_deadline() == 10.5
+
+
+def test_the_next_deadline_follows_the_ack_of_what_was_just_sent() -> None:
+    d = fleet(b"w1", ack_timeout=0.25, slowest_link=7e6)
+    d.tick(0.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    assert d.next_deadline() == pytest.approx(0.25 + 1e-6)
+
+
+def test_a_name_of_full_length_is_told_apart_too_and_stays_legal() -> None:
+    d = fleet()
+    for n in range(3):
+        d.worker_ready(b"w%d" % n, ready(name="x" * 64), 0.0)
+    names = [worker.name for worker in d.workers.values()]
+    assert len(set(names)) == 3
+    assert all(NAME.fullmatch(name) for name in names)
+
+
+def test_a_worker_that_says_ready_again_keeps_its_name() -> None:
+    d = fleet(b"w1")
+    d.worker_ready(b"w1", ready(name="w1"), 0.1)
+    assert [w.name for w in d.workers.values()] == ["w1"]
+
+
+def test_the_repr_shows_the_state() -> None:
+    d = fleet(b"w1", b"w2")
+    for arrived in (CAT, DOG, EEL):
+        d.request_arrived(b"web", arrived, 0.0)
+    assert repr(d) == "<Dispatcher 2 workers, 0 idle, 2 in flight, 1 waiting>"
+
+
+def test_a_request_does_not_wait_for_a_worker_that_left_holding_nothing() -> None:
+    # w1 is excluded while w2 exists; when w2 goes, w1 is a fleet of one and has credit.
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.1)
+    d.request_cancelled(b"web", DOG.id, 0.5)
+    actions = d.worker_gone(b"w2", "connection closed", 0.2)
+    assert given(actions + d.tick(0.3)) == [(b"w1", CAT.id)]
+
+
+def test_a_request_does_not_wait_for_a_worker_that_drains_and_leaves() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    d.worker_bye(b"w2", Bye("stopped", owed=1), 0.1)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.2)
+    actions += d.worker_answered(b"w2", result(DOG), 0.3)
+    actions += d.worker_bye(b"w2", Bye("stopped"), 0.4)
+    assert given(actions) == [(b"w1", CAT.id)]

@@ -1,0 +1,199 @@
+"""Pictures that cost children and workers, by plain calls; the clock is a float."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dispatching import CAT, DOG, fleet, given, live, ready, result, told
+
+from decisions import Action, Policy
+from dispatcher import Dispatcher
+from quarantine import RETURN_GRACE
+from zmq_protocol import Nack, Reason, Request, Result
+
+
+def crash(d: Dispatcher, worker: bytes, of: Request, now: float, batch: int = 1) -> list[Action]:
+    return d.worker_refused(worker, Nack(of.id, Reason.CRASH, "", batch), now)
+
+
+def copy_of(original: Request, number: int) -> Request:
+    return replace(original, id=number.to_bytes(16, "big"))
+
+
+def test_a_picture_that_costs_two_children_is_quarantined_and_refused() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(crash(d, b"w1", CAT, 0.1)) == [(b"w2", CAT.id)]
+    actions = crash(d, b"w2", CAT, 0.2)
+    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)
+    again = d.request_arrived(b"web", copy_of(CAT, 9), 0.3)
+    assert [n.reason for n in told(again, Nack)] == [Reason.QUARANTINED] and not given(again)
+    assert d.record.counters.quarantined == 2
+    assert given(d.request_arrived(b"web", DOG, 0.4)), "others are served"
+
+
+def test_a_hung_child_counts_as_lost_too() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_refused(b"w1", Nack(CAT.id, Reason.HUNG), 0.1)
+    actions = d.worker_refused(b"w2", Nack(CAT.id, Reason.HUNG), 0.2)
+    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED]
+
+
+def test_quarantine_ends_after_ten_minutes_and_not_before() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    crash(d, b"w1", CAT, 0.0)
+    crash(d, b"w2", CAT, 0.0)
+    assert told(d.request_arrived(b"web", copy_of(CAT, 8), 599.9), Nack)
+    assert given(d.request_arrived(b"web", copy_of(CAT, 9), 600.0))
+
+
+def test_the_operator_clears_one_picture_or_all() -> None:
+    d = fleet(b"w1", b"w2")
+    for picture in (CAT, DOG):
+        d.request_arrived(b"web", picture, 0.0)
+        while holders := [w.address for w in d.workers.values() if picture.id in w.in_flight]:
+            crash(d, holders[0], picture, 0.0)
+    assert d.clear_quarantine("ab" * 32, 1.0)[0] == 0
+    assert d.clear_quarantine(CAT.sha256, 1.0)[0] == 1
+    assert given(d.request_arrived(b"web", copy_of(CAT, 8), 1.0))
+    assert told(d.request_arrived(b"web", copy_of(DOG, 9), 1.0), Nack)
+    assert d.clear_quarantine("", 1.0)[0] == 1
+
+
+def test_an_answer_in_between_acquits_a_picture() -> None:
+    d = fleet(b"w1", b"w2")
+    for number in (7, 8, 9):
+        copy = copy_of(CAT, number)
+        ((first, _),) = given(d.request_arrived(b"web", copy, 0.0))
+        ((second, _),) = given(crash(d, first, copy, 0.0))
+        assert told(d.worker_answered(second, result(copy), 0.0), Result)
+
+
+def test_bystanders_of_a_batch_are_tried_alone_before_anything_is_blamed() -> None:
+    d = fleet(b"w1", b"w2", credit=4)
+    for picture in (CAT, DOG):
+        d.request_arrived(b"web", picture, 0.0)
+    holders = {r: w for w in d.workers for r in d.workers[w].in_flight}
+    actions = crash(d, holders[CAT.id], CAT, 0.1, batch=2)
+    actions += crash(d, holders[DOG.id], DOG, 0.1, batch=2)
+    retried = told(actions, Request)
+    assert all(again.alone for again in retried) and len(retried) == 2
+    for holder, request_id in given(actions):  # a second loss, in a batch again, blames nobody
+        crash(d, holder, CAT if request_id == CAT.id else DOG, 0.2, batch=2)
+    assert not d.jobs.quarantine.entries(0.3)
+
+
+def test_copies_of_an_unknown_picture_are_computed_one_at_a_time() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    assert given(d.request_arrived(b"web", CAT, 0.0))
+    copies = [copy_of(CAT, number) for number in range(50, 60)]
+    assert not [g for c in copies for g in given(d.request_arrived(b"web", c, 0.0))]
+    ((worker, next_one),) = given(crash(d, b"w1", CAT, 0.1))
+    actions = crash(d, worker, replace(CAT, id=next_one), 0.2)
+    assert not given(actions), "ten copies cost no more than two children"
+    assert len(told(actions, Nack)) == 11 and d.waiting == d.jobs.waiting_bytes == 0
+
+
+def test_copies_of_a_picture_known_to_be_good_are_computed_side_by_side() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    copies = [copy_of(CAT, number) for number in range(50, 53)]
+    for copy in copies:
+        d.request_arrived(b"web", copy, 0.0)
+    assert len(given(d.worker_answered(b"w1", result(CAT), 0.1))) == 3
+
+
+def test_a_copy_that_waits_is_not_held_up_when_the_first_is_cancelled() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"cli", copy_of(CAT, 9), 0.0)
+    assert given(d.request_cancelled(b"web", CAT.id, 0.1)) == [(b"w2", copy_of(CAT, 9).id)]
+
+
+def lose(d: Dispatcher, worker: bytes, now: float) -> list[Action]:
+    """Its connection drops while it computes CAT."""
+    d.worker_acked(worker, CAT.id, now)
+    return d.worker_gone(worker, "connection closed", now)
+
+
+def processes(*names: bytes) -> Dispatcher:
+    """Workers that are different processes."""
+    d = Dispatcher(Policy(), 0.0)
+    for pid, name in enumerate(names):
+        d.worker_ready(name, replace(ready(name=name.decode()), pid=pid), 0.0)
+    return d
+
+
+def test_a_picture_at_hand_when_two_workers_died_is_quarantined_once_they_stay_away() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(lose(d, b"w0", 0.1)) == [(b"w1", CAT.id)]
+    actions = lose(d, b"w1", 0.2) + live(d, 0.2 + RETURN_GRACE - 0.1, 0.2)
+    assert not given(actions), "a third worker must not be risked"
+    assert not told(actions, Nack)
+    assert d.next_deadline() <= 0.2 + RETURN_GRACE
+    verdict = live(d, 0.3 + RETURN_GRACE, 0.2 + RETURN_GRACE)
+    assert [n.reason for n in told(verdict, Nack)] == [Reason.QUARANTINED]
+
+
+def test_a_worker_that_comes_back_was_not_killed_by_its_picture() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    lose(d, b"w0", 0.1)
+    assert not given(crash(d, b"w1", CAT, 0.16)), "one of the two losses is not certain"
+    assert not given(d.request_arrived(b"web", copy_of(CAT, 9), 0.2)), "nor is a copy computed"
+    back = d.worker_ready(b"new", replace(ready(name="w0"), pid=0), 1.0)
+    ((worker, request_id),) = given(back)
+    assert request_id == CAT.id and told(back, Request)[0].alone
+    actions = d.worker_answered(worker, result(CAT), 1.1)
+    assert told(actions, Result) and given(actions), "the copy follows"
+    live(d, 2 * RETURN_GRACE, 1.2)
+    assert not d.jobs.quarantine.entries(2 * RETURN_GRACE)
+
+
+def test_another_process_that_joins_does_not_speak_for_the_dead() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    lose(d, b"w0", 0.1)
+    crash(d, b"w1", CAT, 0.2)
+    assert not given(d.worker_ready(b"new", replace(ready(name="w0"), pid=99), 0.3))
+    assert told(live(d, 0.2 + RETURN_GRACE, 0.3), Nack)
+
+
+def test_a_worker_that_returns_after_the_verdict_still_clears_its_picture() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    lose(d, b"w0", 0.1)
+    crash(d, b"w1", CAT, 0.2)
+    live(d, 0.3 + RETURN_GRACE, 0.3)
+    assert d.jobs.quarantine.entries(6.0)
+    d.worker_ready(b"new", replace(ready(name="w0"), pid=0), 30.0)
+    assert given(d.request_arrived(b"web", copy_of(CAT, 9), 30.0))
+
+
+def test_an_answer_ends_a_trial_for_every_model_the_picture_was_sent_to() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.worker_ready(b"other", replace(ready(name="other", model="resnet18"), pid=9), 0.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    ((first, _),) = [(w, r) for w in d.workers for r in d.workers[w].in_flight]
+    d.worker_answered(first, result(CAT), 0.0)
+    copies = [copy_of(CAT, number) for number in (50, 51, 52)]
+    holders = [given(d.request_arrived(b"web", copy, 0.1))[0][0] for copy in copies]
+    d.worker_acked(holders[0], copies[0].id, 0.1)
+    d.worker_gone(holders[0], "connection closed", 0.2)
+    crash(d, holders[1], copies[1], 0.2)
+    elsewhere = replace(copy_of(CAT, 53), model="resnet18")
+    assert not given(d.request_arrived(b"web", elsewhere, 0.3)), "the picture is on trial"
+    actions = d.worker_answered(holders[2], result(copies[2]), 0.4)
+    assert (b"other", elsewhere.id) in given(actions)
+
+
+def test_a_request_whose_picture_is_on_trial_is_answered_at_its_deadline() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", replace(CAT, budget_ms=1000), 0.0)
+    lose(d, b"w0", 0.1)
+    crash(d, b"w1", CAT, 0.2)
+    assert [n.reason for n in told(live(d, 1.0, 0.3), Nack)] == [Reason.DEADLINE]
+    assert d.waiting == 0

@@ -1,0 +1,239 @@
+"""What clients may ask, send again and cancel, by plain calls; the clock is a float."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from dispatching import CAT, DOG, EEL, fleet, given, ready, request, result, told
+
+from decisions import ToClient
+from zmq_protocol import (
+    Ack,
+    Body,
+    Cancel,
+    Nack,
+    Reason,
+    Request,
+    Result,
+)
+
+
+def test_a_request_past_its_deadline_is_answered_once_and_its_late_result_dropped() -> None:
+    d = fleet(b"w1")
+    short = request(1, budget_ms=200)
+    d.request_arrived(b"web", short, 0.0)
+    (end,) = told(d.tick(0.2), Nack)
+    assert end.reason is Reason.DEADLINE
+    assert told(d.worker_answered(b"w1", result(short), 0.3), Result) == []
+    assert d.workers[b"w1"].credit == 1
+
+
+def test_a_request_that_never_saw_a_worker_is_told_so() -> None:
+    d = fleet()
+    assert told(d.request_arrived(b"web", request(1, budget_ms=200), 0.0), Ack)
+    (end,) = told(d.tick(0.2), Nack)
+    assert end.reason is Reason.NO_WORKERS
+
+
+def test_what_is_left_of_the_budget_travels_with_the_request() -> None:
+    d = fleet()
+    d.request_arrived(b"web", request(1, budget_ms=1000), 0.0)
+    (sent,) = told(d.worker_ready(b"w1", ready(), 0.4), Request)
+    assert sent.budget_ms == 600
+
+
+def test_a_queue_takes_its_limit_and_refuses_one_more() -> None:
+    d = fleet(b"w1", max_waiting=2)
+    for n in range(3):
+        assert told(d.request_arrived(b"web", request(n), 0.0), Ack)
+    (nack,) = told(d.request_arrived(b"web", request(9), 0.0), Nack)
+    assert nack.reason is Reason.BUSY
+
+
+def test_a_queue_is_bounded_in_bytes_too() -> None:
+    d = fleet(b"w1", max_waiting_bytes=20)
+    d.request_arrived(b"web", request(0), 0.0)
+    assert told(d.request_arrived(b"web", request(1, size=20), 0.0), Ack)
+    (nack,) = told(d.request_arrived(b"web", request(2, size=1), 0.0), Nack)
+    assert nack.reason is Reason.BUSY
+
+
+def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+    (nack,) = told(fleet(b"w1").request_arrived(b"web", request(1, model="vgg"), 0.0), Nack)
+    assert nack.reason is Reason.NO_MODEL
+    assert "squeezenet1_1" in nack.detail
+
+
+def test_each_model_has_its_own_workers() -> None:
+    d = fleet(b"w1")
+    d.worker_ready(b"w2", ready(model="googlenet"), 0.0)
+    assert given(d.request_arrived(b"web", request(1, model="googlenet"), 0.0)) == [
+        (b"w2", request(1).id)
+    ]
+    assert given(d.request_arrived(b"web", request(2), 0.0)) == [(b"w1", request(2).id)]
+
+
+def test_the_same_request_again_is_acknowledged_and_answered_to_the_newer_connection() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"old", CAT, 0.0)
+    actions = d.request_arrived(b"new", CAT, 0.1)
+    assert actions == [ToClient(b"new", Ack(CAT.id))]
+    (answer,) = (a for a in d.worker_answered(b"w1", result(CAT), 0.2) if isinstance(a, ToClient))
+    assert answer.client == b"new"
+
+
+def test_only_the_client_that_asked_may_cancel() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert d.request_cancelled(b"thief", CAT.id, 0.5) == []
+    assert told(d.request_cancelled(b"web", CAT.id, 0.5), Cancel) == [Cancel(CAT.id)]
+    assert not d.jobs.open
+
+
+def test_a_client_that_is_gone_leaves_nothing_waiting() -> None:
+    d = fleet(b"w1")
+    for waiting in (CAT, DOG, EEL):
+        d.request_arrived(b"web", waiting, 0.0)
+    d.client_gone(b"web", 0.5)
+    assert (d.waiting, len(d.jobs.open), d.jobs.waiting_bytes) == (0, 0, 0)
+
+
+def test_a_bad_picture_is_final() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.BAD_IMAGE, "truncated"), 0.1)
+    assert told(actions, Nack) == [Nack(CAT.id, Reason.BAD_IMAGE, "truncated")]
+
+
+def test_a_picture_damaged_on_its_way_to_a_worker_moves() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
+    assert given(actions) == [(b"w2", CAT.id)]
+
+
+def test_a_picture_damaged_before_the_broker_returns_to_its_client_and_no_worker_is_blamed() -> (
+    None
+):
+    d = fleet(b"w1", b"w2")
+    damaged = replace(CAT, body=Body(CAT.body.parts, CAT.body.crc ^ 1))
+    d.request_arrived(b"web", damaged, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
+    assert [nack.reason for nack in told(actions, Nack)] == [Reason.CHECKSUM]
+    assert d.workers[b"w1"].failed == 0 and d.workers[b"w1"].credit == 1
+
+
+def test_a_request_that_waits_behind_others_ends_at_its_deadline() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.request_arrived(b"web", request(2, budget_ms=200), 0.0)
+    assert told(d.tick(0.19), Nack) == []
+    (end,) = told(d.tick(0.2), Nack)
+    assert (end.id, end.reason) == (request(2).id, Reason.DEADLINE)
+    assert d.jobs.waiting_bytes == 0
+
+
+def test_a_request_without_time_is_refused() -> None:
+    (nack,) = told(fleet(b"w1").request_arrived(b"web", request(1, budget_ms=0), 0.0), Nack)
+    assert nack.reason is Reason.DEADLINE
+
+
+def test_a_full_queue_of_bytes_takes_exactly_its_limit() -> None:
+    d = fleet(b"w1", max_waiting_bytes=20)
+    d.request_arrived(b"web", request(0), 0.0)
+    (nack,) = told(d.request_arrived(b"web", request(1, size=21), 0.0), Nack)
+    assert nack.reason is Reason.BUSY
+    assert told(d.request_arrived(b"web", request(2, size=20), 0.0), Ack)
+    assert d.jobs.waiting_bytes == 20
+    assert d.record.counters.refused == 1
+
+
+def test_a_request_sent_again_is_not_computed_twice_nor_counted_twice() -> None:
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"web", CAT, 0.0)
+    assert d.request_arrived(b"web", CAT, 0.1) == [ToClient(b"web", Ack(CAT.id))]
+    assert d.record.counters.accepted == 1
+    assert d.workers[b"w1"].credit == 1
+
+
+def test_the_end_of_the_old_connection_does_not_cancel_what_moved_to_the_new_one() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"old", CAT, 0.0)
+    d.request_arrived(b"new", CAT, 0.1)
+    assert d.client_gone(b"old", 0.5) == []
+    assert d.request_cancelled(b"old", CAT.id, 0.5) == []
+    assert CAT.id in d.jobs.open
+
+
+def test_the_credit_of_a_cancelled_request_returns_with_the_workers_last_word() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_cancelled(b"web", CAT.id, 0.5)
+    assert d.workers[b"w1"].credit == 0
+    assert told(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.1), Nack) == []
+    assert d.workers[b"w1"].credit == 1
+
+
+def test_a_client_that_is_gone_does_not_take_anothers_requests_along() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"other", DOG, 0.0)
+    d.client_gone(b"web", 0.5)
+    assert list(d.jobs.open) == [DOG.id]
+
+
+@pytest.mark.parametrize("reason", [Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED])
+def test_what_is_wrong_with_the_picture_is_not_tried_elsewhere(reason: Reason) -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, reason), 0.1)
+    assert given(actions) == []
+    assert not d.jobs.open
+    assert d.workers[b"w1"].credit == 1
+    assert d.workers[b"w1"].failed == 0
+
+
+def test_a_picture_damaged_on_the_way_is_sent_again() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
+    assert given(actions) == [(b"w2", CAT.id)]
+
+
+def test_a_request_given_twice_to_one_worker_returns_both_credits() -> None:
+    # The first attempt ran too long; its child finishes it all the same.
+    d = fleet(b"w1", credit=2, attempt_timeout=1.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.worker_heartbeat(b"w1", 0.9)
+    again = given(d.tick(1.0))
+    again += given(d.worker_answered(b"w1", result(CAT), 1.1))
+    assert again == [(b"w1", CAT.id)]
+    for _ in again:
+        d.worker_answered(b"w1", result(CAT), 1.2)
+    assert d.workers[b"w1"].credit == 2
+
+
+def test_a_request_sent_anew_after_its_client_was_gone_leaks_no_credit() -> None:
+    # PROTOCOL.md has a client send an open request again over a new connection.
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"old", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    d.client_gone(b"old", 0.5)
+    again = given(d.request_arrived(b"new", CAT, 0.1))
+    again += given(d.worker_answered(b"w1", result(CAT), 0.2))
+    assert again == [(b"w1", CAT.id)]
+    for _ in again:
+        d.worker_answered(b"w1", result(CAT), 0.3)
+    assert d.workers[b"w1"].credit == 2
+
+
+def test_a_request_that_came_before_any_worker_does_not_make_the_default() -> None:
+    # "squeezenet1_1 if a worker ever offered it, else the first that was offered" (PROTOCOL.md).
+    d = fleet()
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_ready(b"w1", ready(2, model="googlenet"), 0.1)
+    actions += d.request_arrived(b"web", DOG, 0.2)
+    assert (b"w1", DOG.id) in given(actions)

@@ -8,6 +8,7 @@ parent lives on.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -40,6 +41,11 @@ def preload() -> None:
         _loaded = getattr(importlib.import_module(module), name)(**spec)
     except Exception as error:  # whatever it is, the person who started the worker must read it
         _failure = f"{error}" or type(error).__name__
+    gc.collect()
+    gc.freeze()  # a child's collector would write to, and so copy, every page of what it inherits
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's; what loading left behind would stay for ever
+        libc.malloc_trim(0)
 
 
 def serve(connection: socket.socket, batch: int) -> None:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchvision  # type: ignore[import-untyped]
 
 import picture
 from picture import BadImage
+from vision import torchvision
 
 log = logging.getLogger(__name__)
 

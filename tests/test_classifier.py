@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,17 @@ def test_every_process_answers_alike() -> None:
     for process in processes:
         process.join(30)
     answers.close()
+
+
+def test_the_model_loads_without_torchs_compiler_which_stays_to_be_had() -> None:
+    # Half of a worker's start and 100 MB of its memory; torchvision asks it one question.
+    code = (
+        "import sys, classifier; classifier.Classifier();"
+        "assert 'torch._dynamo' not in sys.modules;"
+        "from torch._dynamo.utils import is_compile_supported;"
+        "assert is_compile_supported.__module__ == 'torch._dynamo.utils'"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"{PHOTOS} with its labelled photos is not here")

@@ -13,14 +13,13 @@ import logging
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from socket import gethostname
 
 import zmq
 
 import logs
-from decisions import Action, Note, Policy, ToWorker
+from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from limits import TooFewOpenFiles, raise_open_files
 from settings import (
@@ -143,13 +142,20 @@ class Broker:
             self._close()
 
     def _turn(self, wait: float) -> None:
-        self._poller.poll(max(0, int(1000 * wait) + 1))
-        self._waker.clear()
-        self._front_watch.read()
-        self._back_watch.read()
-        self._count_connections()
-        front_drained = self._drain(self._front, self._front_watch, self._from_client)
-        back_drained = self._drain(self._back, self._back_watch, self._from_worker)
+        ready = {source for source, _ in self._poller.poll(max(0, int(1000 * wait) + 1))}
+        if self._waker.fileno() in ready:
+            self._waker.clear()
+        # Whoever dropped may have said something since its socket was polled: then read both.
+        dropped = self._front_watch.monitor in ready or self._back_watch.monitor in ready
+        if dropped:
+            self._front_watch.read()
+            self._back_watch.read()
+            self._count_connections()
+        front_drained = back_drained = True
+        if dropped or self._front in ready:
+            front_drained = self._drain(self._front, self._front_watch, self._from_client)
+        if dropped or self._back in ready:
+            back_drained = self._drain(self._back, self._back_watch, self._from_worker)
         if back_drained:
             for worker in self._back_watch.take_dropped():
                 gone = self.dispatcher.worker_gone(worker, "connection closed", self._clock())
@@ -269,17 +275,15 @@ class Broker:
 
     def _carry_out(self, actions: list[Action]) -> None:
         """Send what was decided. A failed send is an event, so it may decide more."""
-        todo = deque(actions)
-        while todo:
-            action = todo.popleft()
-            if isinstance(action, Note):
-                log.info("%s", action.text)
-            elif not isinstance(action, ToWorker):
+        for action in actions:
+            if isinstance(action, ToClient):
                 self._to_client(action.client, action.message)
+            elif isinstance(action, Note):
+                log.info("%s", action.text)
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
                 lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
-                todo.extend(lost)
+                actions.extend(lost)  # the loop goes on to them
 
     def _to_client(self, client: bytes, message: Message) -> None:
         # A client that cannot be reached has dropped; the monitor will tell, and it will ask

@@ -12,7 +12,6 @@ Part of the dispatcher: no I/O, and `now` is an argument.
 from __future__ import annotations
 
 import heapq
-from dataclasses import replace
 from itertools import count
 
 from decisions import Policy, Record
@@ -75,7 +74,7 @@ class Jobs:
 
     def assign(self, pool: Pool, now: float) -> None:
         """Give waiting jobs to workers with credit until one of the two runs out."""
-        while True:
+        while pool.waiting and pool.idle:
             match = pool.next_match(self._may_retry(pool), self.quarantine.holds_up)
             if match is None:
                 return
@@ -108,6 +107,7 @@ class Jobs:
         """The worker has it whole."""
         if not attempt.acked:
             attempt.acked = True
+            attempt.worker.on_the_way -= attempt.job.size
             attempt.deadline = now + self._policy.attempt_timeout
             if len(attempt.job.attempts) == 1:
                 attempt.job.hedge_at = now + self._hedge_after(attempt.job.pool)
@@ -129,6 +129,8 @@ class Jobs:
         """Part a job from a worker, which may still be computing it."""
         job = attempt.job
         del attempt.worker.in_flight[job.request.id]
+        if not attempt.acked:
+            attempt.worker.on_the_way -= job.size
         job.attempts.remove(attempt)
         job.hedge_at = float("inf")
         job.pool.ends(attempt)
@@ -166,8 +168,8 @@ class Jobs:
     def _hand_out(self, job: Job, worker: Worker, now: float) -> None:
         pool, request = job.pool, job.request
         job.tried += 1
-        on_the_way = sum(a.job.size for a in worker.in_flight.values() if not a.acked) + job.size
-        allowed = self._policy.ack_timeout + on_the_way / self._policy.slowest_link
+        worker.on_the_way += job.size
+        allowed = self._policy.ack_timeout + worker.on_the_way / self._policy.slowest_link
         attempt = Attempt(job, worker, job.tried, now, now + allowed)
         job.attempts.append(attempt)
         pool.begins(attempt)
@@ -177,7 +179,7 @@ class Jobs:
         pool.idle.put(worker)
         alone = attempt.number > 1 or self.quarantine.suspected(request.sha256)
         left = max(0, int(1000 * (job.deadline - now)))
-        message = replace(request, budget_ms=left, attempt=attempt.number, alone=alone)
+        message = request.forwarded(left, attempt.number, alone)
         self._record.to_worker(worker.address, message)
         self.arm(job)
 
@@ -197,14 +199,9 @@ class Jobs:
         job, worker = attempt.job, attempt.worker
         worker.done += 1
         worker.answered_in(now - attempt.sent)
-        complete = replace(
-            result,
-            model=worker.hello.model,
-            digest=worker.hello.digest,
-            worker=worker.name,
-            attempts=job.tried,
-            queue_ms=round(1000 * (attempt.sent - job.arrived), 3),
-        )
+        queue_ms = round(1000 * (attempt.sent - job.arrived), 3)
+        hello = worker.hello
+        complete = result.completed(hello.model, hello.digest, worker.name, job.tried, queue_ms)
         self._record.counters.answered += 1
         for move in job.moves:
             move.was_answered(now)
@@ -306,6 +303,7 @@ class Jobs:
         due: dict[Job, None] = {}  # in order, each once: a job may have several timers
         while self._timers and self._timers[0][0] <= now:
             job = heapq.heappop(self._timers)[2]
+            job.armed = float("inf")
             if job.closed:
                 continue
             if job.next_timer <= now:
@@ -319,8 +317,13 @@ class Jobs:
         return self._timers[0][0] if self._timers else float("inf")
 
     def arm(self, job: Job) -> None:
-        """Have `due` name the job when something must happen to it."""
-        heapq.heappush(self._timers, (job.next_timer, next(self._timer_order), job))
+        """Have `due` name the job when something must happen to it. A timer that is set already,
+        for this time or an earlier one, will do: `due` looks again then."""
+        at = job.next_timer
+        if at >= job.armed:
+            return
+        job.armed = at
+        heapq.heappush(self._timers, (at, next(self._timer_order), job))
         if len(self._timers) > self._sweep_at:
             # Timers of answered jobs would stay until they are due.
             self._timers = [t for t in self._timers if not t[2].closed]

@@ -124,6 +124,11 @@ class Request:
             "alone": self.alone,
         }
 
+    def forwarded(self, budget_ms: int, attempt: int, alone: bool) -> Request:
+        """The same on its way to a worker."""
+        picture = self.id, self.model, self.top_k, budget_ms, self.sha256, self.body
+        return Request(*picture, attempt, alone)  # `replace` takes thrice the time
+
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Request:
         if not body.parts:
@@ -163,6 +168,13 @@ class Result:
             "attempts": self.attempts,
             "queue_ms": self.queue_ms,
         }
+
+    def completed(
+        self, model: str, digest: str, worker: str, attempts: int, queue_ms: float
+    ) -> Result:
+        """The same with what the broker knows of it."""
+        told = self.id, self.infer_ms, self.body
+        return Result(*told, model, digest, worker, attempts, queue_ms)
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Result:

@@ -55,6 +55,7 @@ class Job:
     tried: int = 0  # attempts begun
     attempts: list[Attempt] = field(default_factory=list)  # those that run: one, or its hedge too
     hedge_at: float = float("inf")
+    armed: float = float("inf")  # the earliest timer set for it
     excluded: set[bytes] = field(default_factory=set)  # workers that failed this request
     moves: tuple[Move, ...] = ()  # the times it lost its worker
     queued: bool = True  # it waits; else a worker has it, or it is closed
@@ -105,6 +106,7 @@ class Worker:
     #: Requests it will still answer or NACK, each holding one credit: those in flight and those
     #: taken from it (deadline, hung) that its child may still be computing.
     owed: dict[bytes, Job] = field(default_factory=dict)
+    on_the_way: int = 0  # bytes of pictures sent and not acknowledged
     draining: bool = False
     dismissed: bool = False  # told by the operator to leave after its work
     done: int = 0
@@ -224,6 +226,7 @@ class Pool:
         self._fresh: OrderedDict[bytes, Job] = OrderedDict()  # first come, first served
         self._requeued: list[Job] = []  # before all fresh ones, the longest waiting first
         self._parked: dict[str, list[Job]] = {}  # by picture, while a copy of it is computed
+        self._parked_jobs = 0
         self._latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
         self._refresh_in = 0
 
@@ -238,7 +241,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many there are."""
-        return len(self._fresh) + len(self._requeued) + sum(map(len, self._parked.values()))
+        return len(self._fresh) + len(self._requeued) + self._parked_jobs
 
     def enqueue(self, job: Job) -> None:
         """A new job, to the end of the queue."""
@@ -259,6 +262,7 @@ class Pool:
             return
         copies = self._parked[job.request.sha256]
         copies.remove(job)
+        self._parked_jobs -= 1
         if not copies:
             del self._parked[job.request.sha256]
 
@@ -268,6 +272,7 @@ class Pool:
         self.dequeue(job)
         job.queued = True
         self._parked.setdefault(job.request.sha256, []).append(job)
+        self._parked_jobs += 1
 
     def begins(self, attempt: Attempt) -> None:
         """A worker has it."""
@@ -287,7 +292,9 @@ class Pool:
 
     def unpark(self, sha256: str) -> None:
         """Copies of a picture take their places in the queue again."""
-        for copy in self._parked.pop(sha256, ()):
+        copies = self._parked.pop(sha256, ())
+        self._parked_jobs -= len(copies)
+        for copy in copies:
             self.requeue(copy)
 
     def waiting_jobs(self) -> Iterable[Job]:

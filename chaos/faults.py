@@ -123,11 +123,14 @@ class Injector:
         send(child, signal.SIGSTOP if hang else signal.SIGSEGV)
 
     def _catch_busy(self, child: int) -> bool:
-        """Wait for a moment until it computes; whether it does."""
+        """Wait for a moment until it begins to compute; whether it does. One that is at work
+        already may just have sent its answer: hit then, it would hang or die on nothing."""
         until = self._clock() + CATCH_WITHIN
-        while not (busy := computes(child)) and self._clock() < until:
+        rested = False
+        while not ((busy := computes(child)) and rested) and self._clock() < until:
+            rested = rested or not busy
             time.sleep(0.001)
-        return busy
+        return busy and rested
 
     def _watch(self, hit: Injected, pidfd: int) -> None:
         """Note when a child ends."""

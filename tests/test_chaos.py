@@ -10,15 +10,16 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 from conftest import ROOT, eventually
 
 from chaos import __main__ as command
-from chaos import report
-from chaos.fleet import alive, below
+from chaos import faults, report
+from chaos.fleet import Fleet, alive, below
 from chaos.ledger import (
     ALL_OPEN,
     CRASH_LIMIT_MS,
@@ -318,6 +319,24 @@ def test_of_several_rounds_of_overload_the_middle_one_counts_but_every_failure_d
     seen = middle_round(rounds)
     assert (seen.goodput, seen.busy, seen.busy_p99_ms) == (38.0, 300, 90.0)
     assert seen.unexpected["504 deadline"] == 3
+
+
+# --- the faults -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("looks", "caught"), [("RRSR", True), ("SSR", True), ("RRRR", False), ("RRSS", False)]
+)
+def test_a_child_is_hit_when_it_begins_to_compute(
+    looks: str, caught: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = iter(looks)
+    last = looks[-1]
+    monkeypatch.setattr(faults, "computes", lambda _: next(seen, last) == "R")
+    ticks = count()
+    fleet = cast(Fleet, None)
+    injector = faults.Injector(fleet, lambda: next(ticks) * faults.CATCH_WITHIN / 10)
+    assert injector._catch_busy(1) == caught
 
 
 # --- pictures ---------------------------------------------------------------------------------

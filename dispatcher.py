@@ -18,11 +18,11 @@ from decisions import Action, Departed, Event, Move, Policy, Record
 from jobs import QUARANTINED, Jobs
 from outliers import Outliers
 from pool import Attempt, Job, Pool, Worker
+from pools import Pools
 from quarantine import RETURN_GRACE, Loss
 from refusals import Refusals
 from trend import Trend
 from zmq_protocol import (
-    PROTOCOL_REVISION,
     Bye,
     Cancel,
     Heartbeat,
@@ -32,9 +32,6 @@ from zmq_protocol import (
     Request,
     Result,
 )
-
-#: The model asked for when a request names none, if a worker offers it.
-DEFAULT_MODEL = "squeezenet1_1"
 
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.
 FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))
@@ -52,7 +49,7 @@ class Dispatcher:
         self.record = Record()
         self.jobs = Jobs(policy, self.record)
         self.outliers = Outliers(policy, self.record)
-        self.pools: dict[str, Pool] = {}
+        self.pools = Pools(policy)
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
         self.trend = Trend()
@@ -72,7 +69,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Requests that no worker has."""
-        return sum(pool.waiting for pool in self.pools.values())
+        return self.pools.waiting
 
     # --- events from workers ------------------------------------------------------------------
 
@@ -80,19 +77,19 @@ class Dispatcher:
         """A worker joins; one that is known starts over, and what it held is requeued."""
         if (known := self.workers.get(address)) is not None:
             self._forget(known, "said READY again", now)
-        if refusal := self._refusal(hello):
+        if refusal := self.pools.refusal(hello):
             if line := self._refusals.line(hello.name, refusal, now):
                 self.record.note(line, now)
             self.record.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
             return self.record.flush()
-        pool = self._opened_pool(hello.model)
+        pool = self.pools.opened(hello.model)
         pool.digest = hello.digest
         self.jobs.came_back(hello.host, hello.pid, now)
         name = self._free_name(hello.name)
         health = self.outliers.recall(hello.host, name)
         worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
-        self._rehome(pool)
+        self.pools.rehome(pool)
         self.record.note(f"{worker.name} joined from {hello.host} with {hello.model}", now)
         self.outliers.joined(worker, now)
         self._settle(worker, now)
@@ -181,9 +178,9 @@ class Dispatcher:
         if known is not None:
             self.jobs.hand_over(known, client)
             return self.record.flush()
-        pool = self._pool_for(request.model)
+        pool = self.pools.of(request.model)
         if pool is None:
-            self._turn_away(client, request, *self._no_model())
+            self._turn_away(client, request, Reason.NO_MODEL, self.pools.unknown())
         elif refusal := self._in_quarantine(request, now) or self._no_room(pool, request):
             self._turn_away(client, request, *refusal)
         else:
@@ -409,42 +406,9 @@ class Dispatcher:
 
     # --- who may come in ----------------------------------------------------------------------
 
-    def default_pool(self) -> Pool | None:
-        """The pool of requests that name no model: the default's, or the first offered."""
-        default = self.pools.get(DEFAULT_MODEL)
-        if default is not None and default.digest:
-            return default
-        return next((pool for pool in self.pools.values() if pool.digest), default)
-
-    def _rehome(self, pool: Pool) -> None:
-        """Requests that named no model before any worker came go to the first one that came."""
-        early = self.pools.get(DEFAULT_MODEL)
-        if early is None or early is pool or early.digest:
-            return
-        for job in [job for job in early.waiting_jobs() if not job.request.model]:
-            early.dequeue(job)
-            job.pool = pool
-            pool.enqueue(job)
-
-    def _opened_pool(self, model: str) -> Pool:
-        """The model's pool, made if this is the first word of it."""
-        if model not in self.pools:
-            self.pools[model] = Pool(model, self.policy.hedge_burst)
-        return self.pools[model]
-
-    def _pool_for(self, model: str) -> Pool | None:
-        if not self.pools and model in ("", DEFAULT_MODEL):
-            # Nobody joined yet: let it wait for the first worker rather than fail at once.
-            return self._opened_pool(DEFAULT_MODEL)
-        return self.pools.get(model) if model else self.default_pool()
-
     def _turn_away(self, client: bytes, request: Request, reason: Reason, detail: str) -> None:
         self.record.counters.refused += 1
         self.record.to_client(client, Nack(request.id, reason, detail))
-
-    def _no_model(self) -> tuple[Reason, str]:
-        known = ", ".join(sorted(self.pools)) or "none yet"
-        return Reason.NO_MODEL, f"No worker offers this model. Offered: {known}."[:500]
 
     def _in_quarantine(self, request: Request, now: float) -> tuple[Reason, str] | None:
         suspect = self.jobs.quarantine.refuses(request.sha256, now)
@@ -470,20 +434,6 @@ class Dispatcher:
 
     def _leaving(self) -> tuple[Reason, str]:
         return Reason.DRAINING, "The broker is restarting. Send the picture again."
-
-    def _refusal(self, hello: Ready) -> str:
-        """Why this worker may not join; empty if it may."""
-        if hello.revision != PROTOCOL_REVISION:
-            return f"it speaks protocol revision {hello.revision}, the broker {PROTOCOL_REVISION}"
-        pool = self.pools.get(hello.model)
-        if pool is None and len(self.pools) >= self.policy.max_models:
-            return f"the broker serves {len(self.pools)} models already"
-        if pool is not None and pool.workers and hello.digest != pool.digest:
-            return (
-                f"its {hello.model} has digest {hello.digest[:12]}, the others have"
-                f" {pool.digest[:12]}; start it with the same --weights as the others"
-            )
-        return ""
 
     def _free_name(self, name: str) -> str:
         taken = {worker.name for worker in self.workers.values()}

@@ -128,5 +128,5 @@ def _model(pool: Pool, dispatcher: Dispatcher) -> dict[str, Any]:
         "digest": pool.digest,
         "workers": len(pool.workers),
         "waiting": pool.waiting,
-        "default": pool is dispatcher.default_pool(),
+        "default": pool is dispatcher.pools.default(),
     }

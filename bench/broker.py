@@ -132,7 +132,7 @@ def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -
         finally:
             bed.close()
         # Heartbeats cost the same whatever is asked, so they are no part of a request.
-        costs[f"broker's CPU, {workers:,} workers"] = [
+        costs[f"broker's CPU but beats, {workers:,} workers"] = [
             run.cpu_us - 1e6 * idle / run.rate for run in taken
         ]
         progress.update()
@@ -186,13 +186,13 @@ def rows(
 
 def table(found: Sequence[Row]) -> str:
     """For people."""
-    lines = [f"{'':36}{'median':>10} {'lowest to highest':>19} {'':13}{'ratio':>6}  promise"]
+    lines = [f"{'':38}{'median':>10} {'lowest to highest':>19} {'':13}{'ratio':>6}  promise"]
     for row in found:
         spread = "" if row.low is None else f"{row.low:,.1f} to {row.high:,.1f}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         kept = {None: "", True: "kept: ", False: "BROKEN: "}[row.kept]
         lines.append(
-            f"{row.name:36}{row.value:>10,.1f} {spread:>19} {row.unit:13}{ratio:>6}"
+            f"{row.name:38}{row.value:>10,.1f} {spread:>19} {row.unit:13}{ratio:>6}"
             f"  {kept}{row.promise}".rstrip()
         )
     return "\n".join(lines)

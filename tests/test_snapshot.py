@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from dispatching import fleet, ready, request, result
 
+from broker import Broker
+from decisions import Policy
 from dispatcher import Dispatcher
 from snapshot import join_command, snapshot
 from trend import SAMPLES_KEPT
-from zmq_protocol import Nack, Reason
+from zmq_protocol import ID_BYTES, Nack, Op, Query, Reason
 
 
 @pytest.mark.parametrize(
@@ -110,3 +114,22 @@ def test_the_trend_shows_what_waits_and_counts_what_was_answered() -> None:
 )
 def test_the_line_to_join_names_an_address_others_can_reach(backend: str, line: str) -> None:
     assert join_command(backend, "harbour") == line
+
+
+def test_a_snapshot_that_took_long_is_told_again_for_a_while_unless_something_was_done() -> None:
+    now = count()  # each look at the clock is 10 ms after the last
+    broker = Broker(*["tcp://127.0.0.1:*"] * 2, Policy(), 1024, clock=lambda: next(now) / 100)
+    broker.open()
+    try:
+        ask = Query(bytes(ID_BYTES), Op.STATUS)
+        first, again = broker.reply(ask).body, broker.reply(ask).body
+        assert first.size and again is first
+        broker.reply(Query(bytes(ID_BYTES), Op.CLEAR))
+        changed = broker.reply(ask).body
+        assert changed is not first
+        for _ in range(20):  # 0.2 s: a twentieth of the time for 10 ms
+            next(now)
+        assert broker.reply(ask).body is not changed
+    finally:
+        broker.stop()
+        broker.run()

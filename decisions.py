@@ -107,6 +107,7 @@ class Departed:
 class Event:
     """A line of the status page's log."""
 
+    number: int  # 1 for the first since the start
     at: float
     text: str
     outcome: str = ""  # what became of it, once that is known
@@ -173,6 +174,7 @@ class Record:
         self.counters = Counters()
         self.departed: deque[Departed] = deque(maxlen=DEPARTED_KEPT)
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._noted = 0
         self._actions: list[Action] = []
 
     def to_worker(self, address: bytes, message: Message) -> None:
@@ -182,7 +184,8 @@ class Record:
         self._actions.append(ToClient(address, message))
 
     def note(self, text: str, now: float) -> Event:
-        event = Event(now, text)
+        self._noted += 1
+        event = Event(self._noted, now, text)
         self.events.append(event)
         self._actions.append(Note(text))
         return event

@@ -50,7 +50,12 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
         "counters": asdict(record.counters),
         "trend": _trend(dispatcher.trend, now),
         "events": [
-            {"ago_s": _age(event.at, now), "text": event.text, "outcome": event.outcome}
+            {
+                "id": event.number,
+                "ago_s": _age(event.at, now),
+                "text": event.text,
+                "outcome": event.outcome,
+            }
             for event in reversed(record.events)
         ],
         "quarantine": [

@@ -2,19 +2,29 @@
 // already there. Nothing is rebuilt: a row is found by its key, a text changes only if it differs.
 //
 //   data-path="queue.waiting"   the element shows this value of the snapshot
-//   data-field="mean_ms"        the same inside a row, of the row's own item
+//   data-field="p95_ms"         the same inside a row, of the row's own item
 //   data-format="ms"            how a number is written, see FORMATS
 //   data-list="workers" data-key="id" data-row="worker-row"   rows copied from that <template>
 //   data-empty="workers"        shown while that list is empty
+//   data-do="drain"             a button, of the row's own item; see operate.js
 
-const INTERVAL_MS = 1000;
+import { byId, setText } from "./ask.js";
+import { Chart, column, rates } from "./chart.js";
+import { select, watchControls } from "./fleet.js";
+import { propose } from "./operate.js";
+
+// From asking to asking: a little less than the second that is promised.
+const INTERVAL_MS = 900;
 // A snapshot that takes longer counts as no answer.
 const PATIENCE_MS = 5000;
 
-const byId = (id) => document.getElementById(id);
 const page = byId("status");
 const pause = byId("pause");
 const copy = byId("copy");
+const charts = Object.fromEntries(Array.from(document.querySelectorAll("[data-chart]"),
+  (figure) => [figure.dataset.chart, new Chart(figure)]));
+
+let last = null;                       // the newest snapshot
 
 // ---- How values are written: the same words as in status.tpl ----------------
 
@@ -30,7 +40,7 @@ function age(seconds) {
 
 const FORMATS = {
   count: (value) => value.toLocaleString("en"),
-  ms: (value) => `${value.toFixed(1)} ms`,
+  ms: (value) => (value < 1000 ? `${value.toFixed(value < 100 ? 1 : 0)} ms` : `${(value / 1000).toFixed(1)} s`),
   age,
 };
 
@@ -38,10 +48,6 @@ function written(value, format) {
   if (value === null || value === undefined) return "–";
   if (format in FORMATS && typeof value === "number") return FORMATS[format](value);
   return String(value);
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 // ---- Filling the page ---------------------------------------------------------
@@ -64,11 +70,33 @@ function fillList(list, items) {
       row.dataset.id = id;
     }
     if ("state" in item) row.dataset.state = item.state;
+    if ("kind" in item) row.dataset.kind = item.kind;
+    if ("slots" in item) showLoad(row.querySelector("meter"), item);
     fill(row, "field", item);
     if (list.children[position] !== row) list.insertBefore(row, list.children[position] ?? null);
   });
   while (list.children.length > items.length) list.lastElementChild.remove();
-  page.querySelector(`[data-empty="${list.dataset.list}"]`).hidden = items.length > 0;
+}
+
+function showLoad(meter, { in_flight: busy, slots }) {
+  meter.max = Math.max(1, slots);
+  meter.value = busy;
+}
+
+// What an event is about, for its colour.
+function kind(text) {
+  if (/ lost: | refused: | ejected | in quarantine for |: (crash|hung) /.test(text)) return "bad";
+  return / joined from | is back/.test(text) ? "good" : "";
+}
+
+// What the lists of the page show, of a snapshot.
+function listed({ workers, departed, quarantine, models, events }) {
+  const told = events.map((event) => ({
+    ...event,
+    line: event.outcome ? `${event.text}, ${event.outcome}` : event.text,
+    kind: kind(event.text),
+  }));
+  return { workers: select(workers), departed, quarantine, models, events: told };
 }
 
 function setCondition(condition, sentence, advice = "") {
@@ -83,42 +111,36 @@ function setDown(sentence, detail = "") {
 }
 
 function showSnapshot(snapshot) {
+  last = snapshot;
   fill(page, "path", snapshot);
-  for (const list of page.querySelectorAll("[data-list]")) {
-    fillList(list, snapshot[list.dataset.list] ?? []);
+  for (const [name, items] of Object.entries(listed(snapshot))) {
+    fillList(page.querySelector(`[data-list="${name}"]`), items);
+    page.querySelector(`[data-empty="${name}"]`).hidden = snapshot[name].length > 0;
   }
-  for (const button of page.querySelectorAll("[data-let-out]")) button.hidden = false;
+  setText(byId("departed-count"), written(snapshot.departed.length, "count"));
+  byId("clear").hidden = snapshot.quarantine.length < 2;
+  charts.rate.show(rates(snapshot.trend));
+  charts.waiting.show(column(snapshot.trend, "waiting"));
   byId("figures").hidden = false;
   const able = snapshot.workers.filter(({ state }) => state === "ready" || state === "busy").length;
   if (able > 0) {
-    setCondition("serving", `Serving, with ${able} worker${able === 1 ? "" : "s"} on watch`);
+    setCondition("serving", `Serving, with ${written(able, "count")} worker${able === 1 ? "" : "s"} on watch`);
   } else {
     setCondition("no-workers", "No worker on watch",
       "Nothing can be recognised until a worker joins. The line below starts one.");
   }
 }
 
-// ---- What an operator may do --------------------------------------------------------
-
-async function letOut(button) {
-  const sha256 = button.closest("li").dataset.id;
-  const question = "Let this picture out of quarantine? Should it kill again, two more child processes are lost.";
-  if (!window.confirm(question)) return;
-  let response;
-  try {
-    response = await fetch(`/v1/quarantine/${sha256}`, { method: "DELETE" });
-  } catch {
-    setText(button, "The web server does not answer; try again");
-    return;
-  }
-  if (response.ok) await refresh();
-  else setText(button, (await response.json()).detail);
-}
-
 page.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-let-out]");
-  if (button) letOut(button).catch(console.error);
+  const button = event.target.closest("[data-do]");
+  if (!button) return;
+  const row = button.closest("[data-id]");
+  const items = row ? last[row.parentElement.dataset.list] : [];
+  const key = row?.parentElement.dataset.key;
+  propose(button.dataset.do, items.find((item) => item[key] === row.dataset.id), () => refresh().catch(console.error));
 });
+
+watchControls(() => { if (last) showSnapshot(last); });
 
 // ---- Asking once a second --------------------------------------------------------
 
@@ -138,9 +160,10 @@ async function refresh() {
 }
 
 async function watch() {
+  const began = performance.now();
   const paused = pause.getAttribute("aria-pressed") === "true";
   if (!paused && !document.hidden) await refresh().catch(console.error);
-  setTimeout(watch, INTERVAL_MS);
+  setTimeout(watch, Math.max(0, INTERVAL_MS - (performance.now() - began)));
 }
 
 pause.addEventListener("click", () => {
@@ -153,6 +176,9 @@ copy.addEventListener("click", async () => {
   setTimeout(() => { copy.textContent = "Copy"; }, 2000);
 });
 
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh().catch(console.error); });
+
+document.documentElement.classList.add("js");
 pause.hidden = false;
 copy.hidden = !navigator.clipboard;      // offered by browsers on localhost and over https only
 watch();

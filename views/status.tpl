@@ -13,7 +13,14 @@
 %   return '%d d %d h' % (hours // 24, hours % 24)
 % end
 %
-% FORMATS = {'count': '{:,}'.format, 'ms': '{:.1f} ms'.format, 'age': age}
+% def milliseconds(value):
+%   if value < 1000:
+%     return '%.*f ms' % (1 if value < 100 else 0, value)
+%   end
+%   return '%.1f s' % (value / 1000)
+% end
+%
+% FORMATS = {'count': '{:,}'.format, 'ms': milliseconds, 'age': age}
 %
 % def written(value, format='text'):
 %   if value is None:
@@ -33,8 +40,7 @@
 % end
 %
 % WORKER_COLUMNS = (
-%   ('model', 'Model', 'text'), ('in_flight', 'In flight', 'count'), ('credit', 'Credit', 'count'),
-%   ('done', 'Answered', 'count'), ('failed', 'Failed', 'count'), ('mean_ms', 'Mean', 'ms'),
+%   ('done', 'Answered', 'count'), ('failed', 'Failed', 'count'), ('p50_ms', 'p50', 'ms'),
 %   ('p95_ms', 'p95', 'ms'), ('last_heartbeat_s', 'Heartbeat', 'age'), ('uptime_s', 'Up', 'age'))
 % COUNTERS = (
 %   ('accepted', 'Accepted'), ('answered', 'Answered'), ('failed', 'Failed'), ('requeued', 'Moved'),
@@ -51,16 +57,20 @@
                 <span class="fine"><bdi data-field="host">{{ worker.get('host') }}</bdi> · <span data-field="pid">{{ worker.get('pid') }}</span></span>
               </th>
               <td role="cell"><span class="state" data-field="state">{{ worker.get('state') }}</span></td>
+              <td role="cell" class="text" data-heading="Model"><bdi data-field="model">{{ worker.get('model') }}</bdi></td>
+              <td role="cell" class="load" data-heading="Load"><meter min="0" max="{{ worker.get('slots') or 1 }}" value="{{ worker.get('in_flight') or 0 }}" aria-hidden="true"></meter>
+                <span class="fine"><span data-field="in_flight" data-format="count">{{ written(worker.get('in_flight'), 'count') }}</span> of <span data-field="slots" data-format="count">{{ written(worker.get('slots'), 'count') }}</span></span></td>
 %   for name, heading, format in WORKER_COLUMNS:
               <td role="cell" class="{{ format }}" data-heading="{{ heading }}"><span data-field="{{ name }}" data-format="{{ format }}">{{ written(worker.get(name), format) }}</span></td>
 %   end
+              <td role="cell" class="actions with-script"><button class="link" type="button" data-do="drain">Drain</button> <button class="link" type="button" data-do="remove">Remove</button></td>
             </tr>
 % end
 %
-% def event_row(event, position=0):
-              <li class="event" data-id="{{ position }}">
+% def event_row(event):
+              <li class="event" data-id="{{ event.get('id') }}">
                 <span class="when"><span data-field="ago_s" data-format="age">{{ written(event.get('ago_s'), 'age') }}</span> ago</span>
-                <bdi data-field="text">{{ event.get('text') }}</bdi>
+                <bdi data-field="line">{{ ', '.join(filter(None, (event.get('text'), event.get('outcome')))) }}</bdi>
               </li>
 % end
 %
@@ -85,10 +95,10 @@
 % def quarantine_row(picture):
               <li class="quarantined" data-id="{{ picture.get('sha256') }}">
                 <span class="when"><span data-field="left_s" data-format="age">{{ written(picture.get('left_s'), 'age') }}</span> left</span>
-                <span>cost two workers or children; sent again
-                <span data-field="refused" data-format="count">{{ written(picture.get('refused'), 'count') }}</span> times.
+                <span>Cost two workers or child processes. Refused
+                <span data-field="refused" data-format="count">{{ written(picture.get('refused'), 'count') }}</span> times since.
                 <code class="fine" data-field="sha256">{{ picture.get('sha256') }}</code>
-                <button class="quiet" type="button" data-let-out hidden>Let it out</button></span>
+                <button class="link with-script" type="button" data-do="let-out">Let it out</button></span>
               </li>
 % end
 %
@@ -96,8 +106,12 @@
             <p class="soft" data-empty="{{ name }}"{{ ' hidden' if snapshot.get(name) else '' }}>{{ sentence }}</p>
 % end
 %
+% # Rows a page of the table shows: what a screen or two holds, and a thousand workers do not slow.
+% WORKERS_A_PAGE = 20
+%
 % snapshot = status or {}
-% able = sum(worker.get('state') in ('ready', 'busy') for worker in snapshot.get('workers', ()))
+% workers = snapshot.get('workers', ())
+% able = sum(worker.get('state') in ('ready', 'busy') for worker in workers)
 % if status is None:
 %   condition, sentence = 'down', 'The broker cannot be reached'
 %   advice = 'Nothing answers at %s. This page keeps asking and comes back by itself.' % broker_address
@@ -107,6 +121,18 @@
 % else:
 %   condition, advice = 'serving', ''
 %   sentence = 'Serving, with %d worker%s on watch' % (able, '' if able == 1 else 's')
+% end
+%
+% def tile(heading, path, format='count'):
+          <div><dt>{{ heading }}</dt><dd data-path="{{ path }}" data-format="{{ format }}">{{ figure(path, format) }}</dd></div>
+% end
+%
+% def chart(name, heading):
+          <figure class="chart" data-chart="{{ name }}">
+            <figcaption><span>{{ heading }}</span> <strong class="now"></strong> <span class="fine peak"></span></figcaption>
+            <svg viewBox="0 0 300 100" preserveAspectRatio="none" role="img" aria-label="{{ heading }}, the last five minutes"><path class="area"/><path class="line"/><path class="cursor"/></svg>
+            <p class="fine axis" aria-hidden="true"><span>5 min ago</span><span>now</span></p>
+          </figure>
 % end
 %
 % def body():
@@ -121,100 +147,132 @@
 
       <div id="figures"{{ ' hidden' if status is None else '' }}>
         <dl class="tiles">
-          <div><dt>In flight</dt><dd data-path="queue.in_flight" data-format="count">{{ figure('queue.in_flight', 'count') }}</dd></div>
+%   tile('In flight', 'queue.in_flight')
           <div><dt>Waiting</dt><dd><span data-path="queue.waiting" data-format="count">{{ figure('queue.waiting', 'count') }}</span>
             <small>of <span data-path="queue.max_waiting" data-format="count">{{ figure('queue.max_waiting', 'count') }}</span></small></dd></div>
-          <div><dt>Oldest wait</dt><dd data-path="queue.oldest_wait_s" data-format="age">{{ figure('queue.oldest_wait_s', 'age') }}</dd></div>
-          <div><dt>Answered</dt><dd data-path="counters.answered" data-format="count">{{ figure('counters.answered', 'count') }}</dd></div>
-          <div><dt>Moved</dt><dd data-path="counters.requeued" data-format="count">{{ figure('counters.requeued', 'count') }}</dd></div>
-          <div><dt>Broker up</dt><dd data-path="broker.uptime_s" data-format="age">{{ figure('broker.uptime_s', 'age') }}</dd></div>
+%   tile('Oldest wait', 'queue.oldest_wait_s', 'age')
+%   tile('Answered', 'counters.answered')
+%   tile('Moved', 'counters.requeued')
+%   tile('Broker up', 'broker.uptime_s', 'age')
         </dl>
 
+        <section class="charts with-script" aria-label="The last five minutes">
+%   chart('rate', 'Answered a second')
+%   chart('waiting', 'Waiting')
+        </section>
+
         <section aria-labelledby="workers-title">
-          <h2 id="workers-title">Workers</h2>
+          <div class="heading">
+            <h2 id="workers-title">Workers</h2>
+            <input id="find" type="search" placeholder="Name, host, model or state" aria-label="Show only workers with" hidden>
+          </div>
           <table id="workers" role="table" aria-labelledby="workers-title">
             <thead role="rowgroup">
               <tr role="row">
-                <th role="columnheader" scope="col">Name</th>
-                <th role="columnheader" scope="col">State</th>
-%   for name, heading, format in WORKER_COLUMNS:
-                <th role="columnheader" scope="col" class="{{ format }}">{{ heading }}</th>
+%   for name, heading, format in (('name', 'Name', 'who'), ('state', 'State', 'state-of'), ('model', 'Model', 'text'), ('load', 'Load', 'load'), *WORKER_COLUMNS):
+                <th role="columnheader" scope="col" class="{{ format }}"><button class="sort" type="button" data-sort="{{ name }}" disabled>{{ heading }}</button></th>
 %   end
+                <td class="actions with-script"></td>
               </tr>
             </thead>
             <tbody role="rowgroup" data-list="workers" data-key="id" data-row="worker-row">
-%   for worker in snapshot.get('workers', ()):
+%   for worker in workers[:WORKERS_A_PAGE]:
 %     worker_row(worker)
 %   end
             </tbody>
           </table>
 %   empty('workers', 'None has joined yet.')
+          <p id="pager" class="fine buttons" data-page-size="{{ WORKERS_A_PAGE }}"{{ ' hidden' if len(workers) <= WORKERS_A_PAGE else '' }}>
+            <span id="pager-line">The first {{ WORKERS_A_PAGE }} of {{ '{:,}'.format(len(workers)) }}.</span>
+            <button id="previous" class="quiet with-script" type="button">Previous</button>
+            <button id="next" class="quiet with-script" type="button">Next</button>
+          </p>
         </section>
 
         <section class="join" aria-labelledby="join-title">
           <h2 id="join-title">Join another machine</h2>
-          <p class="line"><code id="join-line">python worker.py <span data-path="broker.backend">{{ figure('broker.backend') }}</span></code>
+          <p class="line"><code id="join-line" data-path="broker.join">{{ figure('broker.join') }}</code>
             <button id="copy" class="quiet" type="button" hidden>Copy</button></p>
           <p class="fine">A broker on 127.0.0.1 hears its own machine only; <code>broker.py --backend</code> widens that.</p>
+          <form id="add" class="with-script">
+            <label for="address">Or let the broker dial a worker started with <code>--listen</code>:</label>
+            <input id="address" type="text" name="address" placeholder="tcp://192.168.1.7:8888" required pattern="(tcp|ipc)://.+" title="An address such as tcp://192.168.1.7:8888" autocomplete="off" spellcheck="false">
+            <button class="quiet">Add</button>
+            <output id="added" class="soft"></output>
+          </form>
         </section>
 
         <div class="columns">
-          <section aria-labelledby="events-title">
-            <h2 id="events-title">Log</h2>
-            <ol class="log" data-list="events" data-row="event-row">
-%   for position, event in enumerate(snapshot.get('events', ())):
-%     event_row(event, position)
+          <div>
+            <section aria-labelledby="events-title">
+              <h2 id="events-title">Log</h2>
+              <ol class="log" tabindex="0" aria-labelledby="events-title" data-list="events" data-key="id" data-row="event-row">
+%   for event in snapshot.get('events', ()):
+%     event_row(event)
 %   end
-            </ol>
+              </ol>
 %   empty('events', 'Nothing of note has happened.')
-          </section>
+            </section>
 
-          <section aria-labelledby="departed-title">
-            <h2 id="departed-title">Departed workers</h2>
-            <ul class="log" data-list="departed" data-row="departed-row">
+            <details id="departed">
+              <summary><h2>Departed workers</h2> <span class="soft" id="departed-count">{{ len(snapshot.get('departed', ())) }}</span></summary>
+              <ul class="log" data-list="departed" data-row="departed-row">
 %   for position, worker in enumerate(snapshot.get('departed', ())):
 %     departed_row(worker, position)
 %   end
-            </ul>
+              </ul>
 %   empty('departed', 'None has left.')
-          </section>
+            </details>
+          </div>
 
-          <section aria-labelledby="quarantine-title">
-            <h2 id="quarantine-title">Pictures in quarantine</h2>
-            <ul class="log" data-list="quarantine" data-key="sha256" data-row="quarantine-row">
+          <div>
+            <section aria-labelledby="counters-title">
+              <h2 id="counters-title">Pictures since the broker started</h2>
+              <dl class="ledger">
+%   for name, heading in COUNTERS:
+                <div><dt>{{ heading }}</dt><dd data-path="counters.{{ name }}" data-format="count">{{ figure('counters.' + name, 'count') }}</dd></div>
+%   end
+              </dl>
+            </section>
+
+            <section aria-labelledby="quarantine-title">
+              <div class="heading">
+                <h2 id="quarantine-title">Pictures in quarantine</h2>
+                <button id="clear" class="link" type="button" data-do="clear" hidden>Let all out</button>
+              </div>
+              <ul class="log" data-list="quarantine" data-key="sha256" data-row="quarantine-row">
 %   for picture in snapshot.get('quarantine', ()):
 %     quarantine_row(picture)
 %   end
-            </ul>
+              </ul>
 %   empty('quarantine', 'None has killed twice.')
-          </section>
+            </section>
 
-          <section aria-labelledby="counters-title">
-            <h2 id="counters-title">Pictures since the broker started</h2>
-            <dl class="ledger">
-%   for name, heading in COUNTERS:
-              <div><dt>{{ heading }}</dt><dd data-path="counters.{{ name }}" data-format="count">{{ figure('counters.' + name, 'count') }}</dd></div>
-%   end
-            </dl>
-          </section>
-
-          <section aria-labelledby="models-title">
-            <h2 id="models-title">Models</h2>
-            <ul class="plain" data-list="models" data-key="name" data-row="model-row">
+            <section aria-labelledby="models-title">
+              <h2 id="models-title">Models</h2>
+              <ul class="plain" data-list="models" data-key="name" data-row="model-row">
 %   for model in snapshot.get('models', ()):
 %     model_row(model)
 %   end
-            </ul>
+              </ul>
 %   empty('models', 'A model comes with its first worker.')
-            <h2>Broker</h2>
-            <p class="soft">Version <span data-path="broker.version">{{ figure('broker.version') }}</span>,
-              <span data-path="broker.state">{{ figure('broker.state') }}</span>.
-              Workers join at <code data-path="broker.backend">{{ figure('broker.backend') }}</code>,
-              clients at <code data-path="broker.frontend">{{ figure('broker.frontend') }}</code>.</p>
-          </section>
+              <p class="fine">Broker <span data-path="broker.version">{{ figure('broker.version') }}</span>,
+                <span data-path="broker.state">{{ figure('broker.state') }}</span>;
+                workers at <code data-path="broker.backend">{{ figure('broker.backend') }}</code>,
+                clients at <code data-path="broker.frontend">{{ figure('broker.frontend') }}</code>.</p>
+            </section>
+          </div>
         </div>
       </div>
     </div>
+
+    <dialog id="confirm" class="small" aria-labelledby="confirm-title" aria-describedby="confirm-text">
+      <h2 id="confirm-title"></h2>
+      <p id="confirm-text"></p>
+      <p id="confirm-error" class="bad" role="alert"></p>
+      <p class="buttons"><button id="confirm-no" class="quiet" type="button">Cancel</button>
+        <button id="confirm-yes" type="button"></button></p>
+    </dialog>
 
     <template id="worker-row">
 %   worker_row({})

@@ -1,0 +1,250 @@
+"""The status page in a real Chromium: what it shows, and what an operator does there."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from browsing import HOSTILE, Pages, shoot
+from conftest import eventually
+from playwright.sync_api import Page, Route, expect
+
+import answers
+from brokerclient import RequestFailed
+from chaos.fleet import free_port
+
+
+@pytest.fixture
+def status(pages: Pages, page: Page) -> Page:
+    page.goto(f"{pages.url}/status")
+    expect(page.locator("#status")).to_have_attribute("data-condition", "serving")
+    return page
+
+
+def row(page: Page, name: str) -> Any:
+    return page.locator("tr.worker").filter(has=page.locator(".name", has_text=name))
+
+
+def confirm(page: Page, question: str) -> None:
+    expect(page.locator("#confirm-title")).to_have_text(question)
+    page.click("#confirm-yes")
+    expect(page.locator("#confirm")).to_be_hidden()
+
+
+def told(page: Page, change: Any) -> None:
+    """Show the page the real snapshot, changed."""
+
+    def answer(route: Route) -> None:
+        snapshot = route.fetch().json()
+        change(snapshot)
+        route.fulfill(json=snapshot)
+
+    page.route("**/v1/status", answer)
+
+
+def test_the_page_tells_in_words_what_a_death_cost(pages: Pages, status: Page) -> None:
+    future = pages.client.submit(b"sleep:1")
+    busy = eventually(
+        lambda: [w["name"] for w in pages.status()["workers"] if w["in_flight"]], "one has it"
+    )[0]
+    expect(row(status, busy).locator(".state")).to_have_text("busy")
+    pages.workers[busy].kill()
+    expect(row(status, busy)).to_have_count(0)
+    assert future.result(30).attempts == 2
+    line = re.compile(rf"^{busy} lost: .*; 1 request moved, answered \d+ ms later$")
+    expect(status.locator("li.event bdi").filter(has_text=line)).to_have_count(1)
+    departed = status.locator("#departed li").first
+    expect(departed).to_be_hidden()
+    status.click("#departed summary")
+    expect(departed).to_contain_text(busy)
+    expect(departed).to_contain_text("connection closed")
+    shoot(status, "status-death")
+    pages.muster()
+    expect(row(status, busy).locator(".state")).to_have_text("ready")
+
+
+def test_a_worker_is_drained_or_removed_after_asking(pages: Pages, status: Page) -> None:
+    for action, question in (("Drain", "Drain loft?"), ("Remove", "Remove loft at once?")):
+        loft = pages.start_worker("loft", "--model", "another")
+        button = row(status, "loft").get_by_role("button", name=action)
+        button.click()
+        expect(status.locator("#confirm-title")).to_have_text(question)
+        shoot(status, f"status-{action.lower()}", whole=False)
+        expect(status.locator("#confirm-no")).to_be_focused()
+        status.keyboard.press("Enter")
+        expect(status.locator("#confirm")).to_be_hidden()
+        assert "loft" in pages.names(), "only asked"
+        button.click()
+        confirm(status, question)
+        expect(row(status, "loft")).to_have_count(0)
+        assert loft.wait(30) == 0
+
+
+def test_a_refusal_stands_in_the_question(pages: Pages, status: Page) -> None:
+    loft = pages.start_worker("loft", "--model", "another")
+    row(status, "loft").get_by_role("button", name="Drain").click()
+    loft.kill()
+    loft.wait()
+    eventually(lambda: "loft" not in pages.names(), "the broker noticed")
+    status.click("#confirm-yes")
+    expect(status.locator("#confirm-error")).to_have_text("No worker with this id is connected.")
+    status.click("#confirm-no")
+
+
+def test_a_listening_worker_is_added_by_its_address(pages: Pages, status: Page) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    pages.launch_worker("pier", "--listen", address, "--model", "another")
+    status.fill("#address", address)
+    status.get_by_role("button", name="Add").click()
+    expect(status.locator("#added")).not_to_be_empty()
+    expect(row(status, "pier")).to_have_count(1)
+    status.fill("#address", "tcp://nowhere")
+    status.get_by_role("button", name="Add").click()
+    expect(status.locator("#added")).to_contain_text("Send JSON such as")
+    pages.processes[-1].kill()
+
+
+def test_pictures_are_let_out_of_quarantine_after_asking(pages: Pages, status: Page) -> None:
+    doomed = pages.start_worker("doomed", "--model", "stand-in")
+    for n in range(2):
+        with pytest.raises(RequestFailed):
+            pages.client.submit(b"crash %d" % n, model="stand-in").result(30)
+    expect(status.locator("li.quarantined")).to_have_count(2)
+    shoot(status, "status-quarantine")
+    status.locator("li.quarantined").first.get_by_role("button", name="Let it out").click()
+    confirm(status, "Let this picture out of quarantine?")
+    expect(status.locator("li.quarantined")).to_have_count(1)
+    with pytest.raises(RequestFailed):
+        pages.client.submit(b"crash 3", model="stand-in").result(30)
+    status.click("#clear")
+    confirm(status, "Let all pictures out of quarantine?")
+    expect(status.locator("li.quarantined")).to_have_count(0)
+    assert pages.status()["quarantine"] == []
+    doomed.kill()
+
+
+def test_the_charts_show_the_last_minutes_to_one_who_just_came(pages: Pages, page: Page) -> None:
+    for n in range(20):
+        pages.client.submit(b"cat %d" % n).result(30)
+    eventually(lambda: pages.status()["trend"]["answered"][-1] >= 20, "it is sampled")
+    page.goto(f"{pages.url}/status")
+    rate = page.locator("[data-chart=rate]")
+    expect(rate.locator(".line")).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+L"))
+    expect(rate.locator(".peak")).not_to_have_text("at most 0")
+    rate.locator("svg").hover()
+    expect(rate.locator(".peak")).to_have_text(re.compile(" ago$"))
+
+
+def test_the_page_follows_each_second_without_flicker_or_jump(pages: Pages, status: Page) -> None:
+    status.set_viewport_size({"width": 1280, "height": 500})
+    status.locator("#join-title").scroll_into_view_if_needed()
+    status.evaluate(
+        """() => {
+            window.replaced = 0;
+            new MutationObserver((changes) => { replaced += changes.filter(({target, addedNodes}) =>
+                [...addedNodes].some((node) => node.nodeType === 1)).length; })
+                .observe(document.querySelector("main"), {childList: true, subtree: true});
+            window.began = scrollY;
+        }"""
+    )
+    ages = []
+    for _ in range(3):
+        with status.expect_response("**/v1/status"):
+            pass
+        ages.append(status.evaluate("performance.now()"))
+        assert status.evaluate("scrollY === began && began > 0")
+    assert (ages[-1] - ages[0]) / 2 < 1300, "about once a second, on a busy machine too"
+    assert status.evaluate("replaced") == 0, "elements are kept, only their texts change"
+    status.click("#pause")
+    status.wait_for_timeout(100)
+    with pytest.raises(Exception, match="Timeout"):
+        status.wait_for_event("request", timeout=1500)
+
+
+def test_a_thousand_workers_are_searched_sorted_and_paged(pages: Pages, status: Page) -> None:
+    def thousandfold(snapshot: dict[str, Any]) -> None:
+        one = snapshot["workers"][0]
+        snapshot["workers"] = [
+            one | {"id": f"{n:08x}", "name": f"w{n}", "done": n, "host": f"host-{n % 10}"}
+            for n in range(1000)
+        ]
+
+    told(status, thousandfold)
+    expect(status.locator("#condition")).to_have_text("Serving, with 1,000 workers on watch")
+    expect(status.locator("#pager-line")).to_have_text("1 to 20 of 1,000.")
+    status.click("#next")
+    expect(status.locator("tr.worker .name").first).to_have_text("w20")
+    status.get_by_role("button", name="Answered").click()
+    expect(status.locator("tr.worker .name").first).to_have_text("w999")
+    shoot(status, "status-1000")
+    status.fill("#find", "host-7 w99")
+    expect(status.locator("tr.worker .name")).to_have_text(["w997"])
+    status.fill("#find", "nobody")
+    expect(status.locator("#pager-line")).to_have_text("None of 1,000 matches.")
+    status.fill("#find", "")
+    status.evaluate(
+        """() => { window.slow = [];
+            new PerformanceObserver((list) => {
+                slow.push(...list.getEntries().map(({duration}) => duration));
+            }).observe({type: "longtask"}); }"""
+    )
+    for _ in range(3):
+        with status.expect_response("**/v1/status"):
+            pass
+    tasks = status.evaluate("slow")
+    print(f"1,000 workers: tasks above 50 ms: {tasks}")
+    assert all(task < 300 for task in tasks), "the page stays usable"
+
+
+def hostile(snapshot: dict[str, Any]) -> None:
+    """Every text of the snapshot that a peer may choose, and some that none may."""
+    worker = snapshot["workers"][0]
+    worker |= dict.fromkeys(("name", "host", "model", "digest", "id"), HOSTILE)
+    snapshot["workers"] = [worker]
+    snapshot["departed"] = [
+        {"name": HOSTILE, "host": HOSTILE, "reason": HOSTILE, "ago_s": 1.0, "done": 0, "failed": 0}
+    ]
+    snapshot["events"] = [{"id": 1, "ago_s": 1.0, "text": HOSTILE, "outcome": HOSTILE}]
+    snapshot["models"] = [{"name": HOSTILE, "digest": HOSTILE, "workers": 1, "waiting": 0}]
+    snapshot["quarantine"] = [{"sha256": HOSTILE, "left_s": 1.0, "workers": [], "refused": 0}]
+    snapshot["broker"] |= dict.fromkeys(("join", "backend", "frontend", "version"), HOSTILE)
+
+
+def test_hostile_names_are_only_text(pages: Pages, status: Page) -> None:
+    told(status, hostile)
+    expect(status.locator("tr.worker .name")).to_have_text([HOSTILE])
+    expect(status.locator("#join-line")).to_have_text(HOSTILE)
+    expect(status.locator("li.event bdi")).to_have_text(f"{HOSTILE}, {HOSTILE}")
+    assert status.locator("main img").count() == 0
+    row(status, "").get_by_role("button", name="Drain").click()
+    expect(status.locator("#confirm-title")).to_have_text(f"Drain {HOSTILE}?")
+    status.click("#confirm-no")
+    shoot(status, "status-hostile")
+    assert status.evaluate("document.documentElement.scrollWidth") <= 1280
+    snapshot = json.loads(pages.get("/v1/status")[1])
+    hostile(snapshot)
+    text = answers.page("status", status=snapshot, broker_address=HOSTILE)
+    assert "<img src=x" not in text
+    assert text.count("&lt;img src=x") > 10
+
+
+def test_the_line_to_join_is_copied_with_one_click(pages: Pages, status: Page) -> None:
+    expect(status.locator("#join-line")).to_have_text(f"python worker.py {pages.backend}")
+    status.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    status.click("#copy")
+    expect(status.locator("#copy")).to_have_text("Copied")
+    assert status.evaluate("navigator.clipboard.readText()") == f"python worker.py {pages.backend}"
+
+
+def test_a_broker_that_is_down_is_shown_as_such_and_heals(pages: Pages, status: Page) -> None:
+    assert pages.broker is not None
+    pages.broker.kill()
+    pages.broker.wait()
+    expect(status.locator("#status")).to_have_attribute("data-condition", "down")
+    expect(status.locator("#condition-detail")).to_contain_text("comes back by itself")
+    shoot(status, "status-down")
+    pages.start_broker()
+    expect(status.locator("#status")).to_have_attribute("data-condition", "serving")
+    expect(status.locator("tr.worker")).to_have_count(2)

@@ -45,7 +45,7 @@ def told(page: Page, change: Any) -> None:
 
 
 def test_the_page_tells_in_words_what_a_death_cost(pages: Pages, status: Page) -> None:
-    future = pages.client.submit(b"sleep:1")
+    future = pages.client.submit(b"sleep:3")  # time for the page to see it
     busy = eventually(
         lambda: [w["name"] for w in pages.status()["workers"] if w["in_flight"]], "one has it"
     )[0]

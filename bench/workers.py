@@ -1,0 +1,202 @@
+"""A worker seen from its broker: `python -m bench.workers`.
+
+How long it takes to become ready, how long to replace a killed child, and what CPU its processes
+take for a picture apart from recognising it. The broker is this program; for the CPU, the model
+is a stand-in that answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import zmq
+from tqdm import tqdm
+
+from bench import table
+from bench.photos import photos, usual
+from chaos.fleet import ROOT, child_of
+from settings import EXIT_FAILED, EXIT_OK, whole
+from sockets import router
+from zmq_protocol import (
+    ID_BYTES,
+    Body,
+    Direction,
+    Message,
+    Ready,
+    Request,
+    Result,
+    decode,
+    encode,
+)
+
+#: READY may take so many times what importing torch and loading the model take by themselves.
+START_RATIO = 1.5
+#: Seconds within which a killed child is replaced.
+RESPAWN = 0.2
+#: Pictures that are answered for one reading of the CPU.
+PICTURES = 1500
+#: Seconds anything may take.
+PATIENCE = 120.0
+
+#: What no worker can do without.
+_LOAD_ALONE = "from classifier import Classifier; Classifier()"
+
+Heard = TypeVar("Heard", bound=Message)
+
+
+class Silent(Exception):
+    """The worker said nothing for long; `str()` is a sentence."""
+
+
+class Broker:
+    """As much of a broker as one worker needs."""
+
+    def __init__(self) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = router(self._context)
+        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._worker = b""
+
+    def hear(self, kind: type[Heard]) -> Heard:
+        """The next message of this kind; others are passed over."""
+        while True:
+            if not self._socket.poll(int(1000 * PATIENCE)):
+                raise Silent("the worker said nothing for two minutes")
+            self._worker, *frames = self._socket.recv_multipart()
+            message = decode(frames, Direction.WORKER_TO_BROKER)
+            if isinstance(message, kind):
+                return message
+
+    def ask(self, image: bytes) -> None:
+        """Send a picture."""
+        sha256 = hashlib.sha256(image).hexdigest()
+        request = Request(os.urandom(ID_BYTES), "", 5, 60_000, sha256, Body.of(image))
+        self._socket.send_multipart([self._worker, *encode(request)])
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+@contextmanager
+def worker(program: str) -> Iterator[tuple[Broker, int]]:
+    """A worker with one child that is ready: its broker and its process id."""
+    broker = Broker()
+    command = [sys.executable, program, broker.address, "--processes", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        broker.hear(Ready)
+        yield broker, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+        broker.close()
+
+
+def start_times(runs: int) -> list[table.Row]:
+    """The model alone and a whole worker, in turns; seconds."""
+    alone, ready = [], []
+    for _ in tqdm(range(runs), unit="turn", desc="start"):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _LOAD_ALONE], cwd=ROOT, check=True)
+        alone.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        with worker("worker.py"):
+            ready.append(time.perf_counter() - began)
+    return [
+        table.row("torch and model loaded, nothing else", alone, "s"),
+        table.row("worker.py until READY", ready, "s", alone, at_most=START_RATIO),
+    ]
+
+
+def respawn_times(runs: int, image: bytes) -> list[table.Row]:
+    """From a child's SIGKILL to the answer to a picture sent just then; seconds."""
+    taken = []
+    with worker("worker.py") as (broker, pid):
+        for _ in tqdm(range(runs), unit="kill", desc="respawn"):
+            child = child_of(pid)
+            assert child is not None
+            os.kill(child, signal.SIGKILL)
+            began = time.perf_counter()
+            while child_of(pid) == child:  # given to the dead one, it would come back at once
+                time.sleep(0.001)
+            broker.ask(image)
+            broker.hear(Result)
+            taken.append(time.perf_counter() - began)
+    return [table.row("child killed until its successor's answer", taken, "s", at_most=RESPAWN)]
+
+
+def cpu_times(runs: int, images: Sequence[bytes]) -> list[table.Row]:
+    """CPU milliseconds of parent and child for a picture that is recognised at once."""
+    parent, child = [], []
+    with worker("tests/stand_in.py") as (broker, pid):
+        below_it = child_of(pid)
+        assert below_it is not None
+        for _ in tqdm(range(runs), unit="run", desc="cpu"):
+            before = _cpu(pid), _cpu(below_it)
+            broker.ask(images[0])
+            recognising = 0.0
+            for number in range(1, PICTURES):  # one ahead of the answers, as with two credits
+                broker.ask(images[number % len(images)])
+                recognising += broker.hear(Result).infer_ms
+            recognising += broker.hear(Result).infer_ms
+            parent.append(1000 * (_cpu(pid) - before[0]) / PICTURES)
+            child.append((1000 * (_cpu(below_it) - before[1]) - recognising) / PICTURES)
+    return [
+        table.row("worker's parent, CPU a picture", parent, "ms"),
+        table.row("worker's child around the model, CPU a picture", child, "ms"),
+    ]
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU all threads of a process have had, to the nanosecond."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((t / "schedstat").read_text().split()[0]) for t in threads) / 1e9
+
+
+def measure(runs: int) -> list[table.Row]:
+    """All rows.
+
+    Raises:
+        Silent: the worker never became ready, or stopped answering.
+    """
+    images = usual(photos(None))
+    return start_times(runs) + respawn_times(runs, images[0]) + cpu_times(runs, images)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code says whether the promises were kept."""
+    p = argparse.ArgumentParser(
+        prog="python -m bench.workers",
+        description="A worker's start, the replacement of a killed child, and the CPU its "
+        "processes take for a picture besides recognising it.",
+        epilog="examples:\n  python -m bench.workers\n"
+        "  python -m bench.workers --runs 3 --json workers.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--runs", type=whole(1, 1000), default=5, help="runs of each kind (5)")
+    p.add_argument("--json", type=Path, help="file for the figures (default: none)")
+    options = p.parse_args(argv)
+    try:
+        rows = measure(options.runs)
+    except Silent as error:
+        print(f"bench.workers: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print(table.show(rows))
+    if options.json is not None:
+        table.write(rows, options.json)
+    return EXIT_OK if all(row.kept for row in rows) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

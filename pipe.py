@@ -49,22 +49,24 @@ class Reassembly:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take in what arrived; all frames that are now complete."""
-        self._buffer += data
-        frames = []
-        while (frame := self._pop()) is not None:
-            frames.append(frame)
+        source: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            source = self._buffer
+        frames, at = [], 0
+        with memoryview(source) as view:
+            while len(view) - at >= _HEAD.size:
+                length, request_id, number = _HEAD.unpack_from(view, at)
+                end = at + _HEAD.size + length
+                if len(view) < end:
+                    break
+                frames.append(Frame(request_id, number, bytes(view[at + _HEAD.size : end])))
+                at = end
+        if source is self._buffer:
+            del self._buffer[:at]
+        else:
+            self._buffer += source[at:]
         return frames
-
-    def _pop(self) -> Frame | None:
-        if len(self._buffer) < _HEAD.size:
-            return None
-        length, request_id, number = _HEAD.unpack_from(self._buffer)
-        end = _HEAD.size + length
-        if len(self._buffer) < end:
-            return None
-        payload = bytes(memoryview(self._buffer)[_HEAD.size : end])
-        del self._buffer[:end]
-        return Frame(request_id, number, payload)
 
 
 def receive(connection: socket.socket) -> bytes:

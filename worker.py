@@ -129,7 +129,8 @@ class Worker:
         due = min([self._children.next_due(), *(link.next_due() for link in self._links)])
         wait = 1000 * (due - now) if due != float("inf") else 60_000
         ready = dict(self._poller.poll(max(0, int(wait) + 1)))
-        self._waker.clear()
+        if self._waker.fileno() in ready:
+            self._waker.clear()
         for born in self._children.adopt():
             self._poller.register(born.connection.fileno(), zmq.POLLIN)
         for c in list(self._children.alive):
@@ -265,7 +266,8 @@ class Worker:
                     break
             if frames:
                 idle.give(frames, now, self._job_limit * len(frames))
-                self._poll_for(idle)
+                if idle.unsent:
+                    self._poll_for(idle)
 
     def _poll_for(self, c: Child) -> None:
         events = zmq.POLLIN | (zmq.POLLOUT if c.unsent else 0)
@@ -275,7 +277,8 @@ class Worker:
         """Write what is left, read what has come."""
         if c.unsent:
             c.push()
-            self._poll_for(c)
+            if not c.unsent:
+                self._poll_for(c)
         frames = c.read()
         if frames is None:
             self._bury(c)

@@ -55,8 +55,9 @@ class Jobs:
         self.waiting_bytes += job.size
         pool.hedges = min(self._policy.hedge_burst, pool.hedges + self._policy.hedge_share)
         pool.enqueue(job)
-        self.arm(job)
         self.assign(pool, now)
+        if job.queued:  # else its attempt armed it
+            self.arm(job)
 
     def hand_over(self, job: Job, client: bytes) -> None:
         """The same request came again, over a new connection perhaps: answer there."""
@@ -75,7 +76,8 @@ class Jobs:
     def assign(self, pool: Pool, now: float) -> None:
         """Give waiting jobs to workers with credit until one of the two runs out."""
         while pool.waiting and pool.idle:
-            match = pool.next_match(self._may_retry(pool), self.quarantine.holds_up)
+            retries = not pool.requeued or self._may_retry(pool)
+            match = pool.next_match(retries, self.quarantine.holds_up)
             if match is None:
                 return
             job, worker = match

@@ -197,7 +197,7 @@ class Idle:
         Args:
             below: look only at workers of a level below this.
         """
-        for level in self._levels[:below]:
+        for level in self._levels if below is None else self._levels[:below]:
             for address, worker in level.items():
                 if address not in excluded and request_id not in worker.owed:
                     return worker
@@ -242,6 +242,11 @@ class Pool:
     def waiting(self) -> int:
         """How many there are."""
         return len(self._fresh) + len(self._requeued) + self._parked_jobs
+
+    @property
+    def requeued(self) -> int:
+        """How many of them stand at the head of the queue: most were tried before."""
+        return len(self._requeued)
 
     def enqueue(self, job: Job) -> None:
         """A new job, to the end of the queue."""

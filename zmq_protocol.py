@@ -191,10 +191,10 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     """
     if len(frames) < 5:
         raise ProtocolError(f"{len(frames)} frames; a message has at least 5")
-    for frame in frames[:5]:
-        if len(frame) > MAX_HEADER_BYTES:
-            raise ProtocolError(f"a leading frame exceeds {MAX_HEADER_BYTES} bytes")
-    version, kind, id, header, crc = map(bytes, frames[:5])
+    leading = frames[:5]
+    if max(map(len, leading)) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"a leading frame exceeds {MAX_HEADER_BYTES} bytes")
+    version, kind, id, header, crc = map(bytes, leading)
     if version != VERSION:
         raise ProtocolError("not an SPY1 message")
     reader = direction.readers.get(kind)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bench import table
 from bench.photos import Photo, photos, usual
-from settings import EXIT_FAILED, EXIT_OK, seconds, whole
+from settings import EXIT_FAILED, seconds, whole
 from worker import cores
 
 #: How much faster than the naive pipeline ours must be.
@@ -235,10 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TimeoutError, EOFError) as error:
         print(f"bench.pipeline: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print(table.show(rows))
-    if options.json is not None:
-        table.write(rows, options.json)
-    return EXIT_OK if all(row.kept for row in rows) else EXIT_FAILED
+    return table.report(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from settings import EXIT_FAILED, EXIT_OK
+
 
 @dataclass(frozen=True)
 class Row:
@@ -99,6 +101,14 @@ def write(rows: Sequence[Row], path: Path) -> None:
     """The rows as JSON."""
     told = [asdict(r) | {"promise": r.promise, "kept": r.kept} for r in rows]
     path.write_text(json.dumps({"machine": machine(), "rows": told}, indent=2) + "\n")
+
+
+def report(rows: Sequence[Row], path: Path | None) -> int:
+    """Print the rows, write them if a file is wanted; the exit code tells if all promises hold."""
+    print(show(rows))
+    if path is not None:
+        write(rows, path)
+    return EXIT_OK if all(row.kept for row in rows) else EXIT_FAILED
 
 
 def _number(value: float) -> str:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from bench import table
 from bench.photos import photos, usual
 from chaos.fleet import ROOT, child_of
-from settings import EXIT_FAILED, EXIT_OK, whole
+from settings import EXIT_FAILED, whole
 from sockets import router
 from zmq_protocol import (
     ID_BYTES,
@@ -192,10 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Silent as error:
         print(f"bench.workers: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print(table.show(rows))
-    if options.json is not None:
-        table.write(rows, options.json)
-    return EXIT_OK if all(row.kept for row in rows) else EXIT_FAILED
+    return table.report(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench import photos, pipeline, table
+from bench import photos, pipeline, table, workers
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,11 @@ def test_the_pipeline_is_measured_and_answers_as_the_naive_one_does() -> None:
     rows = pipeline.measure(photos.photos(None)[:4], 1, 1, 0.2)
     assert {row.name: row.value for row in rows}["first guess as the naive one"] >= 75
     assert all(row.value > 0 for row in rows if row.unit == "images/s")
+
+
+@pytest.mark.slow
+def test_a_workers_cpu_is_measured_around_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PICTURES", 50)
+    parent, child = workers.cpu_times(1, [b"picture"])
+    assert 0 < child.value < 10
+    assert 0 < parent.value < 10

@@ -213,4 +213,3 @@ byId("start").addEventListener("click", () => start());
 byId("stop").addEventListener("click", () => { stop(); byId("start").focus(); });
 cameras.addEventListener("change", () => start(cameras.value));
 window.addEventListener("pagehide", stop);
-byId("start").hidden = false;

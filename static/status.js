@@ -178,7 +178,5 @@ copy.addEventListener("click", async () => {
 
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh().catch(console.error); });
 
-document.documentElement.classList.add("js");
-pause.hidden = false;
 copy.hidden = !navigator.clipboard;      // offered by browsers on localhost and over https only
 watch();

@@ -221,5 +221,3 @@ byId("again").addEventListener("click", () => {
 preview.addEventListener("error", () => { preview.hidden = true; });
 
 input.multiple = true;                 // without script the form takes one
-document.documentElement.classList.add("js");
-byId("samples").hidden = false;

@@ -160,7 +160,7 @@ def test_the_page_follows_each_second_without_flicker_or_jump(pages: Pages, stat
     status.click("#pause")
     status.wait_for_timeout(100)
     with pytest.raises(Exception, match="Timeout"):
-        status.wait_for_event("request", timeout=1500)
+        status.wait_for_event("request", timeout=1200)
 
 
 def test_a_thousand_workers_are_searched_sorted_and_paged(pages: Pages, status: Page) -> None:

@@ -102,7 +102,14 @@ def test_what_is_wrong_with_a_file_stands_next_to_it_as_a_sentence(
     shoot(page, "upload-error")
     page.set_input_files("#file", text | {"buffer": b""})
     expect(detail).to_contain_text("nothing in this file")
-    page.set_input_files("#file", text | {"buffer": bytes(10_000_001)})
+    large = page.evaluate_handle(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(10_000_001)], "large.jpg"));
+            return transfer;
+        }"""
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": large})
     expect(detail).to_contain_text("over the limit of 10.0 MB")
     page.set_input_files("#file", picture("bad"))
     expect(detail).to_contain_text("Send a photo.")
@@ -144,6 +151,7 @@ def test_the_form_works_without_script_and_escapes_the_name(pages: Pages, browse
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(pages.url)
+    expect(page.locator("#samples")).to_be_hidden()
     page.set_input_files("#file", picture("label:tabby", name="<i>cat</i>.jpg"))
     page.click("#send")
     expect(page.locator("#predictions > .prediction")).to_have_count(5)
@@ -152,6 +160,7 @@ def test_the_form_works_without_script_and_escapes_the_name(pages: Pages, browse
     for path in ("camera", "status"):
         page.goto(f"{pages.url}/{path}")
         assert page.locator("h1").is_visible()
+        assert page.locator(".with-script:visible").count() == 0, "nothing there would work"
     context.close()
 
 
@@ -168,7 +177,6 @@ def test_the_pages_fit_phone_and_desk(
     page = context.new_page()
     for path in ALL_PAGES:
         page.goto(f"{pages.url}/{path}")
-        page.wait_for_load_state("networkidle")
         shoot(page, f"{path or 'upload'}-{scheme}-{width}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()

@@ -13,7 +13,7 @@
         <div id="drop">
           <video id="video" muted playsinline aria-label="What the camera sees"></video>
 %   include('reticle.tpl')
-          <p class="prompt"><button id="start" type="button" hidden>Start the camera</button>
+          <p class="prompt"><button id="start" class="with-script" type="button">Start the camera</button>
             <noscript>The camera needs JavaScript. Without it, <a href="/">upload a picture</a>.</noscript></p>
           <ol id="sights" aria-hidden="true"></ol>
           <p id="trouble" hidden></p>
@@ -33,9 +33,9 @@
 %   figure('infer', 'Of it, computing')
 %   figure('worker', 'Worker')
 %   figure('answered', 'Answered')
-%   figure('moved', 'Moved, a worker lost')
+%   figure('moved', 'Saved from a lost worker')
         </dl>
-        <p id="idle" class="soft">The likeliest names appear over the picture; how fast it goes, and which worker looks, appears here.</p>
+        <p id="idle" class="soft">The likeliest names appear over the picture; how fast it goes, and which worker looks, stands here.</p>
         <p class="fine">One frame is on its way at a time, always the newest, scaled down to {{ side }} pixels. Percentages are smoothed over the last few frames.</p>
       </section>
     </div>

@@ -96,7 +96,7 @@
         </div>
       </section>
 
-      <section id="samples" aria-labelledby="samples-title" hidden>
+      <section id="samples" class="with-script" aria-labelledby="samples-title">
         <h2 id="samples-title" class="eyebrow">Or try one of these</h2>
 %   for name in ('cat', 'coffee', 'rocket'):
         <button class="sample" type="button" data-sample="/static/samples/{{ name }}.jpg">

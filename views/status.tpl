@@ -142,7 +142,7 @@
           <h1 id="condition">{{ sentence }}</h1>
           <p id="condition-detail" class="lead">{{ advice }}</p>
         </div>
-        <button id="pause" class="quiet" type="button" aria-pressed="false" hidden>Pause</button>
+        <button id="pause" class="quiet with-script" type="button" aria-pressed="false">Pause</button>
       </header>
 
       <div id="figures"{{ ' hidden' if status is None else '' }}>

@@ -12,13 +12,12 @@ import gc
 import importlib
 import json
 import os
-import select
 import signal
 import socket
 import time
 from typing import Any
 
-from pipe import NO_ID, REFUSED, Frame, Reassembly, receive
+from pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
 
 #: Environment variable, set by the worker for its fork server: `module:Class` of the classifier
 #: and its keyword arguments, as JSON.
@@ -48,12 +47,11 @@ def preload() -> None:
         libc.malloc_trim(0)
 
 
-def serve(connection: socket.socket, batch: int) -> None:
-    """Answer what comes down the pipe until the parent closes it.
+def serve(connection: socket.socket) -> None:
+    """Answer what comes down the pipe, batch by batch, until the parent closes it.
 
     Args:
         connection: this end of the pipe, blocking.
-        batch: how many waiting pictures are taken at a time.
     """
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
@@ -64,19 +62,17 @@ def serve(connection: socket.socket, batch: int) -> None:
         connection.sendall(_told(NO_ID, REFUSED, {"detail": failure}))
         return
     connection.sendall(_told(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
-    waiting: list[Frame] = []
+    batch: list[Frame] = []
     stream = Reassembly()
-    while True:
-        while not waiting or (len(waiting) < batch and select.select([connection], [], [], 0)[0]):
-            data = receive(connection)
-            if not data:
-                return
-            waiting += stream.feed(data)
-        try:
-            connection.sendall(_answer(waiting[:batch]))
-        except ConnectionError:
-            return  # the parent is gone, and with it whoever asked
-        del waiting[:batch]
+    while data := receive(connection):
+        for frame in stream.feed(data):
+            batch.append(frame)
+            if frame.number & LAST_OF_BATCH:
+                try:
+                    connection.sendall(_answer(batch))
+                except ConnectionError:
+                    return  # the parent is gone, and with it whoever asked
+                batch = []
 
 
 def _prepare() -> str:
@@ -91,17 +87,18 @@ def _prepare() -> str:
 def _answer(frames: list[Frame]) -> bytes:
     """Classify a batch; one outcome for each frame, in order."""
     began = time.monotonic()
-    outcomes = _loaded.classify([f.payload for f in frames], max(f.number for f in frames))
+    wanted = [frame.number & ~LAST_OF_BATCH for frame in frames]
+    outcomes = _loaded.classify([frame.payload for frame in frames], max(wanted))
     micros = int(1e6 * (time.monotonic() - began) / len(frames))
     told = []
-    for frame, outcome in zip(frames, outcomes, strict=True):
+    for frame, top_k, outcome in zip(frames, wanted, outcomes, strict=True):
         if isinstance(outcome, Exception):
             refusal = {"code": getattr(outcome, "code", ""), "detail": str(outcome)}
             told.append(_told(frame.id, REFUSED, refusal))
         else:
             rows = [
                 {"label": p.label, "index": p.index, "probability": round(p.probability, 6)}
-                for p in outcome[: frame.number]
+                for p in outcome[:top_k]
             ]
             told.append(_told(frame.id, micros, rows))
     return b"".join(told)

@@ -14,11 +14,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 
 import child
-from pipe import Frame, Reassembly, receive
+from pipe import LAST_OF_BATCH, Frame, Reassembly, receive
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,24 @@ log = logging.getLogger(__name__)
 MAX_RESTART_DELAY = 5.0
 #: Seconds of the first delay.
 FIRST_RESTART_DELAY = 0.1
+#: Seconds a child may have been at its batch and still get another ahead of its end. What takes
+#: longer may take very long, and another child may be free before.
+QUICK = 0.05
 #: Seconds a new child may take from start to greeting: a cold disk, a large model on a GPU.
 START_LIMIT = 120.0
 
 
+@dataclass(slots=True)
+class Batch:
+    """Pictures computed together, and the seconds they may take."""
+
+    ids: list[bytes]
+    limit: float
+
+
 @dataclass(eq=False)
 class Child:
-    """One child process and the frames it is computing."""
+    """One child process and the batches it has: one being computed, and one ahead."""
 
     process: multiprocessing.process.BaseProcess
     connection: socket.socket
@@ -41,8 +52,8 @@ class Child:
     digest: str = ""
     ready: bool = False
     busy_since: float = 0.0
-    limit: float = float("inf")  # when its present work must be done
-    working_on: list[bytes] = field(default_factory=list)  # request ids
+    limit: float = float("inf")  # when its present batch must be done
+    batches: deque[Batch] = field(default_factory=deque)  # the first is being computed
     hung: bool = False  # killed at its limit
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     stream: Reassembly = field(default_factory=Reassembly)
@@ -56,15 +67,40 @@ class Child:
         """The word in heartbeats."""
         if not self.ready:
             return "starting"
-        return "busy" if self.working_on else "idle"
+        return "busy" if self.batches else "idle"
+
+    @property
+    def working_on(self) -> list[bytes]:
+        """Ids of the requests in the batch being computed."""
+        return self.batches[0].ids if self.batches else []
+
+    @property
+    def ahead(self) -> list[bytes]:
+        """Ids of the requests it has not begun."""
+        return [request_id for batch in list(self.batches)[1:] for request_id in batch.ids]
 
     def give(self, frames: list[Frame], now: float, limit: float) -> None:
-        """Start it on a batch that must be done within `limit` seconds."""
-        self.working_on = [frame.id for frame in frames]
-        self.busy_since = now
-        self.limit = now + limit
-        self.unsent = memoryview(b"".join(frame.pack() for frame in frames))
+        """A batch to be done within `limit` seconds from its beginning, which is now or when
+        the one before is done."""
+        *most, last = frames
+        last = replace(last, number=last.number | LAST_OF_BATCH)
+        self.batches.append(Batch([frame.id for frame in frames], limit))
+        if len(self.batches) == 1:
+            self._begin(now)
+        packed = b"".join(frame.pack() for frame in [*most, last])
+        self.unsent = memoryview(bytes(self.unsent) + packed if self.unsent else packed)
         self.push()
+
+    def answered(self, request_id: bytes, now: float) -> None:
+        """One of the pictures in the present batch is done; with the last of them, the batch."""
+        self.working_on.remove(request_id)
+        if not self.working_on:
+            self.batches.popleft()
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self.busy_since = now
+        self.limit = now + self.batches[0].limit if self.batches else float("inf")
 
     def push(self) -> None:
         """Write as much as the pipe takes. A stopped child must not block the parent."""
@@ -96,14 +132,13 @@ class Nursery:
     killed itself); the parent's heart must beat meanwhile. New children appear in `born`.
     """
 
-    def __init__(self, classifier: str, arguments: dict[str, str], batch: int) -> None:
+    def __init__(self, classifier: str, arguments: dict[str, str]) -> None:
         os.environ[child.CLASSIFIER_VARIABLE] = json.dumps({"class": classifier} | arguments)
         # Python 3.11's fork server does not take over sys.path, only the environment.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         # "__main__" keeps every child from importing worker.py and ZeroMQ anew.
         forkserver.set_forkserver_preload(["__main__", "model_preload"])
         self._context = multiprocessing.get_context("forkserver")
-        self._batch = batch
         self._wanted = threading.Semaphore(0)
         self._closed = False
         self.born: deque[Child] = deque()
@@ -137,7 +172,7 @@ class Nursery:
 
     def _start(self, now: float) -> Child:
         ours, theirs = socket.socketpair()
-        process = self._context.Process(target=child.serve, args=(theirs, self._batch), daemon=True)
+        process = self._context.Process(target=child.serve, args=(theirs,), daemon=True)
         try:
             process.start()
         except BaseException:
@@ -164,10 +199,18 @@ class Children:
     def ready(self) -> list[Child]:
         return [c for c in self.alive if c.ready]
 
-    def idle(self) -> Child | None:
-        """A child that could start at once: the one that has rested longest."""
-        resting = [c for c in self.alive if c.ready and not c.working_on]
-        return min(resting, key=lambda c: c.busy_since, default=None)
+    def next_free(self, now: float) -> Child | None:
+        """Who should have the next batch: a child that rests, the one that has rested longest;
+        else one that is busy but has nothing ahead, so that it need not wait for us afterwards.
+        """
+        ready = self.ready
+        resting = [c for c in ready if not c.batches]
+        if resting:
+            return min(resting, key=lambda c: c.busy_since)
+        quick = [
+            c for c in ready if len(c.batches) == 1 and now - c.busy_since < QUICK and not c.hung
+        ]
+        return min(quick, key=lambda c: c.busy_since, default=None)
 
     def adopt(self) -> list[Child]:
         """Children that have been started since the last call."""

@@ -1,8 +1,8 @@
 """The pipe between a worker and its child processes: raw bytes, no pickle.
 
 A frame is `[length: uint32 BE][id: 16 bytes][number: uint32 BE][payload]`. Down: a picture, its
-request's id and the number of predictions wanted. Up: predictions as JSON with the microseconds
-they took, or a refusal.
+request's id and the number of predictions wanted, with the highest bit set on the last picture of a
+batch. Up: predictions as JSON with the microseconds they took, or a refusal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _HEAD = struct.Struct(f"!I{ID_BYTES}sI")
 NO_ID = bytes(ID_BYTES)
 #: The number of an outcome that is a refusal: no computation takes 4,295 seconds.
 REFUSED = 0xFFFFFFFF
+#: Set in the number of a batch's last picture.
+LAST_OF_BATCH = 0x80000000
 #: Bytes asked of the kernel at a time.
 _CHUNK = 256 * 1024
 

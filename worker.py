@@ -246,8 +246,8 @@ class Worker:
     # --- children -----------------------------------------------------------------------------
 
     def _feed(self, now: float) -> None:
-        """Give waiting requests to idle children, a batch each."""
-        while self._queue and (idle := self._children.idle()) is not None:
+        """Give waiting requests to children, a batch each."""
+        while self._queue and (free := self._children.next_free(now)) is not None:
             frames: list[Frame] = []
             while self._queue and len(frames) < self._batch:
                 alone = self._queue[0].request.alone
@@ -265,9 +265,9 @@ class Worker:
                 if alone:
                     break
             if frames:
-                idle.give(frames, now, self._job_limit * len(frames))
-                if idle.unsent:
-                    self._poll_for(idle)
+                free.give(frames, now, self._job_limit * len(frames))
+                if free.unsent:
+                    self._poll_for(free)
 
     def _poll_for(self, c: Child) -> None:
         events = zmq.POLLIN | (zmq.POLLOUT if c.unsent else 0)
@@ -303,9 +303,7 @@ class Worker:
                 link.open(self._poller, self._clock())
 
     def _computed(self, c: Child, frame: Frame) -> None:
-        c.working_on.remove(frame.id)
-        if not c.working_on:
-            c.limit, c.busy_since = float("inf"), self._clock()
+        c.answered(frame.id, self._clock())
         held = self._running.pop(frame.id)
         if frame.number == REFUSED:
             told = frame.json()
@@ -322,6 +320,7 @@ class Worker:
             held = self._running.pop(request_id)
             what = "the child process died on it"
             self._reply(held, Nack(request_id, reason, what, len(dead.working_on)))
+        self._queue.extendleft(self._running.pop(request_id) for request_id in reversed(dead.ahead))
         self._children.bury(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
 
@@ -394,7 +393,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
         options.processes,
         options.batch,
         options.job_limit,
-        Nursery(classifier, arguments, options.batch),
+        Nursery(classifier, arguments),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

@@ -69,6 +69,17 @@ def test_a_child_that_dies_is_replaced_and_its_picture_tried_again(
     assert fleet.status()["departed"] == []
 
 
+def test_pictures_behind_one_that_ends_the_child_cost_no_attempt(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    fleet.start_worker("attic", "--batch", "2")
+    deadly = fleet.client.submit(f"once:{tmp_path / 'died'} crash".encode())
+    behind = [fleet.client.submit(b"innocent %d" % n) for n in range(20)]
+    assert deadly.result(30).attempts == 2
+    # Those that shared its batch are tried again; the batch ahead and those waiting were not begun.
+    assert sum(future.result(30).attempts > 1 for future in behind) <= 1
+
+
 def test_the_picture_of_a_hung_child_is_answered_after_the_job_limit(
     fleet: Fleet, tmp_path: Path
 ) -> None:

@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-#: A folder of labelled photos beside the project, where there is one.
-FOLDER = Path(__file__).resolve().parent.parent.parent / "shared" / "photos"
 #: Bytes of the usual photo: 500 x 375 pixels as cameras and the web save them.
 USUAL_BYTES = 110_000
 #: Photos that are timed. So many differ enough, and fit the cache no better than a stream would.
@@ -28,16 +26,16 @@ class Photo:
 
 
 def photos(folder: Path | None) -> list[Photo]:
-    """All of a folder; without one, those beside the project; without these, made ones.
+    """All of a folder; without one, made ones.
 
     A name that begins with four digits tells the label: 0281-tabby.jpg.
 
     Raises:
         ValueError: the folder holds no JPEG.
     """
-    if folder is None and not FOLDER.is_dir():
+    if folder is None:
         return [Photo(data, None) for data in _made()]
-    found = sorted((folder or FOLDER).glob("*.jp*g"))
+    found = sorted(folder.glob("*.jp*g"))
     if not found:
         raise ValueError(f"there is no .jpg or .jpeg in {folder}. Name a folder of photos.")
     labels = [_LABELLED.match(path.name) for path in found]

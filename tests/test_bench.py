@@ -44,8 +44,7 @@ def test_a_broken_promise_is_seen_in_the_table_and_in_the_file(tmp_path: Path) -
     assert (told["name"], told["promise"], told["kept"]) == ("slow", "≤ 0.5", False)
 
 
-def test_made_photos_have_the_usual_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(photos, "FOLDER", tmp_path / "absent")
+def test_made_photos_have_the_usual_size() -> None:
     made = photos.usual(photos.photos(None))
     assert len(set(made)) == len(made) >= 16
     for data in made:

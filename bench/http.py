@@ -1,0 +1,207 @@
+"""The whole of `make run` over HTTP, beside what the cores can do without it:
+`python -m bench.http`.
+
+The fleet is the one `make run` starts, with its defaults, on free ports. It and the in-process
+pipeline (bench/pipeline.py) take turns in one run, with the same pictures and as many processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from tqdm import tqdm
+
+from bench import load, pipeline, table
+from bench.photos import photos, usual
+from chaos.fleet import ROOT, free_port
+from settings import EXIT_FAILED, seconds, whole
+from worker import cores
+
+#: Connections at a time. One shows the latency, the others the throughput.
+CONNECTIONS = (1, 16, 32, 64)
+#: The least share of the in-process pipeline's images a second that goes through HTTP.
+SHARE_OF_CEILING = 0.92
+#: Milliseconds that one picture alone may take longer than in process.
+LATENCY_ABOVE = 2.0
+#: Times the mean wait that the throughput implies, at most, for 99 % of 32 connections.
+TAIL = 1.5
+#: MiB (PSS) of everything that `make run` starts, and of the broker.
+MEMORY, BROKER_MEMORY = 900, 50
+#: Seconds until all workers are ready.
+START_WITHIN = 120.0
+
+
+class Running:
+    """What `make run` starts, on ports of its own."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process = subprocess.Popen(
+            [sys.executable, "run.py"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                "SPYGLASS_PORT": str(self.port),
+                "SPYGLASS_FRONTEND": f"tcp://127.0.0.1:{free_port()}",
+                "SPYGLASS_BACKEND": f"tcp://127.0.0.1:{free_port()}",
+            },
+        )
+
+    def wait(self) -> None:
+        """Until every process of the fleet that computes is ready."""
+        until = time.monotonic() + START_WITHIN
+        while self._workers() < 2:
+            if time.monotonic() > until or self._process.poll() is not None:
+                raise TimeoutError("`make run` was not ready in time; start it by hand to see why")
+            time.sleep(0.1)
+
+    def _workers(self) -> int:
+        try:
+            url = f"http://127.0.0.1:{self.port}/v1/status"
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return len(json.load(answer)["workers"])
+        except OSError:
+            return 0
+
+    def parts(self) -> Iterator[tuple[str, psutil.Process]]:
+        """Every process and what it is."""
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            command = " ".join(process.cmdline())
+            if "web.py" in command:
+                yield "web", process
+            elif "broker.py" in command:
+                yield "broker", process
+            elif "worker.py" in command:
+                yield "workers' parents", process
+            elif "forkserver" in command:
+                yield "workers' children", process
+            else:
+                yield "supervisor", process
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of CPU each part has used since it began."""
+        used: dict[str, float] = defaultdict(float)
+        for part, process in self.parts():
+            times = process.cpu_times()
+            used[part] += times.user + times.system
+        return used
+
+    def memory(self) -> dict[str, float]:
+        """MiB of memory (PSS) of each part."""
+        taken: dict[str, float] = defaultdict(float)
+        for part, process in self.parts():
+            taken[part] += process.memory_full_info().pss / 2**20
+        return taken
+
+    def close(self) -> None:
+        """Stop it as Ctrl-C does."""
+        self._process.terminate()
+        self._process.wait()
+
+
+@contextmanager
+def running() -> Iterator[Running]:
+    """A fleet that is ready; ended afterwards."""
+    fleet = Running()
+    try:
+        fleet.wait()
+        yield fleet
+    finally:
+        fleet.close()
+
+
+def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[table.Row]:
+    """Take turns `runs` times, for so many seconds each.
+
+    Raises:
+        TimeoutError, ConnectionError, EOFError: a side did not start, or stopped answering.
+    """
+    asked = load.requests(pictures)
+    all_cores = pipeline.Side("spyglass", cores(), list(pictures))
+    one_core = pipeline.Side("spyglass", 1, list(pictures))
+    rates: dict[int, list[float]] = defaultdict(list)
+    p50, alone, tail, ceiling = [], [], [], []
+    spent: dict[str, list[float]] = defaultdict(list)
+    try:
+        with running() as fleet:
+            for side in (all_cores, one_core):
+                side.wait()
+                side.run(0.5)
+            load.run(fleet.port, asked, 32, 1.0)
+            for _ in tqdm(range(runs), unit="turn", desc="HTTP"):
+                ceiling.append(all_cores.run(for_seconds))
+                alone.append(1000 / one_core.run(for_seconds))
+                for connections in CONNECTIONS:
+                    before, own = fleet.cpu(), time.process_time()
+                    measured = load.run(fleet.port, asked, connections, for_seconds)
+                    rates[connections].append(measured.rate)
+                    if connections == 1:
+                        p50.append(measured.at(0.5))
+                    if connections == 32:
+                        tail.append(measured.at(0.99) / (1000 * connections / measured.rate))
+                        used = {part: at - before[part] for part, at in fleet.cpu().items()}
+                        used["load"] = time.process_time() - own
+                        for part, value in used.items():
+                            spent[part].append(1000 * value / len(measured.latencies))
+            memory = fleet.memory()
+    finally:
+        all_cores.close()
+        one_core.close()
+    rows = [table.row("in process, all cores", ceiling, "images/s")]
+    for connections in CONNECTIONS[1:]:
+        name = f"HTTP, {connections} connections"
+        against = (ceiling, SHARE_OF_CEILING)
+        rows.append(table.row(name, rates[connections], "images/s", *against))
+    above = [http - inside for http, inside in zip(p50, alone, strict=True)]
+    rows += [
+        table.row("in process, one picture alone", alone, "ms"),
+        table.row("HTTP, 1 connection, median", p50, "ms"),
+        table.row("  more than in process", above, "ms", at_most=LATENCY_ABOVE),
+        table.row("HTTP, 32 connections, p99 / mean wait", tail, "x", at_most=TAIL),
+    ]
+    rows += [table.row(f"CPU an image: {part}", values, "ms") for part, values in spent.items()]
+    rows += [table.row(f"memory: {part}", [taken], "MiB (PSS)") for part, taken in memory.items()]
+    rows.append(table.row("memory: all", [sum(memory.values())], "MiB (PSS)", at_most=MEMORY))
+    rows.append(
+        table.row("memory: broker alone", [memory["broker"]], "MiB (PSS)", at_most=BROKER_MEMORY)
+    )
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code says whether the promises were kept."""
+    p = argparse.ArgumentParser(
+        prog="python -m bench.http",
+        description="Images a second through all of Spyglass, and in process, in turns.",
+        epilog="examples:\n  python -m bench.http\n"
+        "  python -m bench.http --photos holidays/ --runs 3 --json http.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--photos", type=Path, help="folder of JPEGs (default: made ones)")
+    p.add_argument("--runs", type=whole(1, 1000), default=5, help="turns (5)")
+    p.add_argument("--seconds", type=seconds(0.1, 600), default=3.0, help="seconds a turn (3)")
+    p.add_argument("--json", type=Path, help="file for the figures (default: none)")
+    options = p.parse_args(argv)
+    try:
+        rows = measure(usual(photos(options.photos)), options.runs, options.seconds)
+    except (ValueError, TimeoutError, ConnectionError, EOFError) as error:
+        print(f"bench.http: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return table.report(rows, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

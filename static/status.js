@@ -133,7 +133,7 @@ function showSnapshot(snapshot) {
 
 page.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
-  if (!button) return;
+  if (!button || !last) return;        // before the first answer nothing is known of a row
   const row = button.closest("[data-id]");
   const items = row ? last[row.parentElement.dataset.list] : [];
   const key = row?.parentElement.dataset.key;

@@ -41,7 +41,7 @@
 %   include('reticle.tpl')
           <span class="prompt">
             <strong>Choose a picture</strong>
-            <span class="pointer-only">or several; or drop them here, or&nbsp;paste</span>
+            <span class="pointer-only">or several; or drop them here, or&nbsp;paste&nbsp;them</span>
           </span>
         </label>
         <p id="picture" class="caption"{{ '' if picture_name else ' hidden' }}>

@@ -33,6 +33,9 @@ class Policy:
     max_waiting_bytes: int = 256 * 1024 * 1024
     #: Workers one request may be tried on.
     max_attempts: int = 3
+    #: A client is told that its request was accepted unless it is answered within this: most are,
+    #: and an answer says it too (as TCP delays its ACKs). A tenth of what a client waits for one.
+    ack_delay: float = 0.05
     #: A worker must acknowledge a request within this, plus the time its picture, and those on
     #: their way before it, take on the slowest link we serve. An ACK costs no computation, so only
     #: a lost message is this late.

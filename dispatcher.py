@@ -173,7 +173,8 @@ class Dispatcher:
     # --- events from clients ------------------------------------------------------------------
 
     def request_arrived(self, client: bytes, request: Request, now: float) -> list[Action]:
-        """Accepted (ACK) or refused (NACK). An open request sent again is only acknowledged."""
+        """Accepted (ACK, unless an answer is quicker) or refused (NACK). An open request sent again
+        is only acknowledged."""
         known = self.jobs.open.get(request.id)
         if known is not None:
             self.jobs.hand_over(known, client)
@@ -246,6 +247,7 @@ class Dispatcher:
         if now - self._promised > self.policy.heartbeat_interval:
             # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
             self._no_expiry_before = now + self.policy.heartbeat_interval
+        self.jobs.acknowledge(now)
         for job in self.jobs.due(now):
             self._overdue(job, now)
         self.jobs.judge(now)

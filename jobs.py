@@ -12,6 +12,7 @@ Part of the dispatcher: no I/O, and `now` is an argument.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from itertools import count
 
 from decisions import Policy, Record
@@ -38,6 +39,7 @@ class Jobs:
         self._policy = policy
         self._record = record
         self._of_client: dict[bytes, set[bytes]] = {}
+        self._unacknowledged: deque[tuple[float, Job]] = deque()  # the earliest due first
         self._timers: list[tuple[float, int, Job]] = []
         self._timer_order = count()
         self._sweep_at = FEW_TIMERS
@@ -49,7 +51,7 @@ class Jobs:
         deadline = now + request.budget_ms / 1000
         job = Job(client, request, pool, now, deadline, request.body.size)
         self._record.counters.accepted += 1
-        self._record.to_client(client, Ack(request.id))
+        self._unacknowledged.append((now + self._policy.ack_delay, job))
         self.open[request.id] = job
         self._of_client.setdefault(client, set()).add(request.id)
         self.waiting_bytes += job.size
@@ -66,6 +68,13 @@ class Jobs:
             self._unlist(job)
             job.client = client
             self._of_client.setdefault(client, set()).add(job.request.id)
+
+    def acknowledge(self, now: float) -> None:
+        """Tell clients what was accepted and is not answered yet: an answer says so itself."""
+        while self._unacknowledged and self._unacknowledged[0][0] <= now:
+            job = self._unacknowledged.popleft()[1]
+            if not job.closed:
+                self._record.to_client(job.client, Ack(job.request.id))
 
     def of_client(self, client: bytes) -> list[Job]:
         """What this client still waits for."""
@@ -315,8 +324,11 @@ class Jobs:
         return list(due)
 
     def next_timer(self) -> float:
-        """When `due` must be asked at the latest."""
-        return self._timers[0][0] if self._timers else float("inf")
+        """When `due` or `acknowledge` must be asked at the latest."""
+        while self._unacknowledged and self._unacknowledged[0][1].closed:
+            self._unacknowledged.popleft()
+        first = self._timers[0][0] if self._timers else float("inf")
+        return min(first, self._unacknowledged[0][0]) if self._unacknowledged else first
 
     def arm(self, job: Job) -> None:
         """Have `due` name the job when something must happen to it. A timer that is set already,

@@ -31,9 +31,37 @@ def test_a_request_past_its_deadline_is_answered_once_and_its_late_result_droppe
 
 def test_a_request_that_never_saw_a_worker_is_told_so() -> None:
     d = fleet()
-    assert told(d.request_arrived(b"web", request(1, budget_ms=200), 0.0), Ack)
+    assert not told(d.request_arrived(b"web", request(1, budget_ms=200), 0.0), Nack)
     (end,) = told(d.tick(0.2), Nack)
     assert end.reason is Reason.NO_WORKERS
+
+
+def test_a_request_is_acknowledged_unless_it_is_answered_before() -> None:
+    d = fleet(b"w1", credit=2)
+    d.tick(0.0)
+    assert not told(d.request_arrived(b"web", CAT, 0.0), Ack)
+    assert not told(d.request_arrived(b"web", DOG, 0.0), Ack)
+    d.worker_answered(b"w1", result(CAT), 0.02)
+    assert d.next_deadline() == 0.05
+    assert not told(d.tick(0.04), Ack)
+    assert d.tick(0.05) == [ToClient(b"web", Ack(DOG.id))]
+    assert not told(d.tick(0.06), Ack)
+
+
+def test_an_answered_request_wakes_nobody_to_acknowledge_it() -> None:
+    d = fleet(b"w1")
+    d.tick(0.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_answered(b"w1", result(CAT), 0.02)
+    assert d.next_deadline() > 0.05
+    assert not told(d.tick(0.05), Ack)
+
+
+def test_whoever_has_gone_gets_no_acknowledgement() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.client_gone(b"web", 0.01)
+    assert not told(d.tick(0.05), Ack)
 
 
 def test_what_is_left_of_the_budget_travels_with_the_request() -> None:
@@ -46,7 +74,7 @@ def test_what_is_left_of_the_budget_travels_with_the_request() -> None:
 def test_a_queue_takes_its_limit_and_refuses_one_more() -> None:
     d = fleet(b"w1", max_waiting=2)
     for n in range(3):
-        assert told(d.request_arrived(b"web", request(n), 0.0), Ack)
+        assert not told(d.request_arrived(b"web", request(n), 0.0), Nack)
     (nack,) = told(d.request_arrived(b"web", request(9), 0.0), Nack)
     assert nack.reason is Reason.BUSY
 
@@ -54,7 +82,7 @@ def test_a_queue_takes_its_limit_and_refuses_one_more() -> None:
 def test_a_queue_is_bounded_in_bytes_too() -> None:
     d = fleet(b"w1", max_waiting_bytes=20)
     d.request_arrived(b"web", request(0), 0.0)
-    assert told(d.request_arrived(b"web", request(1, size=20), 0.0), Ack)
+    assert not told(d.request_arrived(b"web", request(1, size=20), 0.0), Nack)
     (nack,) = told(d.request_arrived(b"web", request(2, size=1), 0.0), Nack)
     assert nack.reason is Reason.BUSY
 
@@ -145,7 +173,7 @@ def test_a_full_queue_of_bytes_takes_exactly_its_limit() -> None:
     d.request_arrived(b"web", request(0), 0.0)
     (nack,) = told(d.request_arrived(b"web", request(1, size=21), 0.0), Nack)
     assert nack.reason is Reason.BUSY
-    assert told(d.request_arrived(b"web", request(2, size=20), 0.0), Ack)
+    assert not told(d.request_arrived(b"web", request(2, size=20), 0.0), Nack)
     assert d.jobs.waiting_bytes == 20
     assert d.record.counters.refused == 1
 

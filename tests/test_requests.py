@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,20 @@ def test_an_answered_request_wakes_nobody_to_acknowledge_it() -> None:
     d.worker_answered(b"w1", result(CAT), 0.02)
     assert d.next_deadline() > 0.05
     assert not told(d.tick(0.05), Ack)
+
+
+def test_the_picture_of_an_answered_request_is_kept_no_longer() -> None:
+    class Part(bytearray):
+        pass
+
+    d = fleet(b"w1")
+    part = Part(b"picture")
+    d.request_arrived(b"web", replace(CAT, body=Body((part,), 0)), 0.0)
+    kept = weakref.ref(part)
+    del part
+    assert kept() is not None
+    d.worker_answered(b"w1", result(CAT), 0.02)
+    assert kept() is None, "though its deadline is a minute away"
 
 
 def test_whoever_has_gone_gets_no_acknowledgement() -> None:

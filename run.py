@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import settings
-from worker import cores
 
 HERE = Path(__file__).resolve().parent
 #: Workers started here, as a fleet of one machine: one can die without a pause.
@@ -36,7 +35,7 @@ def environment() -> dict[str, str]:
     env.setdefault("SPYGLASS_PORT", str(settings.PORT))
     env.setdefault("SPYGLASS_BROKER", env["SPYGLASS_FRONTEND"])
     env.setdefault("SPYGLASS_BROKERS", env["SPYGLASS_BACKEND"])
-    env.setdefault("SPYGLASS_PROCESSES", str(max(1, cores() // WORKERS)))
+    env.setdefault("SPYGLASS_PROCESSES", str(max(1, settings.cores() // WORKERS)))
     env["SPYGLASS_WORKERS"] = str(WORKERS)
     env["SPYGLASS_PYTHON"] = sys.executable
     env["SPYGLASS_RUN"] = str(HERE)

@@ -91,3 +91,8 @@ def address(text: str) -> str:
     if scheme in ("ipc", "inproc") and rest:
         return text
     raise BadSetting(f"{text!r} is not an address such as {BACKEND}")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

@@ -31,6 +31,7 @@ from settings import (
     BadSetting,
     Parser,
     address,
+    cores,
     seconds,
     whole,
 )
@@ -339,11 +340,6 @@ def name_setting(text: str) -> str:
     if text and not NAME.fullmatch(text):
         raise BadSetting(f"{text!r} is not a name: use at most 64 of A-Z a-z 0-9 . _ # -")
     return text
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def parser() -> Parser:

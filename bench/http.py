@@ -25,8 +25,7 @@ from tqdm import tqdm
 from bench import load, pipeline, table
 from bench.photos import photos, usual
 from chaos.fleet import ROOT, free_port
-from settings import EXIT_FAILED, seconds, whole
-from worker import cores
+from settings import EXIT_FAILED, cores, seconds, whole
 
 #: Connections at a time. One shows the latency, the others the throughput.
 CONNECTIONS = (1, 16, 32, 64)
@@ -78,7 +77,8 @@ class Running:
 
     def parts(self) -> Iterator[tuple[str, psutil.Process]]:
         """Every process and what it is."""
-        for process in psutil.Process(self._process.pid).children(recursive=True):
+        root = psutil.Process(self._process.pid)
+        for process in [root, *root.children(recursive=True)]:
             command = " ".join(process.cmdline())
             if "web.py" in command:
                 yield "web", process

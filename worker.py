@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import zmq
 
@@ -38,6 +39,7 @@ from settings import (
 from sockets import Waker
 from zmq_protocol import (
     DEFAULT_JOB_LIMIT,
+    ID_BYTES,
     NAME,
     Ack,
     Body,
@@ -93,7 +95,10 @@ class Worker:
         self._credit = CREDIT_PER_CHILD * processes * batch
         self._children = Children(nursery, processes)
         self._queue: deque[Held] = deque()
+        # By what children know them by. The request's own id will not do: the same request may
+        # come again, over a new connection or from another broker, while it is computed.
         self._running: dict[bytes, Held] = {}
+        self._tokens = count(1)
         self._waker = Waker()
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
@@ -224,12 +229,20 @@ class Worker:
             link.send(Nack(request.id, Reason.DRAINING, "the worker is leaving"))
         elif not request.body.intact():
             link.send(Nack(request.id, Reason.CHECKSUM, "the picture was damaged on the way"))
-        elif len(self._queue) >= self._credit * len(self._links):
+        elif self._queue_full():
             link.send(Nack(request.id, Reason.BUSY, "more requests than the credit given"))
         else:
             link.send(Ack(request.id))
             deadline = self._clock() + request.budget_ms / 1000
             self._queue.append(Held(link, link.epoch, request, deadline))
+
+    def _queue_full(self) -> bool:
+        """Whether more came than credit was given for. What came over connections that are gone
+        makes room: its brokers gave it to others."""
+        most = self._credit * len(self._links)
+        if len(self._queue) >= most:
+            self._queue = deque(held for held in self._queue if held.epoch == held.link.epoch)
+        return len(self._queue) >= most
 
     def _cancel(self, link: BrokerLink, cancel: Cancel) -> None:
         """Drop it if it has not begun. One that runs is finished: its child knows no way back."""
@@ -261,8 +274,9 @@ class Worker:
                 if now >= held.deadline:
                     self._reply(held, Nack(request.id, Reason.DEADLINE, "no time was left"))
                     continue
-                self._running[request.id] = held
-                frames.append(Frame(request.id, request.top_k, request.body.join()))
+                token = next(self._tokens).to_bytes(ID_BYTES, "big")
+                self._running[token] = held
+                frames.append(Frame(token, request.top_k, request.body.join()))
                 if alone:
                     break
             if frames:
@@ -306,22 +320,23 @@ class Worker:
     def _computed(self, c: Child, frame: Frame) -> None:
         c.answered(frame.id, self._clock())
         held = self._running.pop(frame.id)
+        request_id = held.request.id
         if frame.number == REFUSED:
             told = frame.json()
             reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
-            self._reply(held, Nack(frame.id, reason, told["detail"][:500]))
+            self._reply(held, Nack(request_id, reason, told["detail"][:500]))
         else:
-            self._reply(held, Result(frame.id, frame.number / 1000, Body.of(frame.payload)))
+            self._reply(held, Result(request_id, frame.number / 1000, Body.of(frame.payload)))
 
     def _bury(self, dead: Child) -> None:
         """Tell the broker first, then find out why and replace it."""
         self._poller.unregister(dead.connection.fileno())
         reason = Reason.HUNG if dead.hung else Reason.CRASH
-        for request_id in dead.working_on:
-            held = self._running.pop(request_id)
+        for token in dead.working_on:
+            held = self._running.pop(token)
             what = "the child process died on it"
-            self._reply(held, Nack(request_id, reason, what, len(dead.working_on)))
-        self._queue.extendleft(self._running.pop(request_id) for request_id in reversed(dead.ahead))
+            self._reply(held, Nack(held.request.id, reason, what, len(dead.working_on)))
+        self._queue.extendleft(self._running.pop(token) for token in reversed(dead.ahead))
         self._children.bury(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
 

@@ -21,6 +21,7 @@ from peers import FakeWorker, Peer, picture_request
 from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
 from chaos.relay import Relay
+from children import QUICK
 from zmq_protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
 
 #: ZMTP 3.1 with the NULL mechanism (https://rfc.zeromq.org/spec/37/): greeting and READY.
@@ -62,6 +63,39 @@ def test_a_connection_that_ends_moves_its_work_at_once_and_the_worker_returns(
     assert future.result(30).worker == "near"
     assert fleet.status()["departed"][0]["reason"] == "connection closed"
     eventually(lambda: "far" in fleet.names(), "far is back")
+
+
+def test_a_worker_that_gets_a_request_again_while_it_computes_it_answers_once_and_lives(
+    fleet: Fleet, back: Relay, tmp_path: Path
+) -> None:
+    far = fleet.launch_worker("far", "--processes", "2", at=back.address)
+    eventually(lambda: "far" in fleet.names(), "far joins")
+    flag = tmp_path / "begun"
+    future = fleet.client.submit(f"once:{flag} sleep:0.7".encode())
+    eventually(flag.exists, "it is at work")
+    back.set("reset")
+    assert future.result(30).worker == "far"
+    longer = fleet.client.submit(b"sleep:1")  # the first computation ends meanwhile
+    assert longer.result(30).attempts == 1
+    assert far.poll() is None
+    assert len(fleet.status()["departed"]) == 1
+
+
+def test_what_waits_for_a_lost_connection_leaves_its_place_to_what_comes_over_the_next(
+    fleet: Fleet, back: Relay, tmp_path: Path
+) -> None:
+    fleet.launch_worker("far", at=back.address)
+    eventually(lambda: "far" in fleet.names(), "far joins")
+    flag = tmp_path / "begun"
+    futures = [fleet.client.submit(f"once:{flag} sleep:1".encode())]
+    eventually(flag.exists, "it is at work")
+    begun = time.monotonic()
+    eventually(lambda: time.monotonic() - begun > 2 * QUICK, "the child is given nothing ahead")
+    futures.append(fleet.client.submit(b"behind it"))
+    eventually(lambda: fleet.status()["queue"]["in_flight"] == 2, "both are there")
+    back.set("reset")
+    assert [future.result(30).attempts for future in futures] == [2, 2]
+    assert fleet.worker("far")["failed"] == 0
 
 
 def test_a_silence_of_300_ms_changes_nothing(fleet: Fleet, back: Relay) -> None:

@@ -250,6 +250,7 @@ class Pool:
 
     def enqueue(self, job: Job) -> None:
         """A new job, to the end of the queue."""
+        job.queued = True
         self._fresh[job.request.id] = job
 
     def requeue(self, job: Job) -> None:

@@ -280,3 +280,14 @@ def test_a_request_that_came_before_any_worker_does_not_make_the_default() -> No
     actions = d.worker_ready(b"w1", ready(2, model="googlenet"), 0.1)
     actions += d.request_arrived(b"web", DOG, 0.2)
     assert (b"w1", DOG.id) in given(actions)
+
+
+def test_requests_that_came_before_any_worker_end_once_though_there_is_credit_for_one() -> None:
+    d = fleet()
+    for early in (CAT, DOG, EEL):
+        d.request_arrived(b"web", early, 0.0)
+    assert given(d.worker_ready(b"w1", ready(1, model="googlenet"), 0.1)) == [(b"w1", CAT.id)]
+    d.request_cancelled(b"web", DOG.id, 0.2)
+    assert given(d.worker_answered(b"w1", result(CAT), 0.3)) == [(b"w1", EEL.id)]
+    d.worker_answered(b"w1", result(EEL), 0.4)
+    assert (d.waiting, d.jobs.waiting_bytes, len(d.jobs.open)) == (0, 0, 0)

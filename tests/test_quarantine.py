@@ -197,3 +197,14 @@ def test_a_request_whose_picture_is_on_trial_is_answered_at_its_deadline() -> No
     crash(d, b"w1", CAT, 0.2)
     assert [n.reason for n in told(live(d, 1.0, 0.3), Nack)] == [Reason.DEADLINE]
     assert d.waiting == 0
+
+
+def test_two_children_are_the_most_a_picture_costs_whichever_attempt_ends_last() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    ((first, _),) = [(w, r) for w in d.workers for r in d.workers[w].in_flight]
+    d.worker_acked(first, CAT.id, 0.0)
+    ((second, _),) = given(live(d, 0.5))
+    assert not given(crash(d, second, CAT, 0.6)), "the first attempt still runs"
+    actions = crash(d, first, CAT, 0.7, batch=4)
+    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)

@@ -117,11 +117,10 @@ class Recognition:
 
     async def _recognise(self, request: Request) -> tuple[dict[str, Any], str]:
         """The picture in a request, recognised: the answer, and its file name."""
-        if self._in_flight >= MAX_IN_FLIGHT:
-            what = f"{MAX_IN_FLIGHT} pictures are in hand already. Try again shortly."
-            raise Problem.of(Reason.BUSY, what)
+        self._refuse_if_full()
         model, top_k, limit = _wishes(request.query, self._timeout)
         upload = await self._upload(request)
+        self._refuse_if_full()  # others may have come in while this one arrived
         began = time.monotonic()
         self._in_flight += 1
         try:
@@ -130,6 +129,11 @@ class Recognition:
         finally:
             self._in_flight -= 1
         return _told(answer, began), upload.name
+
+    def _refuse_if_full(self) -> None:
+        if self._in_flight >= MAX_IN_FLIGHT:
+            what = f"{MAX_IN_FLIGHT} pictures are in hand already. Try again shortly."
+            raise Problem.of(Reason.BUSY, what)
 
     async def _upload(self, request: Request) -> Upload:
         kind = request.headers.get(b"content-type", "")

@@ -263,6 +263,28 @@ def test_as_many_pictures_as_allowed_are_in_hand_and_the_next_is_told_busy(
     assert len(site.fleet.asked) == 6
 
 
+def test_pictures_that_arrive_together_count_before_any_is_in_hand(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 3)
+    site.fleet.hangs = True
+    arrived = asyncio.Event()
+    read = recognition.Request.next_part
+
+    async def read_together(request: recognition.Request) -> tuple[bytes, bool]:
+        await arrived.wait()
+        return await read(request)
+
+    async def at_once() -> list[Response]:
+        asks = [site.ask("POST", "/v1/classify?timeout_ms=50", jpeg()) for _ in range(4)]
+        asyncio.get_running_loop().call_later(0.1, arrived.set)
+        return await asyncio.gather(*asks)
+
+    monkeypatch.setattr(recognition.Request, "next_part", read_together)
+    answers = asyncio.run(at_once())
+    assert sorted(answer.json["code"] for answer in answers) == ["busy", *["deadline"] * 3]
+
+
 @pytest.mark.parametrize(("room", "status"), [(LIMIT, 200), (LIMIT - 1, 503)])
 def test_uploads_on_their_way_are_bounded_in_bytes(
     site: Site, monkeypatch: pytest.MonkeyPatch, room: int, status: int

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests of the parts that do no I/O.
 FAST := protocol dispatcher membership requests quarantine ejection hedging history
 
-.PHONY: help run test test-fast faults chaos check lint format types clean
+.PHONY: help run test test-fast faults chaos bench check lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -26,6 +26,9 @@ faults: $(VENV)/dev.stamp  ## run the slow tests of faults: partitions, floods, 
 
 chaos: $(VENV)/dev.stamp  ## hit a real fleet with one fault a second and check every promise
 	$(BIN)/python -m chaos $(ARGS)
+
+bench: $(VENV)/dev.stamp  ## measure every part beside what was promised: a table and a plot
+	@$(BIN)/python -m bench $(ARGS)
 
 check: lint types test  ## lint, types and tests
 

@@ -8,18 +8,15 @@ nothing. All sides run in turns, so that a machine that slows down slows them al
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from bench import table
 from bench.echo import CREDIT, Bed, Run, rss, run_broker, run_proxy
-from settings import EXIT_FAILED, EXIT_OK, seconds, whole
+from settings import EXIT_FAILED, seconds, whole
 
 #: Requests a client keeps outstanding, unless a row says otherwise.
 OUTSTANDING = 64
@@ -29,37 +26,16 @@ SIZES = {110_000: 0.75, 100: 0.22}
 FLEETS, QUEUES = (2, 20, 200, 1000), (10, 10_000)
 #: Dearer than with the smallest fleet or queue by at most this counts as no dearer.
 STEADY = 1.5
-#: Share of a core that the largest fleet may take while idle.
-IDLE_SHARE = 0.05
+#: Per cent of a core that the largest fleet may take while idle.
+IDLE_SHARE = 5
 #: Growth of the broker's memory over all runs that counts as none, in MiB.
 FLAT = 16
 MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One measured figure."""
-
-    name: str
-    value: float
-    unit: str
-    ratio: float | None = None  # to the row it is compared with
-    promise: str = ""
-    kept: bool | None = None  # None: nothing was promised
-    low: float | None = None  # the spread over the runs
-    high: float | None = None
-
-
-def middle(values: Sequence[float]) -> float:
-    return statistics.median(values)
-
-
-def figure(name: str, values: Sequence[float], unit: str, ratio: float | None = None) -> Row:
-    """A row without a promise: the median of some runs, and their spread."""
-    return Row(name, middle(values), unit, ratio, low=min(values), high=max(values))
-
-
-def beside_proxy(size: int, least: float, runs: int, span: float, progress: tqdm) -> list[Row]:
+def beside_proxy(
+    size: int, least: float, runs: int, span: float, progress: tqdm
+) -> list[table.Row]:
     """Rate and CPU of both, in alternating runs."""
     sides = {"zmq.proxy": Bed(run_proxy, 2, size)}
     try:
@@ -79,51 +55,29 @@ def beside_proxy(size: int, least: float, runs: int, span: float, progress: tqdm
     finally:
         for bed in sides.values():
             bed.close()
-    ratio = middle(
-        [b.rate / p.rate for p, b in zip(taken["zmq.proxy"], taken["broker"], strict=True)]
-    )
     rates = {side: [run.rate for run in taken[side]] for side in sides}
     costs = {side: [run.cpu_us for run in taken[side]] for side in sides}
     what = f"{size:,} B in"
-    broker = rates["broker"]
+    against = (rates["zmq.proxy"], least)
     return [
-        figure(f"zmq.proxy, {what}", rates["zmq.proxy"], "requests/s"),
-        Row(
-            f"broker, {what}",
-            middle(broker),
-            "requests/s",
-            ratio,
-            f"at least {least} of the proxy",
-            ratio >= least,
-            min(broker),
-            max(broker),
-        ),
-        figure(f"zmq.proxy's CPU, {what}", costs["zmq.proxy"], "us/request"),
-        figure(f"broker's CPU, {what}", costs["broker"], "us/request"),
-        Row(
-            f"broker's memory grown, {what}",
-            grown,
-            "MiB",
-            promise=f"at most {FLAT}",
-            kept=grown <= FLAT,
-        ),
+        table.row(f"zmq.proxy, {what}", rates["zmq.proxy"], "requests/s"),
+        table.row(f"broker, {what}", rates["broker"], "requests/s", *against),
+        table.row(f"zmq.proxy's CPU, {what}", costs["zmq.proxy"], "us/request"),
+        table.row(f"broker's CPU, {what}", costs["broker"], "us/request"),
+        table.row(f"broker's memory grown, {what}", [grown], "MiB", at_most=FLAT),
     ]
 
 
-def steady(costs: dict[str, list[float]]) -> list[Row]:
+def steady(costs: dict[str, list[float]]) -> list[table.Row]:
     """CPU of the broker for each request, beside that of the first."""
-    first = middle(next(iter(costs.values())))
-    rows = []
-    for name, values in costs.items():
-        cost = middle(values)
-        ratio = cost / first
-        promise = f"at most {STEADY} of the first"
-        kept = ratio <= STEADY
-        rows.append(Row(name, cost, "us/request", ratio, promise, kept, min(values), max(values)))
-    return rows
+    first = next(iter(costs.values()))
+    return [
+        table.row(name, values, "us/request", first, at_most=STEADY)
+        for name, values in costs.items()
+    ]
 
 
-def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -> list[Row]:
+def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -> list[table.Row]:
     """Cost of a request with more and more workers, and of the largest fleet while idle."""
     costs, idle = {}, 0.0
     for workers in fleets:
@@ -139,13 +93,12 @@ def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -
             run.cpu_us - 1e6 * idle / run.rate for run in taken
         ]
         progress.update()
-    promise = f"at most {IDLE_SHARE:.0%} of a core"
     name = f"broker's CPU, {fleets[-1]:,} idle workers"
-    last = Row(name, 100 * idle, "% of a core", None, promise, idle <= IDLE_SHARE)
+    last = table.row(name, [100 * idle], "% of a core", at_most=IDLE_SHARE)
     return [*steady(costs), last]
 
 
-def with_queues(queues: Sequence[int], runs: int, span: float, progress: tqdm) -> list[Row]:
+def with_queues(queues: Sequence[int], runs: int, span: float, progress: tqdm) -> list[table.Row]:
     """Cost of a request while more and more wait."""
     costs = {}
     bed = Bed(run_broker, 2, 100)
@@ -165,7 +118,7 @@ def rows(
     span: float = 1.0,
     fleets: Sequence[int] = FLEETS,
     queues: Sequence[int] = QUEUES,
-) -> list[Row]:
+) -> list[table.Row]:
     """Everything measured.
 
     Args:
@@ -177,7 +130,7 @@ def rows(
     Raises:
         TimeoutError: a process started for it did not do its part.
     """
-    found: list[Row] = []
+    found: list[table.Row] = []
     total = 2 * runs * len(SIZES) + len(fleets) + len(queues)
     with tqdm(total=total, unit="run", disable=None) as progress:
         for size, least in SIZES.items():
@@ -185,31 +138,6 @@ def rows(
         found += with_fleets(fleets, runs, span, progress)
         found += with_queues(queues, runs, span, progress)
     return found
-
-
-def table(found: Sequence[Row]) -> str:
-    """For people."""
-    lines = [f"{'':38}{'median':>10} {'lowest to highest':>19} {'':13}{'ratio':>6}  promise"]
-    for row in found:
-        spread = "" if row.low is None else f"{row.low:,.1f} to {row.high:,.1f}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        kept = {None: "", True: "kept: ", False: "BROKEN: "}[row.kept]
-        lines.append(
-            f"{row.name:38}{row.value:>10,.1f} {spread:>19} {row.unit:13}{ratio:>6}"
-            f"  {kept}{row.promise}".rstrip()
-        )
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    """What it was measured on."""
-    names = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    name = names[0].partition(": ")[2] if names else platform.machine()
-    return f"{len(names)} x {name}, {platform.system()} {platform.release()}, Python " + (
-        platform.python_version()
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -230,11 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TimeoutError as error:
         print(f"bench.broker: {error}; is the machine very busy?", file=sys.stderr)
         return EXIT_FAILED
-    print(f"{table(found)}\n\n{machine()}")
-    if options.json is not None:
-        figures = {"machine": machine(), "rows": [asdict(row) for row in found]}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return EXIT_FAILED if any(row.kept is False for row in found) else EXIT_OK
+    return table.report(found, options.json)
 
 
 if __name__ == "__main__":

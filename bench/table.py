@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,12 +47,16 @@ class Row:
         return f"≤ {self.at_most:g}" if self.at_most is not None else ""
 
     @property
+    def judged(self) -> float:
+        """What the promise is about."""
+        return self.value if self.ratio is None else self.ratio
+
+    @property
     def kept(self) -> bool:
         """Whether the promise, if there is one, holds."""
-        judged = self.value if self.ratio is None else self.ratio
-        if self.at_least is not None and judged < self.at_least:
+        if self.at_least is not None and self.judged < self.at_least:
             return False
-        return self.at_most is None or judged <= self.at_most
+        return self.at_most is None or self.judged <= self.at_most
 
 
 def row(
@@ -81,33 +85,49 @@ def machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
-def show(rows: Sequence[Row]) -> str:
-    """The rows as a table of text, under a line on the machine."""
+def show(parts: Mapping[str, Sequence[Row]]) -> str:
+    """The rows as a table of text, each part under its heading, all under a line on the machine."""
     lines = [("", "median", "from ... to", "", "ratio", "promise")]
-    for r in rows:
-        ratio = "" if r.ratio is None else f"{r.ratio:.2f}"
-        promise = r.promise and f"{r.promise} {'kept' if r.kept else 'BROKEN'}"
-        spread = f"{_number(r.spread[0])} ... {_number(r.spread[1])}"
-        lines.append((r.name, _number(r.value), spread, r.unit, ratio, promise))
+    headings = {}
+    for heading, rows in parts.items():
+        if heading:
+            headings[len(lines)] = heading
+        lines += _cells(rows)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [machine(), ""]
-    for name, *cells in lines:
+    for number, (name, *cells) in enumerate(lines):
+        if number in headings:
+            text += ["", headings[number]]
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         text.append("  ".join([name.ljust(widths[0]), *padded]).rstrip())
     return "\n".join(text)
 
 
-def write(rows: Sequence[Row], path: Path) -> None:
-    """The rows as JSON."""
-    told = [asdict(r) | {"promise": r.promise, "kept": r.kept} for r in rows]
+def _cells(rows: Sequence[Row]) -> list[tuple[str, str, str, str, str, str]]:
+    lines = []
+    for r in rows:
+        ratio = "" if r.ratio is None else f"{r.ratio:.2f}"
+        promise = r.promise and f"{r.promise} {'kept' if r.kept else 'BROKEN'}"
+        spread = f"{_number(r.spread[0])} ... {_number(r.spread[1])}"
+        lines.append((r.name, _number(r.value), spread, r.unit, ratio, promise))
+    return lines
+
+
+def write(parts: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """The rows as JSON, each with the part it belongs to."""
+    told = [
+        {"part": part} | asdict(r) | {"promise": r.promise, "kept": r.kept}
+        for part, rows in parts.items()
+        for r in rows
+    ]
     path.write_text(json.dumps({"machine": machine(), "rows": told}, indent=2) + "\n")
 
 
 def report(rows: Sequence[Row], path: Path | None) -> int:
     """Print the rows, write them if a file is wanted; the exit code tells if all promises hold."""
-    print(show(rows))
+    print(show({"": rows}))
     if path is not None:
-        write(rows, path)
+        write({"": rows}, path)
     return EXIT_OK if all(row.kept for row in rows) else EXIT_FAILED
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench import photos, pipeline, table, workers
+from bench import __main__ as command
+from bench import photos, pipeline, plot, table, workers
+from settings import EXIT_FAILED
 
 
 @pytest.mark.parametrize(
@@ -38,10 +40,39 @@ def test_a_ratio_is_the_median_of_each_turns_own() -> None:
 
 def test_a_broken_promise_is_seen_in_the_table_and_in_the_file(tmp_path: Path) -> None:
     rows = [table.row("slow", [1.0], "ms", None, None, 0.5)]
-    assert "≤ 0.5 BROKEN" in table.show(rows)
-    table.write(rows, tmp_path / "rows.json")
+    text = table.show({"Speed": rows})
+    assert "Speed" in text
+    assert "≤ 0.5 BROKEN" in text
+    table.write({"Speed": rows}, tmp_path / "rows.json")
     (told,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert (told["name"], told["promise"], told["kept"]) == ("slow", "≤ 0.5", False)
+    assert (told["part"], told["name"], told["promise"], told["kept"]) == (
+        "Speed",
+        "slow",
+        "≤ 0.5",
+        False,
+    )
+
+
+def test_the_command_counts_promises_and_leaves_a_file_and_a_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        table.row("fast", [3.0], "/s", [1.0], at_least=2.0),
+        table.row("slow", [1.0], "ms", at_most=0.5),
+        table.row("only told", [1.0], "ms"),
+    ]
+    monkeypatch.setattr(command, "PARTS", {"speed": ("Speed", lambda _: rows)})
+    assert command.main(["--folder", str(tmp_path)]) == EXIT_FAILED
+    assert capsys.readouterr().out.strip().endswith("1 promise kept, 1 broken")
+    assert len(json.loads((tmp_path / "bench.json").read_text())["rows"]) == 3
+    with Image.open(tmp_path / "bench.png") as drawn:
+        assert drawn.width > 500
+
+
+def test_a_bar_reaches_its_promise_where_the_value_does() -> None:
+    assert plot.share(table.row("x", [4.0], "ms", at_most=8.0)) == 0.5
+    assert plot.share(table.row("x", [4.0], "ms", at_most=0)) > 1
+    assert plot.share(table.row("x", [0.0], "ms", at_most=0)) == 1
 
 
 def test_made_photos_have_the_usual_size() -> None:

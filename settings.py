@@ -16,8 +16,8 @@ BACKEND = "tcp://127.0.0.1:5556"
 #: Where the web listens.
 HOST, PORT = "127.0.0.1", 8080
 
-#: Exit codes, the same for every program; argparse itself adds 2 for wrong usage.
-EXIT_OK, EXIT_FAILED = 0, 1
+#: Exit codes, the same for every program; argparse itself uses 2 for wrong usage.
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 
 #: Raised by the checks below; argparse turns it into a usage error.
 BadSetting = argparse.ArgumentTypeError

@@ -100,6 +100,17 @@ export function fill(root, values) {
   }
 }
 
+// Puts the elements first in the list, in this order. Whatever has to be moved keeps the focus:
+// the keyboard must not be thrown to the top of the page because a row changed places.
+export function arrange(list, elements) {
+  const focused = document.activeElement;
+  elements.forEach((element, position) => {
+    const there = list.children[position];
+    if (there !== element) list.insertBefore(element, there ?? null);
+  });
+  if (list.contains(focused)) focused.focus({ preventScroll: true });
+}
+
 export function percent(probability) {
   return probability > 0 && probability < 0.0005 ? "< 0.1%" : `${(100 * probability).toFixed(1)}%`;
 }

@@ -125,9 +125,12 @@ async function offerCameras(current) {
 
 function nextFrame(signal) {
   return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => resolve());
-    else requestAnimationFrame(() => resolve());
+    // The signal lives as long as the watch: what a frame hangs on it goes with the frame.
+    const stopped = () => reject(signal.reason);
+    const come = () => { signal.removeEventListener("abort", stopped); resolve(); };
+    signal.addEventListener("abort", stopped, { once: true });
+    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(come);
+    else requestAnimationFrame(come);
   });
 }
 

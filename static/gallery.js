@@ -1,7 +1,7 @@
 // Many pictures at once: a card for each, a few in flight, progress for the whole, and a table of
 // the answers to take home.
 
-import { ask, asProblem, byId, checkSize, fill, percent, predictionRow, receipt, setText, sleep } from "./ask.js";
+import { arrange, ask, asProblem, byId, checkSize, fill, percent, predictionRow, receipt, setText, sleep } from "./ask.js";
 import { saveCsv, saveJson } from "./save.js";
 import { Thumbnails } from "./thumbnails.js";
 
@@ -281,11 +281,7 @@ export class Gallery {
     const shown = this.shown();
     const wanted = new Set(shown);
     for (const item of this.items) item.card.hidden = !wanted.has(item);
-    shown.forEach((item, position) => {
-      const there = this.cards.children[position];
-      if (there !== item.card) this.cards.insertBefore(item.card, there ?? null);
-    });
-    byId("gallery-none").hidden = shown.length > 0;
+    arrange(this.cards, shown.map(({ card }) => card));
   }
 
   // The filter offers every label there is, with how often; what is chosen stays chosen.

@@ -8,7 +8,7 @@
 //   data-empty="workers"        shown while that list is empty
 //   data-do="drain"             a button, of the row's own item; see operate.js
 
-import { byId, setText } from "./ask.js";
+import { arrange, byId, setText } from "./ask.js";
 import { Chart, column, rates } from "./chart.js";
 import { select, watchControls } from "./fleet.js";
 import { propose } from "./operate.js";
@@ -61,7 +61,7 @@ function fill(root, attribute, item) {
 
 function fillList(list, items) {
   const rows = new Map(Array.from(list.children, (row) => [row.dataset.id, row]));
-  items.forEach((item, position) => {
+  const wanted = items.map((item, position) => {
     const id = String(list.dataset.key ? item[list.dataset.key] : position);
     let row = rows.get(id);
     rows.delete(id);                     // should a key come twice, each gets its row
@@ -73,8 +73,9 @@ function fillList(list, items) {
     if ("kind" in item) row.dataset.kind = item.kind;
     if ("slots" in item) showLoad(row.querySelector("meter"), item);
     fill(row, "field", item);
-    if (list.children[position] !== row) list.insertBefore(row, list.children[position] ?? null);
+    return row;
   });
+  arrange(list, wanted);
   while (list.children.length > items.length) list.lastElementChild.remove();
 }
 
@@ -146,14 +147,16 @@ watchControls(() => { if (last) showSnapshot(last); });
 
 async function refresh() {
   let response;
+  let snapshot;
   try {
     response = await fetch("/v1/status", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    snapshot = await response.json();
   } catch {
     setDown("The web server does not answer");
     return;
   }
   if (response.ok) {
-    showSnapshot(await response.json());
+    showSnapshot(snapshot);
   } else {
     setDown("The broker cannot be reached", `Nothing answers at ${page.dataset.broker}. `);
   }

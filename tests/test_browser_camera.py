@@ -54,6 +54,25 @@ def test_the_lookout_goes_on_while_a_worker_is_killed_and_stops_cleanly(
         pass
 
 
+def test_a_long_lookout_leaves_nothing_behind_for_each_frame(pages: Pages, page: Page) -> None:
+    page.add_init_script(
+        """{ window.held = 0;
+            const { addEventListener, removeEventListener } = EventTarget.prototype;
+            AbortSignal.prototype.addEventListener = function (...given) {
+                held += 1;
+                addEventListener.apply(this, given);
+            };
+            AbortSignal.prototype.removeEventListener = function (...given) {
+                held -= 1;
+                removeEventListener.apply(this, given);
+            }; }"""
+    )
+    page.goto(f"{pages.url}/camera")
+    page.click("#start")
+    eventually_more(page, 10)
+    assert page.evaluate("held") <= 1, "the frame waited for, and no other"
+
+
 def eventually_more(page: Page, frames: int) -> None:
     goal = count(page, "answered") + frames
     eventually(lambda: page.wait_for_timeout(20) or count(page, "answered") >= goal, "more frames")

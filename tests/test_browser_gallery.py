@@ -78,6 +78,22 @@ def test_answers_are_saved_as_csv_and_json_whatever_the_files_are_called(gallery
     assert told[2]["error"]["code"] == "bad-image"
 
 
+def test_the_keyboard_keeps_its_place_when_the_cards_are_sorted(gallery: Page) -> None:
+    choose(gallery, picture("label:tabby", "one.jpg"), picture("label:beagle", "two.jpg"))
+    finished(gallery)
+    second = gallery.locator(".card button").filter(has_text="two.jpg")
+    second.focus()
+    gallery.evaluate(
+        """() => {
+            const order = document.querySelector("#gallery-sort");
+            order.value = "label";
+            order.dispatchEvent(new Event("change"));
+        }"""
+    )
+    assert names(gallery) == ["two.jpg", "one.jpg"]
+    expect(second).to_be_focused()
+
+
 def test_a_card_opens_large_with_its_five_names(gallery: Page) -> None:
     choose(gallery, picture("label:tabby", "one.jpg"), picture("label:beagle", "two.jpg"))
     finished(gallery)

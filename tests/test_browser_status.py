@@ -198,6 +198,23 @@ def test_a_thousand_workers_are_searched_sorted_and_paged(pages: Pages, status: 
     assert all(task < 300 for task in tasks), "the page stays usable"
 
 
+def test_the_keyboard_keeps_its_place_when_the_row_before_leaves(
+    pages: Pages, status: Page
+) -> None:
+    drain = row(status, "cellar").get_by_role("button", name="Drain")
+    drain.focus()
+    told(status, lambda snapshot: snapshot["workers"].pop(0))
+    expect(row(status, "attic")).to_have_count(0)
+    expect(drain).to_be_focused()
+
+
+def test_an_answer_that_breaks_off_is_told_and_heals(pages: Pages, status: Page) -> None:
+    status.route("**/v1/status", lambda route: route.fulfill(body='{"broker": '))
+    expect(status.locator("#status")).to_have_attribute("data-condition", "down")
+    status.unroute("**/v1/status")
+    expect(status.locator("#status")).to_have_attribute("data-condition", "serving")
+
+
 def hostile(snapshot: dict[str, Any]) -> None:
     """Every text of the snapshot that a peer may choose, and some that none may."""
     worker = snapshot["workers"][0]

@@ -134,7 +134,6 @@
           <button id="gallery-json" class="quiet" type="button">Save JSON</button>
         </span>
       </div>
-      <p id="gallery-none" class="soft" hidden>No picture has this label any more. Show everything to see the others.</p>
       <ol id="cards"></ol>
     </section>
 

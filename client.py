@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with closing(BrokerClient([options.broker])) as client:
             return _run(client, paths, form, record, options)
     except RequestFailed as failed:
-        _tell(f"client.py: {failed}")
+        _tell(f"client.py: {failed}\nName another broker with --broker (SPYGLASS_BROKER).")
         return EXIT_UNREACHABLE
     except KeyboardInterrupt:
         return EXIT_FAILED

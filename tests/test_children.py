@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,6 +69,16 @@ def test_a_child_that_takes_long_gets_nothing_ahead(born: Any) -> None:
     slow.give([picture(1)], now=1.0, limit=5.0)
     assert family(slow).next_free(now=1.0 + 0.9 * QUICK) is slow
     assert family(slow).next_free(now=1.0 + QUICK) is None
+
+
+def test_a_child_that_was_killed_at_its_limit_gets_nothing_ahead(born: Any) -> None:
+    child, _ = born()
+    children = family(child)
+    child.give([picture(1)], 1.0, limit=QUICK / 2)
+    assert children.next_free(1.0 + QUICK / 4) is child
+    child.process = SimpleNamespace(pid=0)
+    assert children.overdue(1.0 + QUICK / 2) == [child]
+    assert children.next_free(1.0 + QUICK / 2) is None
 
 
 def test_the_limit_of_a_batch_counts_from_its_beginning(born: Any) -> None:

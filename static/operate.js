@@ -56,6 +56,7 @@ export function propose(what, subject, done) {
   setText(byId("confirm-text"), asked.text);
   setText(byId("confirm-error"), "");
   setText(yes, asked.action);
+  yes.disabled = false;
   dialog.showModal();
   byId("confirm-no").focus();
 }
@@ -63,16 +64,16 @@ export function propose(what, subject, done) {
 byId("confirm-no").addEventListener("click", () => dialog.close());
 
 yes.addEventListener("click", async () => {
-  const { run, done } = asked;
+  const question = asked;                // another may be asked before this one is done
   yes.disabled = true;
   try {
-    await run();
-    dialog.close();
-    done();
+    await question.run();
+    if (asked === question) dialog.close();
+    question.done();
   } catch (error) {
-    setText(byId("confirm-error"), error.message);
+    if (asked === question) setText(byId("confirm-error"), error.message);
   } finally {
-    yes.disabled = false;
+    if (asked === question) yes.disabled = false;
   }
 });
 

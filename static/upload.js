@@ -199,15 +199,18 @@ window.addEventListener("drop", (event) => {
 
 window.addEventListener("paste", (event) => take(event.clipboardData.files));
 
+let sampled = null;                    // the sample clicked last
+
 byId("samples").addEventListener("click", async (event) => {
   const button = event.target.closest("[data-sample]");
   if (!button) return;
+  sampled = button;
   const url = button.dataset.sample;
   try {
     const response = await fetch(url);
     if (!response.ok) throw new Error(`${url}: ${response.status}`);
     const picture = await response.blob();
-    look(new File([picture], url.split("/").pop(), { type: picture.type }));
+    if (sampled === button) look(new File([picture], url.split("/").pop(), { type: picture.type }));
   } catch {
     showProblem(new Problem({ title: "No such sample", detail: "This sample picture could not be fetched." }));
   }

@@ -93,6 +93,24 @@ def test_a_refusal_stands_in_the_question(pages: Pages, status: Page) -> None:
     status.click("#confirm-no")
 
 
+def test_a_slow_action_leaves_a_later_question_open(status: Page) -> None:
+    held: list[Route] = []
+    status.route("**/v1/workers/*", lambda route: held.append(route))
+    row(status, "attic").get_by_role("button", name="Drain").click()
+    status.click("#confirm-yes")
+    status.click("#confirm-no")
+    row(status, "cellar").get_by_role("button", name="Drain").click()
+    with status.expect_response("**/v1/workers/*"):
+        held[0].fulfill(body='{"detail": "done"}')
+    with status.expect_response("**/v1/status"):
+        pass  # the page has gone on since
+    expect(status.locator("#confirm-title")).to_have_text("Drain cellar?")
+    expect(status.locator("#confirm")).to_be_visible()
+    expect(status.locator("#confirm-yes")).to_be_enabled()
+    status.click("#confirm-no")
+    status.unroute("**/v1/workers/*")
+
+
 def test_a_listening_worker_is_added_by_its_address(pages: Pages, status: Page) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     pages.launch_worker("pier", "--listen", address, "--model", "another")

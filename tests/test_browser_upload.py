@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browsing import CAT, HOSTILE, Pages, answering, picture, shoot
 from conftest import ROOT
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 ALL_PAGES = ("", "camera", "status")
 #: Bytes of a page with its scripts, style and thumbnails.
@@ -67,6 +67,19 @@ def test_a_picture_may_be_dropped_pasted_or_a_sample(pages: Pages, page: Page) -
     page.get_by_role("button", name="Rocket").click()
     expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
     recognised(page)
+
+
+def test_of_two_samples_clicked_quickly_the_last_is_shown(pages: Pages, page: Page) -> None:
+    page.goto(pages.url)
+    held: list[Route] = []
+    page.route("**/samples/cat.jpg", lambda route: held.append(route))
+    page.get_by_role("button", name="Cat").click()
+    page.get_by_role("button", name="Rocket").click()
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
+    with page.expect_response("**/samples/cat.jpg"):
+        held[0].continue_()
+    recognised(page)
+    expect(page.locator("#picture-name")).to_have_text("rocket.jpg")
 
 
 def test_the_keyboard_alone_is_enough(pages: Pages, page: Page) -> None:

@@ -49,7 +49,8 @@ class GuardedProtocol(HttpToolsProtocol):
     stuck_since: float | None = None
     _in_head = False
     _head = 0  # bytes of the present request's line and headers, those that are whole
-    _unread_head = 0  # bytes received for a head that is not whole
+    _unread_head = 0  # bytes received since for a head that is not whole
+    _began = False  # whether a request began in the bytes just received
     _body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,8 +62,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.busy_since is None:
             self.busy_since = self.loop.time()
+        self._began = False
         super().data_received(data)
-        if self._in_head:
+        # Where the head began in these very bytes, those before it belong to other requests.
+        if self._in_head and not self._began:
             self._unread_head += len(data)
             if self._unread_head > MAX_HEADER_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
@@ -70,6 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head, self._unread_head, self._body = True, 0, 0, 0
+        self._began = True
 
     def on_url(self, url: bytes) -> None:
         self._head += len(url)

@@ -144,10 +144,10 @@ def test_a_frozen_worker_loses_its_work_to_another_and_returns(fleet: Fleet) -> 
     eventually(lambda: "frozen" in fleet.names(), "it is back")
 
 
-def test_20_requests_survive_the_death_of_the_broker(fleet: Fleet) -> None:
+def test_50_requests_survive_the_death_of_the_broker(fleet: Fleet) -> None:
     fleet.start_worker("attic")
     fleet.start_worker("cellar")
-    futures = [fleet.client.submit(b"sleep:0.1 %d" % n, timeout=30) for n in range(20)]
+    futures = [fleet.client.submit(b"sleep:0.1 %d" % n, timeout=30) for n in range(50)]
     eventually(lambda: fleet.status()["queue"].get("in_flight"), "work has begun")
     assert fleet.broker is not None
     fleet.broker.kill()
@@ -156,7 +156,7 @@ def test_20_requests_survive_the_death_of_the_broker(fleet: Fleet) -> None:
     began = time.monotonic()
     eventually(lambda: len(fleet.names()) == 2, "both workers are back")
     assert time.monotonic() - began < 5  # 2 s on an idle machine
-    assert len({future.result(30).request_id for future in futures}) == 20
+    assert len({future.result(30).request_id for future in futures}) == 50
 
 
 def test_a_stopped_broker_finishes_its_work_and_exits_with_0(fleet: Fleet) -> None:

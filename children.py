@@ -35,7 +35,7 @@ START_LIMIT = 120.0
 
 @dataclass(slots=True)
 class Batch:
-    """Pictures computed together, and the seconds they may take."""
+    """Pictures computed together, by their frames' ids, and the seconds they may take."""
 
     ids: list[bytes]
     limit: float
@@ -71,13 +71,13 @@ class Child:
 
     @property
     def working_on(self) -> list[bytes]:
-        """Ids of the requests in the batch being computed."""
+        """Frame ids of the batch being computed."""
         return self.batches[0].ids if self.batches else []
 
     @property
     def ahead(self) -> list[bytes]:
-        """Ids of the requests it has not begun."""
-        return [request_id for batch in list(self.batches)[1:] for request_id in batch.ids]
+        """Frame ids of what it has not begun."""
+        return [frame_id for batch in list(self.batches)[1:] for frame_id in batch.ids]
 
     def give(self, frames: list[Frame], now: float, limit: float) -> None:
         """A batch to be done within `limit` seconds from its beginning, which is now or when
@@ -91,9 +91,9 @@ class Child:
         self.unsent = memoryview(bytes(self.unsent) + packed if self.unsent else packed)
         self.push()
 
-    def answered(self, request_id: bytes, now: float) -> None:
+    def answered(self, frame_id: bytes, now: float) -> None:
         """One of the pictures in the present batch is done; with the last of them, the batch."""
-        self.working_on.remove(request_id)
+        self.working_on.remove(frame_id)
         if not self.working_on:
             self.batches.popleft()
             self._begin(now)

@@ -1,8 +1,8 @@
 """The pipe between a worker and its child processes: raw bytes, no pickle.
 
-A frame is `[length: uint32 BE][id: 16 bytes][number: uint32 BE][payload]`. Down: a picture, its
-request's id and the number of predictions wanted, with the highest bit set on the last picture of a
-batch. Up: predictions as JSON with the microseconds they took, or a refusal.
+A frame is `[length: uint32 BE][id: 16 bytes][number: uint32 BE][payload]`. Down: a picture, an
+id for its answer and the number of predictions wanted, with the highest bit set on the last picture
+of a batch. Up: predictions as JSON with the microseconds they took, or a refusal.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Reassembly:
         frames, at = [], 0
         with memoryview(source) as view:
             while len(view) - at >= _HEAD.size:
-                length, request_id, number = _HEAD.unpack_from(view, at)
+                length, frame_id, number = _HEAD.unpack_from(view, at)
                 end = at + _HEAD.size + length
                 if len(view) < end:
                     break
-                frames.append(Frame(request_id, number, bytes(view[at + _HEAD.size : end])))
+                frames.append(Frame(frame_id, number, bytes(view[at + _HEAD.size : end])))
                 at = end
         if source is self._buffer:
             del self._buffer[:at]

@@ -158,6 +158,11 @@ class BrokerClient:
         return self._thread.is_alive()
 
     @property
+    def connected(self) -> bool:
+        """Whether a broker is connected; one that hangs is for 0.75 s more."""
+        return any(link.connected for link in self._links)
+
+    @property
     def address(self) -> str:
         """Where the broker is looked for, for messages to people."""
         return ", ".join(link.address for link in self._links)
@@ -193,13 +198,13 @@ class BrokerClient:
         )
         return self._submit(request, timeout)
 
-    def status(self) -> dict[str, Any]:
+    def status(self, timeout: float = QUERY_TIMEOUT) -> dict[str, Any]:
         """The broker's snapshot of the fleet.
 
         Raises:
-            RequestFailed: no broker answered in time.
+            RequestFailed: no broker answered in time, `timeout` seconds.
         """
-        reply: Reply = self._submit(Query(os.urandom(ID_BYTES), Op.STATUS), QUERY_TIMEOUT).result()
+        reply: Reply = self._submit(Query(os.urandom(ID_BYTES), Op.STATUS), timeout).result()
         value: dict[str, Any] = json.loads(reply.body.join())
         return value
 

@@ -15,6 +15,7 @@ import answers
 import problems
 from answers import HERE, SECURITY_HEADERS
 from brokerclient import BrokerClient, RequestFailed
+from metrics import Metrics
 from problems import Problem
 from settings import address
 from zmq_protocol import Op, Reason
@@ -27,12 +28,13 @@ FRAME_SIDE = 320
 COMPRESSION = 1
 
 
-def make_pages(client: BrokerClient, max_upload: int) -> bottle.Bottle:
+def make_pages(client: BrokerClient, max_upload: int, metrics: Metrics) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:
         client: whom to ask about the fleet.
         max_upload: bytes of the largest picture, told on the upload page.
+        metrics: what /metrics tells.
     """
     app = bottle.Bottle()
     app.install(_compressed)
@@ -43,6 +45,7 @@ def make_pages(client: BrokerClient, max_upload: int) -> bottle.Bottle:
     app.get("/camera", callback=lambda: answers.page("camera", side=FRAME_SIDE))
     _add_fleet(app, client)
     _add_health(app, client)
+    _add_metrics(app, metrics)
     return app
 
 
@@ -146,6 +149,15 @@ def _add_health(app: bottle.Bottle, client: BrokerClient) -> None:
         return found
 
     app.get("/static/<path:path>", callback=static)
+
+
+def _add_metrics(app: bottle.Bottle, metrics: Metrics) -> None:
+    def scraped() -> bytes:
+        text, kind = metrics.exposition(bottle.request.get_header("Accept", ""))
+        bottle.response.content_type = kind
+        return text
+
+    app.get("/metrics", callback=scraped)
 
 
 # --- answers ----------------------------------------------------------------------------------

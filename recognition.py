@@ -17,6 +17,7 @@ import answers
 import problems
 from answers import Reply
 from brokerclient import Answer, BrokerClient, RequestFailed
+from metrics import HUNG_UP, Metrics
 from problems import Problem
 from uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
 from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
@@ -73,10 +74,14 @@ class Recognition:
         client: where pictures go.
         max_upload: bytes of the largest picture.
         timeout: seconds a picture may take when the caller names no limit.
+        metrics: counts what becomes of them.
     """
 
-    def __init__(self, client: BrokerClient, max_upload: int, timeout: float) -> None:
+    def __init__(
+        self, client: BrokerClient, max_upload: int, timeout: float, metrics: Metrics
+    ) -> None:
         self._client = client
+        self._metrics = metrics
         self._max_upload = max_upload
         self._timeout = timeout
         self._in_flight = 0
@@ -117,6 +122,16 @@ class Recognition:
 
     async def _recognise(self, request: Request) -> tuple[dict[str, Any], str]:
         """The picture in a request, recognised: the answer, and its file name."""
+        try:
+            return await self._passed_on(request)
+        except Problem as problem:
+            self._metrics.failed(problem.code)
+            raise
+        except HungUp:
+            self._metrics.failed(HUNG_UP)
+            raise
+
+    async def _passed_on(self, request: Request) -> tuple[dict[str, Any], str]:
         self._refuse_if_full()
         model, top_k, limit = _wishes(request.query, self._timeout)
         upload = await self._upload(request)
@@ -128,6 +143,7 @@ class Recognition:
             answer = await _awaited(asyncio.wrap_future(future), limit + PATIENCE, request)
         finally:
             self._in_flight -= 1
+        self._metrics.answered(answer)
         return _told(answer, began), upload.name
 
     def _refuse_if_full(self) -> None:

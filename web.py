@@ -23,6 +23,7 @@ from answers import SECURITY_HEADERS, Reply
 from brokerclient import BrokerClient
 from httpserver import Server
 from limits import TooFewOpenFiles, raise_open_files
+from metrics import Metrics
 from pages import make_pages
 from recognition import HungUp, Receive, Recognition, Request, Scope, Send
 from settings import (
@@ -61,8 +62,10 @@ def make_app(
         max_upload: bytes of the largest picture.
         timeout: seconds a picture may take when the caller names no limit.
     """
-    recognition = Recognition(client, max_upload, timeout)
-    pages: Any = WSGIMiddleware(make_pages(client, max_upload), workers=PAGE_THREADS)
+    metrics = Metrics(client)
+    recognition = Recognition(client, max_upload, timeout, metrics)
+    bottle = make_pages(client, max_upload, metrics)
+    pages: Any = WSGIMiddleware(bottle, workers=PAGE_THREADS)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         methods = recognition.routes.get(scope["path"], {})
@@ -83,7 +86,8 @@ def make_app(
             log.exception("%s %s failed", scope["method"], scope["path"])
             await _send(send, answers.unforeseen(500, request.wants_html))
 
-    return app
+    rules = [*recognition.routes, *(route.rule for route in bottle.routes)]
+    return metrics.measured(app, rules)
 
 
 async def _send(send: Send, reply: Reply) -> None:

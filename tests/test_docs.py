@@ -165,8 +165,8 @@ def test_every_file_in_the_readme_exists() -> None:
 def test_every_route_stands_in_the_readme() -> None:
     nobody: Any = None
     text = section(README, "HTTP")
-    routes = [(route.method, route.rule) for route in make_pages(nobody, 1).routes]
-    for path, methods in Recognition(nobody, 1, 1.0).routes.items():
+    routes = [(route.method, route.rule) for route in make_pages(nobody, 1, nobody).routes]
+    for path, methods in Recognition(nobody, 1, 1.0, nobody).routes.items():
         routes += [(method, path) for method in methods]
     for method, rule in routes:
         if not rule.startswith("/static/"):

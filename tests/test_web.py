@@ -33,7 +33,7 @@ def jpeg(size: int = 0) -> bytes:
 class FakeFleet:
     """Answers at once, or with a given failure."""
 
-    alive = True
+    alive = connected = True
     address = "tcp://127.0.0.1:5555"
 
     def __init__(self) -> None:

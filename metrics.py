@@ -1,0 +1,177 @@
+"""Metrics for Prometheus: the broker's snapshot, and what the web itself counts and times.
+
+What a picture costs here is measured by a test: a few microseconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from brokerclient import Answer, BrokerClient
+from fleetmetrics import MAX_MODELS, FleetCollector
+from zmq_protocol import NAME, Reason
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+#: Seconds at which HTTP requests are told apart, from a page to the longest usual timeout.
+HTTP_BUCKETS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+#: Seconds in the queue: next to nothing on an idle fleet.
+QUEUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+#: Seconds of computing: small models on a CPU take 10 to 20 ms.
+INFER_BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+#: Methods with series of their own; a client may make up any.
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
+#: Stands for whatever has no series of its own.
+OTHER = "other"
+#: Outcomes besides the reasons of a failure.
+ANSWERED, HUNG_UP = "answered", "hung-up"
+
+# When each counter began would be one more series for each, which Prometheus does not need.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """Counts and times requests; all of it as text for whoever scrapes.
+
+    Args:
+        client: asked about the fleet, whose figures come before the web's own.
+    """
+
+    def __init__(self, client: BrokerClient) -> None:
+        self._registry = registry = CollectorRegistry()
+        registry.register(FleetCollector(client))
+        self._open = 0
+        Gauge(
+            "spyglass_http_requests_in_flight", "HTTP requests being answered.", registry=registry
+        ).set_function(lambda: self._open)
+        self._requests = Counter(
+            "spyglass_http_requests",
+            "HTTP requests, by method, route and status; the status is none if nobody waited.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "spyglass_http_request_duration_seconds",
+            "Seconds from a request's head to the end of its answer, by route.",
+            ["route"],
+            buckets=HTTP_BUCKETS,
+            registry=registry,
+        )
+        self._outcomes = Counter(
+            "spyglass_recognitions",
+            "Pictures sent to be recognised, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in (ANSWERED, HUNG_UP, *(reason.value for reason in Reason)):
+            self._outcomes.labels(outcome)  # there from the start, so that the first one shows
+        self._queue = Histogram(
+            "spyglass_queue_wait_seconds",
+            "Seconds answered pictures waited for the worker that answered, by model.",
+            ["model"],
+            buckets=QUEUE_BUCKETS,
+            registry=registry,
+        )
+        self._infer = Histogram(
+            "spyglass_infer_seconds",
+            "Seconds answered pictures were computed, by model.",
+            ["model"],
+            buckets=INFER_BUCKETS,
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+        # Looking a series up by its labels takes as long as counting, so it is done once.
+        self._answered = self._outcomes.labels(ANSWERED)
+        self._of_model: dict[str, tuple[Histogram, Histogram]] = {}
+        self._of_route: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    # --- what happened, told on the event loop ------------------------------------------------
+
+    def answered(self, answer: Answer) -> None:
+        """A picture has its predictions."""
+        self._answered.inc()
+        queue, infer = self._of_model.get(answer.model) or self._series_of(answer.model)
+        queue.observe(answer.queue_ms / 1000)
+        infer.observe(answer.infer_ms / 1000)
+
+    def failed(self, outcome: str) -> None:
+        """A picture has none: for this reason, one of our own words."""
+        self._outcomes.labels(outcome).inc()
+
+    def measured(self, app: App, rules: Iterable[str]) -> App:
+        """The application, each of its requests counted and timed.
+
+        Args:
+            app: the application.
+            rules: its paths; from "<" on anything may stand there.
+        """
+        rules = frozenset(rules)
+        open_ended = [(rule.partition("<")[0], rule) for rule in rules if "<" in rule]
+
+        def route_of(path: str) -> str:
+            return next((rule for start, rule in open_ended if path.startswith(start)), OTHER)
+
+        async def timed(scope: Message, receive: Receive, send: Send) -> None:
+            status = 0
+
+            def noting(message: Message) -> Awaitable[None]:
+                nonlocal status
+                if not status:
+                    status = message["status"]
+                return send(message)
+
+            began = time.perf_counter()
+            self._open += 1
+            try:
+                await app(scope, receive, noting)
+            finally:
+                self._open -= 1
+                path = scope["path"]
+                route = path if path in rules else route_of(path)
+                self._served(scope["method"], route, status, time.perf_counter() - began)
+
+        return timed
+
+    def _served(self, method: str, route: str, status: int, took: float) -> None:
+        series = self._of_route.get((method, route, status))
+        if series is None:
+            told = method if method in METHODS else OTHER
+            counter = self._requests.labels(told, route, status or "none")
+            series = counter, self._durations.labels(route)
+            if told == method:  # a client may make up any number of others
+                self._of_route[method, route, status] = series
+        series[0].inc()
+        series[1].observe(took)
+
+    def _series_of(self, model: str) -> tuple[Histogram, Histogram]:
+        """Those of this model, or of all others where it has no name or there are too many."""
+        if len(self._of_model) >= MAX_MODELS or not NAME.fullmatch(model):
+            return self._queue.labels(OTHER), self._infer.labels(OTHER)
+        series = self._queue.labels(model), self._infer.labels(model)
+        self._of_model[model] = series
+        return series
+
+    # --- for whoever scrapes, any thread ------------------------------------------------------
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics as text, and its content type, in the format an Accept header asks for.
+
+        Waits for the broker, a second at most.
+        """
+        encoder, kind = choose_encoder(accept)
+        return encoder(self._registry), kind

@@ -1,0 +1,278 @@
+"""The metrics, without any port: what they tell, how they are bounded, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from dispatching import fleet, ready, request, result
+from scraping import Samples, needs_prometheus, promtool, samples
+from test_web import FORM, Site, form, jpeg
+
+from brokerclient import Answer, RequestFailed
+from decisions import Counters
+from dispatcher import Dispatcher
+from fleetmetrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
+from metrics import Metrics
+from snapshot import snapshot
+from zmq_protocol import Reason
+
+ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, 0.4, 11.2, 14.9)
+
+
+class Broker:
+    """What the metrics ask: the snapshot of a dispatcher, or of nobody."""
+
+    connected = True
+
+    def __init__(self, dispatcher: Dispatcher | None, now: float = 0.0) -> None:
+        self.status_of = lambda: snapshot(dispatcher, now) if dispatcher else None
+
+    def status(self, timeout: float) -> dict[str, Any]:
+        assert timeout == STATUS_WITHIN
+        status = self.status_of()
+        if status is None:
+            raise RequestFailed(Reason.NO_BROKER, "No broker answers.")
+        return status
+
+
+def text_of(broker: Any) -> str:
+    return Metrics(broker).exposition("")[0].decode()
+
+
+def scraped(dispatcher: Dispatcher | None, now: float = 0.0) -> Samples:
+    return samples(text_of(Broker(dispatcher, now)))
+
+
+@pytest.fixture
+def busy() -> Dispatcher:
+    """Two workers of one slot each; of four requests one is answered, the others came at 1.0."""
+    d = fleet(b"attic", b"cellar")
+    d.request_arrived(b"web", request(0), 0.0)
+    d.worker_answered(b"attic", result(request(0)), 0.5)
+    for n in range(1, 4):
+        d.request_arrived(b"web", request(n), 1.0)
+    return d
+
+
+# --- the fleet --------------------------------------------------------------------------------
+
+
+def test_queue_depth_and_oldest_wait_come_first(busy: Dispatcher) -> None:
+    first, second, *_ = scraped(busy, now=3.5).items()
+    assert first == ("spyglass_queue_depth", 1)
+    assert second == ("spyglass_queue_oldest_wait_seconds", 2.5)
+
+
+def test_models_and_workers_have_their_own_series(busy: Dispatcher) -> None:
+    told = scraped(busy, now=3.5)
+    assert told["spyglass_broker_up"] == 1
+    assert told['spyglass_model_queue_depth{model="squeezenet1_1"}'] == 1
+    assert told['spyglass_workers{model="squeezenet1_1",state="busy"}'] == 2
+    attic = '{model="squeezenet1_1",worker="attic"}'
+    assert told[f"spyglass_worker_requests_answered_total{attic}"] == 1
+    assert told[f"spyglass_worker_requests_in_flight{attic}"] == 1
+    assert told[f"spyglass_worker_recent_p95_seconds{attic}"] == 0.5
+    assert 'spyglass_worker_recent_p95_seconds{model="squeezenet1_1",worker="cellar"}' not in told
+
+
+def test_every_counter_of_the_broker_is_told(busy: Dispatcher) -> None:
+    assert set(COUNTERS) == {field.name for field in fields(Counters)}
+    told = scraped(busy)
+    assert all(f"{name}_total" in told for name, _ in COUNTERS.values())
+    assert told["spyglass_requests_accepted_total"] == 4
+    assert told["spyglass_requests_answered_total"] == 1
+
+
+def test_the_series_of_a_departed_worker_vanish(busy: Dispatcher) -> None:
+    assert any('worker="attic"' in name for name in scraped(busy))
+    busy.worker_gone(b"attic", "connection closed", 2.0)
+    assert not any('worker="attic"' in name for name in scraped(busy))
+
+
+def test_without_a_broker_only_that_is_told_of_the_fleet(busy: Dispatcher) -> None:
+    told = scraped(None)
+    assert told["spyglass_broker_up"] == 0
+    assert "spyglass_queue_depth" not in told  # zero would mean that nothing waits
+    assert "spyglass_http_requests_in_flight" in told
+    assert "process_resident_memory_bytes" in told
+
+
+def test_without_a_connection_the_broker_is_not_even_asked(busy: Dispatcher) -> None:
+    broker = Broker(busy)
+    broker.connected = False
+    assert samples(text_of(broker))["spyglass_broker_up"] == 0
+
+
+def test_a_closed_client_counts_as_no_broker() -> None:
+    broker = Broker(None)
+    broker.status_of = lambda: (_ for _ in ()).throw(RuntimeError("this client is closed"))
+    assert samples(text_of(broker))["spyglass_broker_up"] == 0
+
+
+@pytest.mark.parametrize("over", [0, 1, 100])
+def test_workers_beyond_the_limit_have_no_series_but_are_counted(over: int) -> None:
+    d = fleet(*(b"w%04d" % n for n in range(MAX_WORKERS + over)))
+    told = scraped(d)
+    assert sum(name.startswith("spyglass_worker_uptime") for name in told) == MAX_WORKERS
+    assert told["spyglass_workers_omitted"] == over
+    states = [value for name, value in told.items() if name.startswith("spyglass_workers{")]
+    assert sum(states) == MAX_WORKERS + over
+
+
+def test_what_is_no_name_by_the_protocol_becomes_no_label(busy: Dispatcher) -> None:
+    broker = Broker(busy)
+    status = broker.status_of()
+    assert status is not None
+    status["workers"][0]["name"] = 'x"} 1\nspyglass_queue_depth 7'
+    status["models"].append({**status["models"][0], "name": "<b>", "default": False})
+    status["models"] += [{**status["models"][0], "name": f"m{n}"} for n in range(MAX_MODELS)]
+    broker.status_of = lambda: status
+    told = samples(text_of(broker))
+    assert told["spyglass_queue_depth"] == 1
+    assert told["spyglass_workers_omitted"] == 1
+    depths = [name for name in told if name.startswith("spyglass_model_queue_depth")]
+    assert len(depths) == MAX_MODELS and not any("<" in name for name in depths)
+
+
+def test_a_worker_that_joins_twice_under_one_name_is_no_duplicate_series() -> None:
+    d = fleet(b"attic")
+    d.worker_ready(b"other", ready(1, name="attic"), 0.0)
+    assert sum("uptime" in name and "worker" in name for name in scraped(d)) == 2
+
+
+# --- the web's own ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site() -> Site:
+    site = Site()
+    site.fleet.connected = False
+    return site
+
+
+def metrics_of(site: Site, **headers: str) -> Samples:
+    answer = site("GET", "/metrics", **headers)
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    return samples(answer.body.decode())
+
+
+def test_pictures_are_counted_by_outcome_and_timed_by_model(site: Site) -> None:
+    assert site("POST", "/v1/classify", jpeg()).status == 200
+    assert site("POST", "/", form(jpeg()), **FORM).status == 200
+    assert site("POST", "/v1/classify", b"hello").status == 415
+    site.fleet.failure = RequestFailed(Reason.WORKER_LOST, "A sentence.")
+    assert site("POST", "/v1/classify", jpeg()).status == 502
+    site.fleet.failure = None
+    site.fleet.hangs = True
+    site("POST", "/v1/classify", jpeg(), hangs_up=True)
+    told = metrics_of(site)
+    outcomes = {
+        name.split('"')[1]: value
+        for name, value in told.items()
+        if name.startswith("spyglass_recognitions_total") and value
+    }
+    assert outcomes == {"answered": 2, "unsupported": 1, "worker-lost": 1, "hung-up": 1}
+    assert told['spyglass_recognitions_total{outcome="deadline"}'] == 0  # there before the first
+    of_model = 'model="squeezenet1_1"'
+    assert told[f"spyglass_infer_seconds_count{{{of_model}}}"] == 2
+    assert told[f"spyglass_infer_seconds_sum{{{of_model}}}"] == pytest.approx(0.0224)
+    assert told[f'spyglass_infer_seconds_bucket{{le="0.01",{of_model}}}'] == 0
+    assert told[f'spyglass_infer_seconds_bucket{{le="0.015",{of_model}}}'] == 2
+    assert told[f"spyglass_queue_wait_seconds_sum{{{of_model}}}"] == pytest.approx(0.0008)
+
+
+def test_http_requests_are_counted_by_method_route_and_status(site: Site) -> None:
+    site("POST", "/v1/classify?top_k=3", jpeg())
+    site("GET", "/livez")
+    site("GET", "/static/style.css")
+    site("DELETE", "/v1/workers/unknown")
+    site.fleet.hangs = True
+    site("POST", "/v1/classify", jpeg(), hangs_up=True)
+    told = metrics_of(site)
+    for method, route, status in [
+        ("POST", "/v1/classify", "200"),
+        ("POST", "/v1/classify", "none"),
+        ("GET", "/livez", "200"),
+        ("GET", "/static/<path:path>", "200"),
+        ("DELETE", "/v1/workers/<worker_id>", "404"),
+    ]:
+        labels = f'method="{method}",route="{route}",status="{status}"'
+        assert told[f"spyglass_http_requests_total{{{labels}}}"] == 1
+    took = 'spyglass_http_request_duration_seconds_count{route="/v1/classify"}'
+    assert told[took] == 2
+    assert told["spyglass_http_requests_in_flight"] == 1  # the one that asks
+
+
+def test_what_clients_make_up_opens_no_series(site: Site) -> None:
+    site("GET", "/metrics")
+    before = len(metrics_of(site))
+    for n in range(3):
+        site(f"BREW{n}", "/v1/classify")
+        site("GET", f"/no/such/page/{n}")
+        site("POST", f"/v1/classify?model=no-such-{n}", b"hello")
+        site("POST", "/", form(jpeg(), name=f"holiday-{n}.jpg"), **FORM)
+    told = metrics_of(site)
+    assert not any("BREW" in name or "such" in name or "holiday" in name for name in told)
+    assert told['spyglass_http_requests_total{method="other",route="/v1/classify",status="405"}']
+    assert told['spyglass_http_requests_total{method="GET",route="other",status="404"}'] == 3
+    # Of classify, the form and pages that are not there: a counter or two and a histogram each.
+    histograms = 3 * 16 + 2 * 16
+    assert len(told) < before + histograms + 10
+
+
+def test_models_beyond_the_limit_share_their_series() -> None:
+    metrics = Metrics(Broker(None))  # type: ignore[arg-type]
+    for n in range(MAX_MODELS + 5):
+        metrics.answered(Answer("", f"model-{n}", "", [], "attic", 1, 1.0, 1.0, 1.0))
+    metrics.answered(Answer("", 'x"} 1\n', "", [], "attic", 1, 1.0, 1.0, 1.0))
+    told = samples(metrics.exposition("")[0].decode())
+    counts = [v for name, v in told.items() if name.startswith("spyglass_infer_seconds_count")]
+    assert len(counts) == MAX_MODELS + 1
+    assert told['spyglass_infer_seconds_count{model="other"}'] == 6
+
+
+def test_who_asks_for_openmetrics_gets_it(site: Site) -> None:
+    answer = site("GET", "/metrics", accept="application/openmetrics-text;version=1.0.0")
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.body.endswith(b"# EOF\n")
+
+
+@needs_prometheus
+def test_promtool_finds_no_fault_with_names_units_and_help(site: Site, busy: Dispatcher) -> None:
+    site("POST", "/v1/classify", jpeg())
+    site("POST", "/v1/classify", b"hello")
+    site.fleet.connected = True
+    site.fleet.status = Broker(busy, 3.5).status  # type: ignore[method-assign]
+    text = site("GET", "/metrics").body.decode()
+    assert "spyglass_worker_uptime_seconds" in text
+    promtool("check", "metrics", given=text)
+
+
+def test_a_picture_costs_less_than_ten_microseconds() -> None:
+    metrics = Metrics(Broker(None))  # type: ignore[arg-type]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    async def plain_send(message: Any) -> None:
+        pass
+
+    measured = metrics.measured(app, ["/v1/classify"])
+    scope = {"type": "http", "method": "POST", "path": "/v1/classify"}
+
+    def seconds_for(wanted: Any, count: int = 2000, also: Any = lambda answer: None) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            also(ANSWER)
+            request = wanted(scope, None, plain_send)
+            with pytest.raises(StopIteration):
+                request.send(None)
+        return (time.perf_counter() - began) / count
+
+    rounds = [seconds_for(measured, also=metrics.answered) - seconds_for(app) for _ in range(20)]
+    assert min(rounds) < 10e-6

@@ -53,7 +53,11 @@ class Fleet:
         self.client = BrokerClient([self.frontend])
 
     def start(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, **more)
+        return self.start_command(sys.executable, *command, **more)
+
+    def start_command(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
+        """Any program, ended with the fleet."""
+        process = subprocess.Popen(command, cwd=ROOT, **more)
         self.processes.append(process)
         return process
 

@@ -49,6 +49,7 @@ from zmq_protocol import (
     Reply,
     Request,
     Result,
+    Times,
     encode,
 )
 
@@ -74,7 +75,7 @@ RESENT = frozenset((Reason.DRAINING, Reason.CHECKSUM))
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a picture shows, and how that came about. Times in milliseconds."""
+    """What a picture shows, and how that came about."""
 
     request_id: str
     model: str
@@ -82,9 +83,8 @@ class Answer:
     predictions: list[dict[str, Any]]  # label, index, probability; the likeliest first
     worker: str
     attempts: int
-    queue_ms: float
-    infer_ms: float
-    total_ms: float  # from submit to here
+    times: Times
+    total_ms: float  # milliseconds from submit to here
 
 
 class RequestFailed(Exception):
@@ -347,8 +347,7 @@ class BrokerClient:
             predictions=json.loads(result.body.join()),
             worker=result.worker,
             attempts=result.attempts,
-            queue_ms=result.queue_ms,
-            infer_ms=result.infer_ms,
+            times=result.times,
             total_ms=round(1000 * (now - pending.began), 3),
         )
 

@@ -151,27 +151,34 @@ class Classifier:
     def classify(
         self, images: Sequence[bytes], top_k: int = 5
     ) -> list[list[Prediction] | BadImage]:
-        """Answer each picture by its `top_k` most likely labels, the likeliest first.
+        """Answer each picture by its `top_k` most likely labels: `decode`, then `infer`."""
+        return self.infer(self.decode(images), top_k)
 
-        A picture that cannot be decoded has its `BadImage` in its place, never raised; the
-        others' answers do not depend on their neighbours.
+    def decode(self, images: Sequence[bytes]) -> list[torch.Tensor | BadImage]:
+        """The model's input for each picture, float32 of shape (3, side, side).
+
+        A picture that cannot be decoded has its `BadImage` in its place, never raised.
         """
-        answers: list[list[Prediction] | BadImage] = []
-        inputs = []
-        for image in images:
-            try:
-                inputs.append(self._input(image))
-                answers.append([])
-            except BadImage as error:
-                answers.append(error.with_traceback(None))
-        rows = iter(self._probabilities(inputs))
+        return [self._input(image) for image in images]
+
+    def infer(
+        self, inputs: Sequence[torch.Tensor | BadImage], top_k: int = 5
+    ) -> list[list[Prediction] | BadImage]:
+        """The `top_k` most likely labels for each input, the likeliest first.
+
+        A `BadImage` stays in its place; the others' answers do not depend on their neighbours.
+        """
+        good = [each for each in inputs if not isinstance(each, BadImage)]
+        rows = iter(self._probabilities(good))
         return [
-            answer if isinstance(answer, BadImage) else self._top(next(rows), top_k)
-            for answer in answers
+            each if isinstance(each, BadImage) else self._top(next(rows), top_k) for each in inputs
         ]
 
-    def _input(self, image: bytes) -> torch.Tensor:
-        pixels = picture.decode(image, self._recipe.shorter_side)
+    def _input(self, image: bytes) -> torch.Tensor | BadImage:
+        try:
+            pixels = picture.decode(image, self._recipe.shorter_side)
+        except BadImage as error:
+            return error.with_traceback(None)
         return self._recipe.prepare(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def _probabilities(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

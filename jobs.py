@@ -213,7 +213,9 @@ class Jobs:
         worker.answered_in(now - attempt.sent)
         queue_ms = round(1000 * (attempt.sent - job.arrived), 3)
         hello = worker.hello
-        complete = result.completed(hello.model, hello.digest, worker.name, job.tried, queue_ms)
+        broker_ms = round(1000 * (now - job.arrived), 3)
+        who = hello.model, hello.digest, worker.name
+        complete = result.completed(*who, job.tried, queue_ms, broker_ms)
         self._record.counters.answered += 1
         for move in job.moves:
             move.was_answered(now)

@@ -146,35 +146,56 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds a request spent where: `worker` holds `decode` and `infer`, and the broker's
+    two are filled in there."""
+
+    decode: float  # in the child, from the picture's bytes to the model's input
+    infer: float  # in the child, from that to the predictions
+    worker: float = 0.0  # from its arrival at the worker to the answer
+    queue: float = 0.0  # from its arrival at the broker to its last sending to a worker
+    broker: float = 0.0  # from its arrival at the broker to the answer
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """D going up: predictions (JSON in the body). The broker adds who, how often, how long."""
 
     TYPE: ClassVar[bytes] = b"D"
     id: bytes
-    infer_ms: float
+    times: Times
     body: Body
     model: str = ""
     digest: str = ""
     worker: str = ""
     attempts: int = 1
-    queue_ms: float = 0.0
 
     def header(self) -> Header:
         return {
-            "infer_ms": self.infer_ms,
+            "decode_ms": self.times.decode,
+            "infer_ms": self.times.infer,
+            "worker_ms": self.times.worker,
             "model": self.model,
             "digest": self.digest,
             "worker": self.worker,
             "attempts": self.attempts,
-            "queue_ms": self.queue_ms,
+            "queue_ms": self.times.queue,
+            "broker_ms": self.times.broker,
         }
 
     def completed(
-        self, model: str, digest: str, worker: str, attempts: int, queue_ms: float
+        self,
+        model: str,
+        digest: str,
+        worker: str,
+        attempts: int,
+        queue_ms: float,
+        broker_ms: float,
     ) -> Result:
         """The same with what the broker knows of it."""
-        told = self.id, self.infer_ms, self.body
-        return Result(*told, model, digest, worker, attempts, queue_ms)
+        spent = self.times
+        times = Times(spent.decode, spent.infer, spent.worker, queue_ms, broker_ms)
+        return Result(self.id, times, self.body, model, digest, worker, attempts)
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Result:
@@ -182,13 +203,18 @@ class Result:
             raise ProtocolError("a result carries predictions")
         return cls(
             id=id,
-            infer_ms=read.number(header, "infer_ms"),
+            times=Times(
+                decode=read.number(header, "decode_ms", 0.0),
+                infer=read.number(header, "infer_ms"),
+                worker=read.number(header, "worker_ms", 0.0),
+                queue=read.number(header, "queue_ms", 0.0),
+                broker=read.number(header, "broker_ms", 0.0),
+            ),
             body=body,
             model=read.name(header, "model", optional=True),
             digest=read.digest(header, "digest", optional=True),
             worker=read.name(header, "worker", optional=True),
             attempts=read.whole(header, "attempts", 1, 1000, 1),
-            queue_ms=read.number(header, "queue_ms", 0.0),
         )
 
 

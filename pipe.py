@@ -2,7 +2,8 @@
 
 A frame is `[length: uint32 BE][id: 16 bytes][number: uint32 BE][payload]`. Down: a picture, an
 id for its answer and the number of predictions wanted, with the highest bit set on the last picture
-of a batch. Up: predictions as JSON with the microseconds they took, or a refusal.
+of a batch. Up: predictions as JSON after the microseconds that the picture's decoding and the model
+took (two uint32 BE), or a refusal.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from zmq_protocol import ID_BYTES
 
 _HEAD = struct.Struct(f"!I{ID_BYTES}sI")
+#: Before the predictions: microseconds of decoding, and of the model.
+TOOK = struct.Struct("!II")
 #: The id of frames that answer no request: the child's greeting, or why it cannot serve.
 NO_ID = bytes(ID_BYTES)
-#: The number of an outcome that is a refusal: no computation takes 4,295 seconds.
-REFUSED = 0xFFFFFFFF
+#: The number of an outcome that is a refusal; of predictions it is 0.
+REFUSED = 1
 #: Set in the number of a batch's last picture.
 LAST_OF_BATCH = 0x80000000
 #: Bytes asked of the kernel at a time.

@@ -231,8 +231,11 @@ def _told(answer: Answer, began: float) -> dict[str, Any]:
         "worker": answer.worker,
         "attempts": answer.attempts,
         "timings_ms": {
-            "queue": answer.queue_ms,
-            "infer": answer.infer_ms,
+            "queue": answer.times.queue,
+            "decode": answer.times.decode,
+            "infer": answer.times.infer,
+            "worker": answer.times.worker,
+            "broker": answer.times.broker,
             "total": round(1000 * (time.monotonic() - began), 3),
         },
     }

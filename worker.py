@@ -24,7 +24,7 @@ import zmq
 import logs
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
-from pipe import NO_ID, REFUSED, Frame
+from pipe import NO_ID, REFUSED, TOOK, Frame
 from settings import (
     BACKEND,
     EXIT_FAILED,
@@ -53,6 +53,7 @@ from zmq_protocol import (
     Reason,
     Request,
     Result,
+    Times,
 )
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Held:
     link: BrokerLink
     epoch: int  # the link's connection it came over
     request: Request
+    arrived: float
     deadline: float
 
 
@@ -233,8 +235,9 @@ class Worker:
             link.send(Nack(request.id, Reason.BUSY, "more requests than the credit given"))
         else:
             link.send(Ack(request.id))
-            deadline = self._clock() + request.budget_ms / 1000
-            self._queue.append(Held(link, link.epoch, request, deadline))
+            now = self._clock()
+            deadline = now + request.budget_ms / 1000
+            self._queue.append(Held(link, link.epoch, request, now, deadline))
 
     def _queue_full(self) -> bool:
         """Whether more came than credit was given for. What came over connections that are gone
@@ -326,7 +329,10 @@ class Worker:
             reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
             self._reply(held, Nack(request_id, reason, told["detail"][:500]))
         else:
-            self._reply(held, Result(request_id, frame.number / 1000, Body.of(frame.payload)))
+            decode, infer = TOOK.unpack_from(frame.payload)
+            held_for = round(1000 * (self._clock() - held.arrived), 3)
+            times = Times(decode / 1000, infer / 1000, held_for)
+            self._reply(held, Result(request_id, times, Body.of(frame.payload[TOOK.size :])))
 
     def _bury(self, dead: Child) -> None:
         """Tell the broker first, then find out why and replace it."""

@@ -50,6 +50,7 @@ from messages import (
     Reply,
     Request,
     Result,
+    Times,
     crc_of,
 )
 
@@ -91,6 +92,7 @@ __all__ = [
     "Reply",
     "Request",
     "Result",
+    "Times",
     "crc_of",
     "decode",
     "encode",
@@ -173,10 +175,12 @@ def _request_header(request: Request) -> bytes:
 
 
 def _result_header(result: Result) -> bytes:
+    times = result.times
     return (
-        f'{{"infer_ms":{result.infer_ms!r},"model":{quoted(result.model)}'
-        f',"digest":{quoted(result.digest)},"worker":{quoted(result.worker)}'
-        f',"attempts":{result.attempts},"queue_ms":{result.queue_ms!r}}}'
+        f'{{"decode_ms":{times.decode!r},"infer_ms":{times.infer!r},"worker_ms":{times.worker!r}'
+        f',"model":{quoted(result.model)},"digest":{quoted(result.digest)}'
+        f',"worker":{quoted(result.worker)},"attempts":{result.attempts}'
+        f',"queue_ms":{times.queue!r},"broker_ms":{times.broker!r}}}'
     ).encode()
 
 

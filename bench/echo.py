@@ -36,6 +36,7 @@ from zmq_protocol import (
     Ready,
     Request,
     Result,
+    Times,
     encode,
 )
 
@@ -116,7 +117,7 @@ def _answer(socket: Any, replies: dict[bytes, tuple[list[Part], list[Part]]]) ->
         if frames[len(envelope) + 1].bytes == Request.TYPE:
             id = frames[len(envelope) + 2].bytes
             if id not in replies:
-                replies[id] = encode(Ack(id)), encode(Result(id, 1.0, Body.of(ANSWER)))
+                replies[id] = encode(Ack(id)), encode(Result(id, Times(0.0, 1.0), Body.of(ANSWER)))
             ack, result = replies[id]
             socket.send_multipart([*envelope, *ack])
             socket.send_multipart([*envelope, *result])

@@ -22,13 +22,15 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from bench import load, pipeline, table
+from bench import load, pipeline, stages, table
 from bench.photos import photos, usual
 from chaos.fleet import ROOT, free_port
 from settings import EXIT_FAILED, cores, seconds, whole
 
 #: Connections at a time. One shows the latency, the others the throughput.
 CONNECTIONS = (1, 16, 32, 64)
+#: Those whose requests are followed through every stage: one alone, and many that wait.
+PROFILED = (1, 32)
 #: The least share of the in-process pipeline's images a second that goes through HTTP.
 SHARE_OF_CEILING = 0.92
 #: Milliseconds that one picture alone may take longer than in process.
@@ -135,6 +137,7 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
     rates: dict[int, list[float]] = defaultdict(list)
     p50, alone, tail, ceiling = [], [], [], []
     spent: dict[str, list[float]] = defaultdict(list)
+    passed: dict[tuple[int, str], list[float]] = defaultdict(list)
     try:
         with running() as fleet:
             for side in (all_cores, one_core):
@@ -155,7 +158,10 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
                         used = {part: at - before[part] for part, at in fleet.cpu().items()}
                         used["load"] = time.process_time() - own
                         for part, value in used.items():
-                            spent[part].append(1000 * value / len(measured.latencies))
+                            spent[part].append(1000 * value / len(measured.answers))
+                    if connections in PROFILED:
+                        for stage, took in stages.mean(measured.answers).items():
+                            passed[connections, stage].append(took)
             memory = fleet.memory()
     finally:
         all_cores.close()
@@ -172,6 +178,8 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
         table.row("  more than in process", above, "ms", at_most=LATENCY_ABOVE),
         table.row("HTTP, 32 connections, p99 / mean wait", tail, "x", at_most=TAIL),
     ]
+    for (connections, stage), took_each in passed.items():
+        rows.append(table.row(f"of a request's time, {connections}: {stage}", took_each, "ms"))
     rows += [table.row(f"CPU an image: {part}", values, "ms") for part, values in spent.items()]
     rows += [table.row(f"memory: {part}", [taken], "MiB (PSS)") for part, taken in memory.items()]
     rows.append(table.row("memory: all", [sum(memory.values())], "MiB (PSS)", at_most=MEMORY))

@@ -20,15 +20,16 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run gave: answers a second, and how long each took, ascending, in seconds."""
+    """What a run gave: answers a second, and for each how long it took, in seconds, and its body,
+    the quickest first."""
 
     rate: float
-    latencies: list[float]
+    answers: list[tuple[float, bytes]]
 
     def at(self, share: float) -> float:
         """The latency, in milliseconds, that this share of the answers did not exceed."""
-        ordered = self.latencies
-        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        ordered = self.answers
+        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))][0]
 
 
 class _Connection:
@@ -38,6 +39,7 @@ class _Connection:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.began = 0.0
+        self.body = b""  # of the last answer, as far as it has come
         self._answer = b""
 
     def ask(self, request: bytes) -> None:
@@ -53,13 +55,13 @@ class _Connection:
         """
         data = self.socket.recv(_CHUNK)
         self._answer += data
-        head, end, body = self._answer.partition(b"\r\n\r\n")
+        head, end, self.body = self._answer.partition(b"\r\n\r\n")
         if not data or (end and not head.startswith(b"HTTP/1.1 200 ")):
             raise ConnectionError(head.partition(b"\r\n")[0].decode() or "the connection broke")
         if not end:
             return False
         at = head.index(b"content-length: ") + len(b"content-length: ")
-        return len(body) >= int(head[at:].partition(b"\r\n")[0])
+        return len(self.body) >= int(head[at:].partition(b"\r\n")[0])
 
 
 def requests(pictures: Sequence[bytes]) -> list[bytes]:
@@ -75,7 +77,7 @@ def run(port: int, asked: Sequence[bytes], connections: int, for_seconds: float)
         ConnectionError: an answer was none.
         TimeoutError: no answer came for long.
     """
-    latencies: list[float] = []
+    answers: list[tuple[float, bytes]] = []
     turn = 0
     with selectors.DefaultSelector() as selector:
         opened = [_Connection(port) for _ in range(connections)]
@@ -86,7 +88,7 @@ def run(port: int, asked: Sequence[bytes], connections: int, for_seconds: float)
         for connection in opened:
             connection.ask(asked[turn % len(asked)])
             turn += 1
-        while len(latencies) < turn:
+        while len(answers) < turn:
             ready = selector.select(PATIENCE)
             if not ready:
                 raise TimeoutError(f"no answer came within {PATIENCE:.0f} s")
@@ -95,11 +97,11 @@ def run(port: int, asked: Sequence[bytes], connections: int, for_seconds: float)
                 if not connection.read():
                     continue
                 now = time.perf_counter()
-                latencies.append(now - connection.began)
+                answers.append((now - connection.began, connection.body))
                 if now < until:
                     connection.ask(asked[turn % len(asked)])
                     turn += 1
         elapsed = time.perf_counter() - began
         for connection in opened:
             connection.socket.close()
-    return Measured(turn / elapsed, sorted(latencies))
+    return Measured(turn / elapsed, sorted(answers))

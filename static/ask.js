@@ -126,8 +126,8 @@ export function predictionRow({ label, probability }) {
   return row;
 }
 
-// What of an answer stands on its receipt.
+// What of an answer stands on its receipt. Its own `worker` is a name, that of the times a duration.
 export function receipt(answer) {
   const times = Object.entries(answer.timings_ms).map(([step, ms]) => [step, `${ms.toFixed(1)} ms`]);
-  return { ...answer, ...Object.fromEntries(times) };
+  return { ...Object.fromEntries(times), ...answer };
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
-from zmq_protocol import Body, Message, Ready, Request, Result
+from zmq_protocol import Body, Message, Ready, Request, Result, Times
 
 DIGEST = "ab" * 32
 LONG = 600_000  # ms
@@ -31,7 +31,7 @@ CAT, DOG, EEL = request(1), request(2), request(3)
 
 
 def result(of: Request) -> Result:
-    return Result(of.id, 10.0, Body.of(b"[]"))
+    return Result(of.id, Times(1.0, 10.0), Body.of(b"[]"))
 
 
 def given(actions: list[Action]) -> list[tuple[bytes, bytes]]:

@@ -17,6 +17,7 @@ from zmq_protocol import (
     Ready,
     Request,
     Result,
+    Times,
     decode,
     encode,
 )
@@ -69,7 +70,7 @@ class FakeWorker(Peer):
 
     def answer(self, request_id: bytes, label: str = "tabby") -> None:
         row = f'[{{"label": "{label}", "index": 281, "probability": 0.5}}]'
-        self.say(Result(request_id, 1.0, Body.of(row.encode())))
+        self.say(Result(request_id, Times(0.5, 1.0), Body.of(row.encode())))
 
     def serve(self, request: Request) -> None:
         self.say(Ack(request.id))

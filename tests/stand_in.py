@@ -45,7 +45,10 @@ class StandIn:
         if os.environ.get("STAND_IN_REFUSES"):
             raise RuntimeError("the golden picture came back as a toaster")
 
-    def classify(self, images: Sequence[bytes], top_k: int) -> list[list[Prediction] | BadImage]:
+    def decode(self, images: Sequence[bytes]) -> list[bytes]:
+        return list(images)
+
+    def infer(self, images: Sequence[bytes], top_k: int) -> list[list[Prediction] | BadImage]:
         return [self._one(image, top_k) for image in images]
 
     def _one(self, image: bytes, top_k: int) -> list[Prediction] | BadImage:

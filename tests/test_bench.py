@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench import __main__ as command
-from bench import photos, pipeline, plot, table, workers
+from bench import photos, pipeline, plot, stages, table, workers
 from settings import EXIT_FAILED
 
 
@@ -101,3 +101,28 @@ def test_a_workers_cpu_is_measured_around_the_model(monkeypatch: pytest.MonkeyPa
     parent, child = workers.cpu_times(1, [b"picture"])
     assert 0 < child.value < 10
     assert 0 < parent.value < 10
+
+
+def test_the_stages_of_a_request_add_up_to_what_it_took() -> None:
+    timings = dict(decode=2.0, infer=6.0, worker=9.0, queue=1.0, broker=11.0, total=12.0)
+    body = json.dumps({"timings_ms": timings}).encode()
+    found = stages.mean([(0.013, body), (0.015, body)])
+    assert found["HTTP"] == pytest.approx(2.0)
+    assert found["broker, to the worker and back"] == pytest.approx(1.0)
+    assert sum(found.values()) == pytest.approx(14.0)
+
+
+def test_a_part_that_fails_costs_no_other_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> list[table.Row]:
+        raise AssertionError("the worker never came up")
+
+    fine = [table.row("fast", [3.0], "/s", [1.0], at_least=2.0)]
+    parts = {"bad": ("Bad", broken), "good": ("Good", lambda _: fine)}
+    monkeypatch.setattr(command, "PARTS", parts)
+    assert command.main(["--folder", str(tmp_path)]) == EXIT_FAILED
+    printed = capsys.readouterr()
+    assert "fast" in printed.out
+    assert "the worker never came up" in printed.err
+    assert (tmp_path / "bench.json").exists()

@@ -34,7 +34,7 @@ def test_a_chosen_picture_is_shown_with_five_labelled_bars_and_a_receipt(
     receipt = page.locator("#receipt")
     expect(receipt.locator("[data-field=worker]")).to_have_text(re.compile("^(attic|cellar)$"))
     expect(receipt.locator("[data-field=attempts]")).to_have_text("1")
-    for step in ("queue", "infer", "total"):
+    for step in ("queue", "decode", "infer", "total"):
         expect(receipt.locator(f"[data-field={step}]")).to_have_text(re.compile(r"^\d+\.\d ms$"))
     expect(receipt.locator("[data-field=request_id]")).to_have_text(re.compile("^[0-9a-f]{32}$"))
     expect(page.locator("#announce")).to_contain_text("Most likely tabby, 50.0%")

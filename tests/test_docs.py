@@ -35,6 +35,7 @@ from zmq_protocol import (
     Reply,
     Request,
     Result,
+    Times,
     encode,
 )
 
@@ -48,7 +49,7 @@ EXAMPLE = Request(ID, "", 5, 1000, SHA, Body.of(b"hello"))
 #: One message of each kind, with every key its header may have.
 MESSAGES: list[Message] = [
     EXAMPLE,
-    Result(ID, 1.5, Body.of(b"[]")),
+    Result(ID, Times(0.5, 1.5), Body.of(b"[]")),
     Ack(ID),
     Nack(ID, Reason.BUSY),
     Ready("squeezenet1_1", SHA, 2, "host", 1, "name"),

@@ -111,6 +111,15 @@ def test_a_bad_picture_is_refused_by_name_and_costs_no_attempt(fleet: Fleet) -> 
     assert fleet.status()["counters"]["requeued"] == 0
 
 
+def test_each_timing_of_an_answer_lies_within_the_next_longer_one(fleet: Fleet) -> None:
+    fleet.start_worker("attic")
+    answer = fleet.client.submit(b"sleep:0.05").result(30)
+    times = answer.times
+    assert times.infer >= 50
+    assert times.decode + times.infer <= times.worker
+    assert times.queue + times.worker <= times.broker <= answer.total_ms
+
+
 def test_a_stopped_worker_finishes_its_work_and_exits_with_0(fleet: Fleet, tmp_path: Path) -> None:
     leaving = fleet.start_worker("leaving")
     begun = tmp_path / "begun"

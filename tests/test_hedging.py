@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DOG, LONG, fleet, given, live, ready, request, result, told
 
-from zmq_protocol import Cancel, Result
+from zmq_protocol import Cancel, Result, Times
 
 
 def test_a_slow_request_is_given_to_an_idle_worker_as_well_and_the_first_answer_wins() -> None:
@@ -81,7 +81,9 @@ def test_retries_are_a_fifth_of_what_is_at_hand_and_the_rest_wait_unharmed(
     answered = 0
     while moved:
         worker, request_id = moved.pop()
-        actions = d.worker_answered(worker, Result(request_id, 1.0, result(CAT).body), 0.3)
+        actions = d.worker_answered(
+            worker, Result(request_id, Times(0.1, 1.0), result(CAT).body), 0.3
+        )
         answered += len(told(actions, Result))
         moved += given(actions)
         assert len(moved) <= allowed

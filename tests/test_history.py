@@ -27,7 +27,7 @@ from dispatching import ready, request
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
 from pool import Job, JobState, Pool
-from zmq_protocol import Body, Bye, Nack, Reason, Request, Result
+from zmq_protocol import Body, Bye, Nack, Reason, Request, Result, Times
 
 HISTORIES = 1000
 EVENTS = 60
@@ -227,7 +227,7 @@ class History:
 
 
 def answer(request_id: bytes) -> Result:
-    return Result(request_id, 10.0, Body.of(b"[]"))
+    return Result(request_id, Times(1.0, 10.0), Body.of(b"[]"))
 
 
 def is_offer(action: Action) -> bool:

@@ -35,6 +35,7 @@ from zmq_protocol import (
     Reply,
     Request,
     Result,
+    Times,
     decode,
     encode,
 )
@@ -42,7 +43,8 @@ from zmq_protocol import (
 ID = bytes(range(ID_BYTES))
 SHA = "ab" * 32
 REQUEST = Request(ID, "squeezenet1_1", 5, 900, SHA, Body.of(b"a picture"), attempt=2)
-RESULT = Result(ID, 11.5, Body.of(b"[]"), "googlenet", SHA, "attic", 2, 0.25)
+TIMES = Times(decode=2.5, infer=11.5, worker=15.0, queue=0.25, broker=16.5)
+RESULT = Result(ID, TIMES, Body.of(b"[]"), "googlenet", SHA, "attic", 2)
 READY = Ready("squeezenet1_1", SHA, 4, "host", 42, "attic", 2)
 ROUTES: list[tuple[Direction, Message]] = [
     (Direction.CLIENT_TO_BROKER, REQUEST),
@@ -131,7 +133,14 @@ REQUESTS = st.builds(
     Request, st.just(ID), WORDS, COUNTS, COUNTS, WORDS, st.just(Body()), COUNTS, st.booleans()
 )
 RESULTS = st.builds(
-    Result, st.just(ID), NUMBERS, st.just(Body()), WORDS, WORDS, WORDS, COUNTS, NUMBERS
+    Result,
+    st.just(ID),
+    st.builds(Times, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    st.just(Body()),
+    WORDS,
+    WORDS,
+    WORDS,
+    COUNTS,
 )
 
 

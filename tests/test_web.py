@@ -18,7 +18,7 @@ import recognition
 import web
 from brokerclient import Answer, RequestFailed
 from problems import REASONS
-from zmq_protocol import Op, Reason
+from zmq_protocol import Op, Reason, Times
 
 LIMIT = 20_000
 
@@ -28,6 +28,9 @@ def jpeg(size: int = 0) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(file, "JPEG")
     return file.getvalue().ljust(size, b"\0")
+
+
+TIMES = Times(decode=2.1, infer=11.2, worker=13.9, queue=0.4, broker=14.5)
 
 
 class FakeFleet:
@@ -55,7 +58,7 @@ class FakeFleet:
         else:
             rows = [{"label": "<b>cat</b>", "index": 285, "probability": 0.75}]
             future.set_result(
-                Answer("ab" * 16, "squeezenet1_1", "cd" * 32, rows, "attic", 1, 0.4, 11.2, 14.9)
+                Answer("ab" * 16, "squeezenet1_1", "cd" * 32, rows, "attic", 1, TIMES, 14.9)
             )
         return future
 
@@ -147,7 +150,8 @@ def test_a_raw_body_is_answered_with_labels_and_a_receipt(site: Site) -> None:
     answer = site("POST", "/v1/classify?top_k=3&model=googlenet&timeout_ms=700", jpeg())
     assert answer.status == 200
     assert answer.json["predictions"][0]["index"] == 285
-    assert set(answer.json["timings_ms"]) == {"queue", "infer", "total"}
+    steps = {"queue", "decode", "infer", "worker", "broker", "total"}
+    assert set(answer.json["timings_ms"]) == steps
     assert answer.headers["X-Request-Id"] == answer.json["request_id"]
     assert "infer;dur=11.2" in answer.headers["Server-Timing"]
     assert site.fleet.asked == [(jpeg(), "googlenet", 3, 0.7)]

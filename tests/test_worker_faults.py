@@ -27,6 +27,7 @@ from zmq_protocol import (
     Reason,
     Request,
     Result,
+    Times,
     decode,
     encode,
 )
@@ -243,7 +244,7 @@ def test_a_broker_that_reads_nothing_for_2_s_loses_no_message() -> None:
     def send() -> None:
         with closing(Peer(f"tcp://127.0.0.1:{port}", context)) as peer:
             for n in range(sent):
-                peer.say(Result(n.to_bytes(16, "big"), 1.0, peer_body))
+                peer.say(Result(n.to_bytes(16, "big"), Times(0.5, 1.0), peer_body))
             done.wait(60)
 
     peer_body = picture_request().body

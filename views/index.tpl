@@ -81,7 +81,7 @@
 %   receipt_entry('worker', 'Worker', found.get('worker', ''))
 %   receipt_entry('attempts', 'Attempts', attempts)
 %   receipt_entry('model', 'Model', found.get('model', ''))
-%   for step in ('queue', 'infer', 'total'):
+%   for step in ('queue', 'decode', 'infer', 'total'):
 %     receipt_entry(step, step.capitalize(), '%.1f ms' % timings.get(step, 0))
 %   end
 %   receipt_entry('request_id', 'Request', found.get('request_id', ''))

@@ -24,7 +24,7 @@ from brokerclient import Answer, RequestFailed
 from client import BYTES_IN_FLIGHT, IN_FLIGHT
 from outputs import Csv, JsonLines, NotOurs, Record
 from paths import pictures
-from zmq_protocol import Reason
+from zmq_protocol import Reason, Times
 
 NOBODY = "tcp://127.0.0.1:9"
 
@@ -166,7 +166,7 @@ def test_what_an_output_file_has_is_not_sent_again(
 
 
 def test_every_cut_of_a_file_is_continued_to_the_same_whole(tmp_path: Path) -> None:
-    answer = Answer("id", "m", "d", [{"label": 'a, "b"', "probability": 0.5}], "w", 1, 0, 0, 0)
+    X
     names = [Path("x.jpg"), Path("two\r\nlines, é.jpg"), Path(os.fsdecode(b"\xff.jpg"))]
     for form in (JsonLines(), Csv(1)):
         output = tmp_path / "labels"

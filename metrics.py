@@ -106,8 +106,8 @@ class Metrics:
         """A picture has its predictions."""
         self._answered.inc()
         queue, infer = self._of_model.get(answer.model) or self._series_of(answer.model)
-        queue.observe(answer.queue_ms / 1000)
-        infer.observe(answer.infer_ms / 1000)
+        queue.observe(answer.times.queue / 1000)
+        infer.observe(answer.times.infer / 1000)
 
     def failed(self, outcome: str) -> None:
         """A picture has none: for this reason, one of our own words."""

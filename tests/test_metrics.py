@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from dispatching import fleet, ready, request, result
 from scraping import Samples, needs_prometheus, promtool, samples
-from test_web import FORM, Site, form, jpeg
+from test_web import FORM, TIMES, Site, form, jpeg
 
 from brokerclient import Answer, RequestFailed
 from decisions import Counters
@@ -19,7 +19,7 @@ from metrics import Metrics
 from snapshot import snapshot
 from zmq_protocol import Reason
 
-ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, 0.4, 11.2, 14.9)
+ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14.9)
 
 
 class Broker:
@@ -227,8 +227,8 @@ def test_what_clients_make_up_opens_no_series(site: Site) -> None:
 def test_models_beyond_the_limit_share_their_series() -> None:
     metrics = Metrics(Broker(None))  # type: ignore[arg-type]
     for n in range(MAX_MODELS + 5):
-        metrics.answered(Answer("", f"model-{n}", "", [], "attic", 1, 1.0, 1.0, 1.0))
-    metrics.answered(Answer("", 'x"} 1\n', "", [], "attic", 1, 1.0, 1.0, 1.0))
+        metrics.answered(Answer("", f"model-{n}", "", [], "attic", 1, TIMES, 1.0))
+    metrics.answered(Answer("", 'x"} 1\n', "", [], "attic", 1, TIMES, 1.0))
     told = samples(metrics.exposition("")[0].decode())
     counts = [v for name, v in told.items() if name.startswith("spyglass_infer_seconds_count")]
     assert len(counts) == MAX_MODELS + 1

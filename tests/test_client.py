@@ -166,7 +166,9 @@ def test_what_an_output_file_has_is_not_sent_again(
 
 
 def test_every_cut_of_a_file_is_continued_to_the_same_whole(tmp_path: Path) -> None:
-    X
+    answer = Answer(
+        "id", "m", "d", [{"label": 'a, "b"', "probability": 0.5}], "w", 1, Times(0, 0), 0
+    )
     names = [Path("x.jpg"), Path("two\r\nlines, é.jpg"), Path(os.fsdecode(b"\xff.jpg"))]
     for form in (JsonLines(), Csv(1)):
         output = tmp_path / "labels"

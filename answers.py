@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import bottle
 
 import formats
 import problems
-from problems import Kind, Problem
+from problems import Problem
 
 HERE = Path(__file__).resolve().parent
 
@@ -77,16 +76,9 @@ def upload_page(
 
 def unforeseen(status: int, html: bool) -> Reply:
     """The answer where no route has one."""
-    details = {
-        404: "There is no such page. The upload page is at /, the fleet at /status.",
-        405: "This address does not take this method.",
-    }
-    title = HTTPStatus(status).phrase
-    code = title.lower().replace(" ", "-")
-    detail = details.get(status, "Something went wrong here; it is in the web's log.")
-    reply = of_problem(Problem(Kind(status, title), code, detail))
+    problem = problems.unforeseen(status)
+    reply = of_problem(problem)
     if html:
-        told = {"title": title, "detail": detail, "request_id": reply.headers["X-Request-Id"]}
-        reply.body = page("error", status=status, **told).encode()
+        reply.body = page("error", **problem.document()).encode()
         reply.kind = HTML
     return reply

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
+import bottle
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -118,13 +119,19 @@ class Metrics:
 
         Args:
             app: the application.
-            rules: its paths; from "<" on anything may stand there.
+            rules: its paths, in Bottle's way of writing them.
         """
         rules = frozenset(rules)
-        open_ended = [(rule.partition("<")[0], rule) for rule in rules if "<" in rule]
+        router = bottle.Router()
+        for rule in rules:
+            router.add(rule, "ANY", rule)
 
         def route_of(path: str) -> str:
-            return next((rule for start, rule in open_ended if path.startswith(start)), OTHER)
+            try:
+                rule: str = router.match({"REQUEST_METHOD": "ANY", "PATH_INFO": path})[0]
+            except bottle.HTTPError:
+                return OTHER
+            return rule
 
         async def timed(scope: Message, receive: Receive, send: Send) -> None:
             status = 0

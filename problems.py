@@ -7,6 +7,7 @@ upload ─▶ size, form, format ─▶ queue ─▶ worker ─▶ answer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from zmq_protocol import Reason
 
@@ -96,3 +97,15 @@ def not_found(detail: str) -> Problem:
 def unsupported(detail: str) -> Problem:
     """415: not a picture of an accepted format."""
     return Problem.of(Reason.UNSUPPORTED, detail)
+
+
+def unforeseen(status: int) -> Problem:
+    """What no route has a word for: no such page, not this method, our own fault."""
+    details = {
+        404: "There is no such page. The upload page is at /, the fleet at /status.",
+        405: "This address does not take this method.",
+    }
+    title = HTTPStatus(status).phrase
+    code = title.lower().replace(" ", "-")
+    detail = details.get(status, "Something went wrong here; it is in the web's log.")
+    return Problem(Kind(status, title), code, detail)

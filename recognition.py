@@ -25,6 +25,9 @@ from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Route: TypeAlias = Callable[["Request"], Awaitable[Reply]]
+#: Routes by rule, such as /predictions/<model>, and method.
+Routes: TypeAlias = dict[str, dict[str, Route]]
 
 #: Pictures in the web's hands at a time; more are told "busy" at once.
 MAX_IN_FLIGHT = 200
@@ -47,6 +50,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self.query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        self.args: dict[str, str] = {}  # what stands in its path where the rule has <names>
         self._receive = receive
 
     @property
@@ -86,22 +90,15 @@ class Recognition:
         self._timeout = timeout
         self._in_flight = 0
         self._arriving = 0
-        self.routes: dict[str, dict[str, Callable[[Request], Awaitable[Reply]]]] = {
+        self.routes: Routes = {
             "/": {"POST": self._form_page},
             "/v1/classify": {"POST": self._classify},
         }
 
-    async def answer(self, route: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:
-        """Run a route; a problem becomes its answer."""
-        try:
-            return await route(request)
-        except Problem as problem:
-            return answers.of_problem(problem)
-
     # --- routes -------------------------------------------------------------------------------
 
     async def _classify(self, request: Request) -> Reply:
-        answer, _ = await self._recognise(request)
+        answer, _ = await self.recognise(request)
         timings: dict[str, float] = answer["timings_ms"]
         told = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
         headers = {"X-Request-Id": answer["request_id"], "Server-Timing": told}
@@ -110,7 +107,7 @@ class Recognition:
     async def _form_page(self, request: Request) -> Reply:
         """The upload page of a browser without script: with the answer, or what is wrong."""
         try:
-            answer, name = await self._recognise(request)
+            answer, name = await self.recognise(request)
         except Problem as problem:
             headers = answers.problem_headers(problem)
             shown = answers.upload_page(self._max_upload, error=problem.document())
@@ -120,7 +117,7 @@ class Recognition:
 
     # --- the way of a picture -----------------------------------------------------------------
 
-    async def _recognise(self, request: Request) -> tuple[dict[str, Any], str]:
+    async def recognise(self, request: Request) -> tuple[dict[str, Any], str]:
         """The picture in a request, recognised: the answer, and its file name."""
         try:
             return await self._passed_on(request)

@@ -16,8 +16,8 @@ MAX_PARTS = 16
 MAX_PART_HEADER_BYTES = 4096
 #: Bytes the form may add to the picture: boundaries, headers, small fields.
 FORM_OVERHEAD = 64 * 1024
-#: The form field (and TorchServe's name for it) that holds the picture.
-FIELDS = ("image", "data")
+#: The form field (and TorchServe's names for it) that holds the picture.
+FIELDS = ("image", "data", "body")
 
 
 @dataclass(frozen=True, slots=True)

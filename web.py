@@ -15,17 +15,21 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+import bottle
 from a2wsgi import WSGIMiddleware
 
 import answers
 import logs
+import problems
+import torchserve
 from answers import SECURITY_HEADERS, Reply
 from brokerclient import BrokerClient
 from httpserver import Server
 from limits import TooFewOpenFiles, raise_open_files
 from metrics import Metrics
 from pages import make_pages
-from recognition import HungUp, Receive, Recognition, Request, Scope, Send
+from problems import Problem
+from recognition import HungUp, Receive, Recognition, Request, Routes, Scope, Send
 from settings import (
     EXIT_FAILED,
     EXIT_OK,
@@ -37,11 +41,17 @@ from settings import (
     seconds,
     whole,
 )
+from torchserve import TorchServe
 from zmq_protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT
 
 log = logging.getLogger(__name__)
 
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Dialect: TypeAlias = Callable[[Problem], Reply]
+
+#: How failures are told under an address's first word; elsewhere as application/problem+json.
+DIALECTS: dict[str, Dialect] = dict.fromkeys(("predictions", "models", "ping"), torchserve.told)
 
 #: Bytes of the largest upload: a 24-megapixel photo, well compressed.
 MAX_UPLOAD = 10_000_000
@@ -63,31 +73,52 @@ def make_app(
         timeout: seconds a picture may take when the caller names no limit.
     """
     metrics = Metrics(client)
-    recognition = Recognition(client, max_upload, timeout, metrics)
-    bottle = make_pages(client, max_upload, metrics)
-    pages: Any = WSGIMiddleware(bottle, workers=PAGE_THREADS)
+    routes = picture_routes(client, max_upload, timeout, metrics)
+    router = bottle.Router()
+    for rule, methods in routes.items():
+        for method, route in methods.items():
+            router.add(rule, method, route)
+    bottled = make_pages(client, max_upload, metrics)
+    pages: Any = WSGIMiddleware(bottled, workers=PAGE_THREADS)
+    page_rules = {route.rule for route in bottled.routes}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        methods = recognition.routes.get(scope["path"], {})
-        route = methods.get(scope["method"])
+        method, path = scope["method"], scope["path"]
         request = Request(scope, receive)
+        dialect = DIALECTS.get(path[1:].partition("/")[0])
         try:
-            if route is not None:
-                await _send(send, await recognition.answer(route, request))
-            elif methods and scope["path"] != "/":
-                refusal = answers.unforeseen(405, request.wants_html)
-                refusal.headers["Allow"] = ", ".join(methods)
-                await _send(send, refusal)
-            else:
+            route, request.args = router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
+            await _send(send, await route(request))
+        except bottle.HTTPError as unmatched:
+            if not dialect and (unmatched.status_code == 404 or path in page_rules):
                 await pages(scope, receive, send)
+            else:
+                reply = _refusal(unmatched.status_code, request, dialect)
+                reply.headers.update(unmatched.headers.items())
+                await _send(send, reply)
+        except Problem as problem:
+            await _send(send, (dialect or answers.of_problem)(problem))
         except HungUp:
             pass
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
-            await _send(send, answers.unforeseen(500, request.wants_html))
+            log.exception("%s %s failed", method, path)
+            await _send(send, _refusal(500, request, dialect))
 
-    rules = [*recognition.routes, *(route.rule for route in bottle.routes)]
-    return metrics.measured(app, rules)
+    return metrics.measured(app, [*routes, *page_rules])
+
+
+def picture_routes(
+    client: BrokerClient, max_upload: int, timeout: float, metrics: Metrics
+) -> Routes:
+    """All routes that are coroutines: those that take pictures, and the other dialects."""
+    recognition = Recognition(client, max_upload, timeout, metrics)
+    return recognition.routes | TorchServe(client, recognition).routes
+
+
+def _refusal(status: int, request: Request, dialect: Dialect | None) -> Reply:
+    if dialect:
+        return dialect(problems.unforeseen(status))
+    return answers.unforeseen(status, request.wants_html)
 
 
 async def _send(send: Send, reply: Reply) -> None:

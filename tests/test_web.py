@@ -46,6 +46,8 @@ class FakeFleet:
         self.controls: list[tuple[Op, str]] = []
         self.workers = 1
         self.hangs = False
+        self.rows = [{"label": "<b>cat</b>", "index": 285, "probability": 0.75}]
+        self.more_models: list[str] = []
 
     def submit(self, picture: bytes, *, model: str, top_k: int, timeout: float) -> Future[Answer]:
         self.asked.append((picture, model, top_k, timeout))
@@ -56,17 +58,27 @@ class FakeFleet:
         if self.failure:
             future.set_exception(self.failure)
         else:
-            rows = [{"label": "<b>cat</b>", "index": 285, "probability": 0.75}]
             future.set_result(
-                Answer("ab" * 16, "squeezenet1_1", "cd" * 32, rows, "attic", 1, TIMES, 14.9)
+                Answer("ab" * 16, "squeezenet1_1", "cd" * 32, self.rows, "attic", 1, TIMES, 14.9)
             )
         return future
 
     def status(self) -> dict[str, Any]:
         if self.failure:
             raise self.failure
-        models = [{"name": "squeezenet1_1", "workers": self.workers, "default": True}]
-        return {"models": models}
+        default = {"name": "squeezenet1_1", "workers": self.workers, "default": True}
+        others = [{"name": name, "workers": 1, "default": False} for name in self.more_models]
+        return {
+            "models": [
+                {**model, "digest": "cd" * 32, "waiting": 3} for model in (default, *others)
+            ],
+            "workers": [
+                {"id": state, "model": "squeezenet1_1", "state": state, "processes": 1, "pid": 7}
+                | {"uptime_s": 60.0}
+                for state in ("busy", "draining")
+            ],
+            "queue": {"max_waiting": 100, "waiting": 3},
+        }
 
     def control(self, op: Op, target: str) -> tuple[bool, str]:
         self.controls.append((op, target))

@@ -1,0 +1,190 @@
+"""TorchServe's inference API, so that its clients work unchanged.
+
+Addresses, bodies, error types and codes are those of TorchServe 0.12 (docs/inference_api.md,
+docs/management_api.md, and HttpRequestHandler.java of pytorch/serve). What changes a server, such
+as registering models, is not offered: workers bring their models with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import problems
+from answers import JSON, Reply, problem_headers
+from brokerclient import BrokerClient, RequestFailed
+from problems import Problem
+from recognition import Recognition, Request, Route, Routes
+from zmq_protocol import Reason
+
+#: The only version a model has: TorchServe's name for the first.
+VERSION = "1.0"
+#: Models on one page of a list, as many as TorchServe gives.
+PAGE = 100
+
+#: TorchServe's exception for a problem's code, or else for its status.
+TYPES = {
+    "no-model": "ModelNotFoundException",
+    "no-version": "ModelVersionNotFoundException",
+    404: "ResourceNotFoundException",
+    400: "BadRequestException",
+    405: "MethodNotAllowedException",
+    503: "ServiceUnavailableException",
+}
+#: What it gives to all that go wrong in a handler, whatever their status.
+HANDLER_TYPE = "InternalServerException"
+#: Its sentences where it has one, by status.
+SENTENCES = {
+    404: "Requested resource is not found, please refer to API document.",
+    405: "Requested method is not allowed, please refer to API document.",
+}
+
+
+class TorchServe:
+    """Its routes, in front of the same fleet.
+
+    Args:
+        client: whom to ask about the fleet.
+        recognition: takes the pictures.
+    """
+
+    def __init__(self, client: BrokerClient, recognition: Recognition) -> None:
+        self._client = client
+        self._recognition = recognition
+        predict: dict[str, Route] = {"POST": self._predict, "PUT": self._predict}
+        self.routes: Routes = {
+            "/predictions/<model>": predict,
+            "/predictions/<model>/<version>": predict,
+            "/ping": {"GET": self._ping},
+            "/models": {"GET": self._models},
+            "/models/<model>": {"GET": self._describe},
+            "/models/<model>/<version>": {"GET": self._describe},
+        }
+
+    async def _predict(self, request: Request) -> Reply:
+        """Labels and their probabilities, the likeliest first."""
+        model = request.args["model"]
+        _check_version(request)
+        request.query["model"] = model
+        try:
+            answer, _ = await self._recognition.recognise(request)
+        except Problem as problem:
+            raise _as_torchserve_says(problem, model) from None
+        told: dict[str, float] = {}
+        for row in answer["predictions"]:  # two classes may have one label: the likelier counts
+            told.setdefault(row["label"], row["probability"])
+        return _json(told, {"X-Request-Id": answer["request_id"]})
+
+    async def _ping(self, request: Request) -> Reply:
+        try:
+            models = (await self._fleet())["models"]
+        except Problem:
+            models = []
+        if any(model["workers"] for model in models if model["default"]):
+            return _json({"status": "Healthy"})
+        return _json({"status": "Unhealthy"}, status=500)
+
+    async def _models(self, request: Request) -> Reply:
+        limit = _whole(request, "limit", PAGE)
+        start = _whole(request, "next_page_token", 0)
+        if not 0 <= limit <= PAGE:
+            limit = PAGE
+        rows = sorted((await self._fleet())["models"], key=lambda model: str(model["name"]))
+        page = rows[start : start + limit]
+        told: dict[str, Any] = {}
+        if start + limit < len(rows):
+            told["nextPageToken"] = str(start + limit)
+        told["models"] = [{"modelName": m["name"], "modelUrl": m["digest"]} for m in page]
+        return _json(told)
+
+    async def _describe(self, request: Request) -> Reply:
+        name = request.args["model"]
+        if request.args.get("version") != "all":
+            _check_version(request)
+        fleet = await self._fleet()
+        for model in fleet["models"]:
+            if model["name"] == name:
+                return _json([_description(model, fleet)])
+        raise _model_not_found(name)
+
+    async def _fleet(self) -> dict[str, Any]:
+        try:
+            return await asyncio.to_thread(self._client.status)
+        except RequestFailed as failed:
+            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
+
+
+def told(problem: Problem) -> Reply:
+    """A failure as TorchServe tells it."""
+    status = problem.kind.status
+    kind = TYPES.get(problem.code) or TYPES.get(status, HANDLER_TYPE)
+    message = problem.detail
+    if problem.code in ("not-found", "method-not-allowed"):
+        message = SENTENCES[status]
+    if status == 502:  # the worker was lost: TorchServe knows no other server behind itself
+        status = 500
+    error = {"code": status, "type": kind, "message": message}
+    return _json(error, problem_headers(problem), status)
+
+
+def _json(value: object, headers: dict[str, str] | None = None, status: int = 200) -> Reply:
+    return Reply(json.dumps(value, indent=2).encode() + b"\n", status, JSON, headers or {})
+
+
+def _check_version(request: Request) -> None:
+    version = request.args.get("version", VERSION)
+    if version != VERSION:
+        what = f"Model version: {version} does not exist for model: {request.args['model']}"
+        raise Problem(problems.REASONS[Reason.NO_MODEL], "no-version", what)
+
+
+def _model_not_found(name: str) -> Problem:
+    return Problem.of(Reason.NO_MODEL, f"Model not found: {name}")
+
+
+def _as_torchserve_says(problem: Problem, model: str) -> Problem:
+    if problem.code == Reason.NO_MODEL.value:
+        return _model_not_found(model)
+    if problem.code == Reason.NO_WORKERS.value:
+        what = f'Model "{model}" has no worker to serve inference request.'
+        return Problem.of(Reason.NO_WORKERS, f"{what} {problem.detail}", problem.request_id)
+    return problem
+
+
+def _whole(request: Request, name: str, otherwise: int) -> int:
+    """A number from the query, or else what TorchServe takes where there is none it can read."""
+    text = request.query.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise
+
+
+def _description(model: dict[str, Any], fleet: dict[str, Any]) -> dict[str, Any]:
+    workers = [worker for worker in fleet["workers"] if worker["model"] == model["name"]]
+    processes = sum(worker["processes"] for worker in workers)
+    queue = fleet["queue"]
+    return {
+        "modelName": model["name"],
+        "modelVersion": VERSION,
+        "modelUrl": model["digest"],
+        "runtime": "python",
+        "minWorkers": processes,
+        "maxWorkers": processes,
+        "maxBatchDelay": 0,
+        "loadedAtStartup": True,
+        "workers": [_worker(worker) for worker in workers],
+        "jobQueueStatus": {
+            "remainingCapacity": max(0, queue["max_waiting"] - queue["waiting"]),
+            "pendingRequests": model["waiting"],
+        },
+    }
+
+
+def _worker(worker: dict[str, Any]) -> dict[str, Any]:
+    started = datetime.now(UTC) - timedelta(seconds=worker["uptime_s"])
+    return {
+        "id": worker["id"],
+        "startTime": started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "status": "READY" if worker["state"] in ("ready", "busy") else "UNLOADING",
+        "pid": worker["pid"],
+    }

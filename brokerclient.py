@@ -5,143 +5,38 @@
     print(answer.predictions[0]["label"])
     client.close()
 
-One I/O thread owns the sockets (a ZeroMQ socket touched by two threads aborts the process);
-callers put work on a deque and wake it. A request is kept until it is answered and sent again,
-with the same id, when a broker restarts or does not acknowledge: the Lazy Pirate of the ZeroMQ
-guide, chapter 4. The future is always settled by its deadline + 0.5 s.
+One I/O thread owns the sockets; callers put work on a deque and wake it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 import zmq
 
-from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
-from zmq_protocol import (
-    DEFAULT_TIMEOUT,
-    ID_BYTES,
-    MAX_PARTS,
-    PART_BYTES,
-    SLOWEST_LINK,
-    Ack,
-    Body,
-    Cancel,
-    Direction,
-    Message,
-    Nack,
-    Op,
-    ProtocolError,
-    Query,
-    Reason,
-    Reply,
-    Request,
-    Result,
-    Times,
-    encode,
-)
+from clientcore import SWEEP_INTERVAL, Answer, Client, Pending, RequestFailed, request_for
+from sockets import Waker
+from zmq_protocol import DEFAULT_TIMEOUT, Query, Reply, Request
 
-log = logging.getLogger(__name__)
-
-#: Seconds a broker has to acknowledge, plus the time that the picture, and those on their way
-#: before it, take on the slowest link.
-ACK_TIMEOUT = 0.5
-#: Seconds between two looks at deadlines. The promise is the deadline + 0.5 s.
-SWEEP_INTERVAL = 0.025
-#: Seconds after its deadline in which the broker's own word may still arrive.
-GRACE = 0.25
-#: Seconds before a request that was handed back is sent again.
-RESEND_DELAY = 0.1
-#: Seconds for an answer to a question about the fleet.
-QUERY_TIMEOUT = 2.0
-#: Bytes of the largest picture a message carries.
-MAX_PICTURE_BYTES = MAX_PARTS * PART_BYTES
-
-#: NACKs that say nothing against the picture: it is whole here, so it is sent again.
-RESENT = frozenset((Reason.DRAINING, Reason.CHECKSUM))
+__all__ = ["Answer", "BrokerClient", "RequestFailed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a picture shows, and how that came about."""
-
-    request_id: str
-    model: str
-    digest: str
-    predictions: list[dict[str, Any]]  # label, index, probability; the likeliest first
-    worker: str
-    attempts: int
-    times: Times
-    total_ms: float  # milliseconds from submit to here
-
-
-class RequestFailed(Exception):
-    """A picture has no predictions; `reason` is a word, `str()` a sentence."""
-
-    def __init__(self, reason: Reason, detail: str, request_id: str = "") -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.request_id = request_id
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A message that waits for its answer."""
-
-    message: Request | Query
-    future: Future[Any]
-    began: float
-    deadline: float
-    link: _Link | None = None  # where it was sent, if that connection still stands
-    on_the_way: int = 0  # bytes of it that `link` counts
-    acked: bool = False
-    resend_at: float = 0.0  # when to send (again) unless acknowledged
-
-
-class _Link:
-    """One DEALER to one broker."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self.address = address
-        self.connected = False
-        self.on_the_way = 0  # bytes of pictures not acknowledged yet
-        self.socket = dealer(context)
-        self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
-        self.socket.connect(address)
-
-    def send(self, message: Message) -> bool:
-        try:
-            send(self.socket, encode(message))
-        except zmq.Again:
-            return False
-        return True
-
-
-class BrokerClient:
+class BrokerClient(Client):
     """Thread-safe. Connects in the background; `close` it when done."""
 
     def __init__(self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         """Start the I/O thread. Of several brokers the first that is connected is used."""
-        self._clock = clock
+        super().__init__(brokers, clock)
         self._waker = Waker()
-        self._submitted: deque[_Pending] = deque()
+        self._submitted: deque[Pending] = deque()
         self._cancelled: deque[bytes] = deque()
-        self._pending: dict[bytes, _Pending] = {}
         self._closing = False
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
-        self._links = [_Link(self._context, address) for address in brokers]
         self._poller = zmq.Poller()
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
         for link in self._links:
@@ -156,16 +51,6 @@ class BrokerClient:
     def alive(self) -> bool:
         """Whether the I/O thread runs."""
         return self._thread.is_alive()
-
-    @property
-    def connected(self) -> bool:
-        """Whether a broker is connected; one that hangs is for 0.75 s more."""
-        return any(link.connected for link in self._links)
-
-    @property
-    def address(self) -> str:
-        """Where the broker is looked for, for messages to people."""
-        return ", ".join(link.address for link in self._links)
 
     def submit(
         self,
@@ -186,37 +71,7 @@ class BrokerClient:
         Returns:
             A future of an `Answer`; it raises `RequestFailed`. Cancelling it tells the broker.
         """
-        if not 0 < len(picture) <= MAX_PICTURE_BYTES:
-            raise ValueError(f"a picture has 1 to {MAX_PICTURE_BYTES} bytes, not {len(picture)}")
-        request = Request(
-            id=os.urandom(ID_BYTES),
-            model=model,
-            top_k=top_k,
-            budget_ms=0,  # set anew each time it is sent
-            sha256=hashlib.sha256(picture).hexdigest(),
-            body=Body.of(picture),
-        )
-        return self._submit(request, timeout)
-
-    def status(self, timeout: float = QUERY_TIMEOUT) -> dict[str, Any]:
-        """The broker's snapshot of the fleet.
-
-        Raises:
-            RequestFailed: no broker answered in time, `timeout` seconds.
-        """
-        reply: Reply = self._submit(Query(os.urandom(ID_BYTES), Op.STATUS), timeout).result()
-        value: dict[str, Any] = json.loads(reply.body.join())
-        return value
-
-    def control(self, op: Op, target: str) -> tuple[bool, str]:
-        """Drain, remove or add a worker; whether it was done, and a sentence.
-
-        Raises:
-            RequestFailed: no broker answered in time.
-        """
-        query = Query(os.urandom(ID_BYTES), op, target)
-        reply: Reply = self._submit(query, QUERY_TIMEOUT).result()
-        return reply.ok, reply.detail
+        return self._submit(request_for(picture, model, top_k), timeout)
 
     def close(self) -> None:
         """Stop; whatever is open fails. Waits for the I/O thread."""
@@ -225,14 +80,25 @@ class BrokerClient:
         self._thread.join()
         self._waker.close()
 
+    def _ask(self, query: Query, timeout: float) -> Reply:
+        reply: Reply = self._submit(query, timeout).result()
+        return reply
+
     def _submit(self, message: Request | Query, timeout: float) -> Future[Any]:
         now = self._clock()
-        pending = _Pending(message, Future(), now, now + timeout)
+        future: Future[Any] = Future()
         if self._closing or not self.alive:
             raise RuntimeError("this client is closed")
-        self._submitted.append(pending)
+        self._submitted.append(Pending(message, future, now, now + timeout))
+        future.add_done_callback(partial(self._done, message.id))
         self._waker.wake()
-        return pending.future
+        return future
+
+    def _done(self, request_id: bytes, future: Future[Any]) -> None:
+        """In whatever thread settled it: only a cancellation concerns the I/O thread."""
+        if future.cancelled():
+            self._cancelled.append(request_id)
+            self._waker.wake()
 
     # --- the I/O thread -----------------------------------------------------------------------
 
@@ -244,148 +110,15 @@ class BrokerClient:
                 self._poller.poll(1 + int(1000 * SWEEP_INTERVAL) if busy else None)
                 self._waker.clear()
                 now = self._clock()
-                for link in self._links:
-                    self._read_monitor(link, now)
-                    self._read(link, now)
-                self._take_submitted(now)
+                self._read(now)
+                while self._submitted:
+                    self._begin(self._submitted.popleft(), now)
+                while self._cancelled:
+                    self._abandon(self._cancelled.popleft())
                 if now >= next_sweep:
                     self._sweep(now)
                     next_sweep = now + SWEEP_INTERVAL
         finally:
+            for pending in self._submitted:
+                self._pending[pending.message.id] = pending
             self._close()
-
-    def _take_submitted(self, now: float) -> None:
-        while self._submitted:
-            pending = self._submitted.popleft()
-            self._pending[pending.message.id] = pending
-            pending.future.add_done_callback(partial(self._done, pending.message.id))
-            self._send(pending, now)
-        while self._cancelled:
-            request_id = self._cancelled.popleft()
-            gone = self._pending.pop(request_id, None)
-            if gone is not None:
-                _arrived(gone)
-            if gone is not None and gone.link is not None:
-                gone.link.send(Cancel(request_id))
-
-    def _done(self, request_id: bytes, future: Future[Any]) -> None:
-        """In whatever thread settled it: only a cancellation concerns the I/O thread."""
-        if future.cancelled():
-            self._cancelled.append(request_id)
-            self._waker.wake()
-
-    def _send(self, pending: _Pending, now: float) -> None:
-        """Send it over the first connection there is; else it waits for one."""
-        _arrived(pending)
-        left = pending.deadline - now
-        link = next((link for link in self._links if link.connected), None)
-        if link is None or left <= 0:
-            pending.link, pending.resend_at = None, now
-            return
-        message = pending.message
-        size = 0
-        if isinstance(message, Request):
-            message = replace(message, budget_ms=max(1, int(1000 * left)))
-            size = message.body.size
-        pending.acked = False
-        if not link.send(message):
-            pending.link, pending.resend_at = None, now + RESEND_DELAY
-            return
-        pending.link, pending.on_the_way = link, size
-        link.on_the_way += size
-        pending.resend_at = now + ACK_TIMEOUT + link.on_the_way / SLOWEST_LINK
-
-    def _read_monitor(self, link: _Link, now: float) -> None:
-        for event, _ in monitor_events(link.monitor):
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                link.connected = True
-                log.info("connected to the broker at %s", link.address)
-                for pending in self._pending.values():
-                    if pending.link is None:
-                        self._send(pending, now)
-            elif event == zmq.EVENT_DISCONNECTED and link.connected:
-                link.connected = False
-                log.info("lost the broker at %s", link.address)
-                for pending in self._pending.values():
-                    if pending.link is link:
-                        self._send(pending, now)
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                log.error("the broker at %s refuses our key", link.address)
-
-    def _read(self, link: _Link, now: float) -> None:
-        for message in incoming(link.socket, Direction.BROKER_TO_CLIENT):
-            if isinstance(message, ProtocolError):
-                log.warning("the broker at %s sent no message of ours: %s", link.address, message)
-                continue
-            pending = self._pending.get(message.id)
-            if pending is not None:  # else a late answer: its future is settled
-                self._handle(pending, message, now)
-
-    def _handle(self, pending: _Pending, message: Message, now: float) -> None:
-        match message:
-            case Ack():
-                _arrived(pending)
-                pending.acked = True
-            case Nack(reason=reason) if reason in RESENT:
-                _arrived(pending)
-                pending.link, pending.acked, pending.resend_at = None, False, now + RESEND_DELAY
-            case Nack():
-                self._fail(pending, message.reason, message.detail)
-            case Result() | Reply() if not message.body.intact():
-                log.warning("an answer was damaged on the way; asking again")
-                self._send(pending, now)
-            case Result():
-                self._settle(pending, self._answer(pending, message, now))
-            case Reply():
-                self._settle(pending, message)
-
-    def _answer(self, pending: _Pending, result: Result, now: float) -> Answer:
-        return Answer(
-            request_id=result.id.hex(),
-            model=result.model,
-            digest=result.digest,
-            predictions=json.loads(result.body.join()),
-            worker=result.worker,
-            attempts=result.attempts,
-            times=result.times,
-            total_ms=round(1000 * (now - pending.began), 3),
-        )
-
-    def _sweep(self, now: float) -> None:
-        """Send again what nobody acknowledged; fail what is past its deadline."""
-        for pending in list(self._pending.values()):
-            if now >= pending.deadline + (GRACE if pending.acked else 0):
-                if pending.link is None:
-                    what = f"No broker answers at {self.address}. Is broker.py running there?"
-                    self._fail(pending, Reason.NO_BROKER, what)
-                else:
-                    self._fail(pending, Reason.DEADLINE, "No answer came in the time allowed.")
-            elif not pending.acked and now >= pending.resend_at:
-                self._send(pending, now)
-
-    def _settle(self, pending: _Pending, value: Answer | Reply) -> None:
-        _arrived(pending)
-        del self._pending[pending.message.id]
-        with suppress(InvalidStateError):  # cancelled a moment ago
-            pending.future.set_result(value)
-
-    def _fail(self, pending: _Pending, reason: Reason, detail: str) -> None:
-        _arrived(pending)
-        del self._pending[pending.message.id]
-        with suppress(InvalidStateError):  # cancelled a moment ago
-            pending.future.set_exception(RequestFailed(reason, detail, pending.message.id.hex()))
-
-    def _close(self) -> None:
-        for pending in [*self._pending.values(), *self._submitted]:
-            self._pending[pending.message.id] = pending
-            self._fail(pending, Reason.NO_BROKER, "The client was closed.")
-        for link in self._links:
-            link.socket.disable_monitor()
-        self._context.destroy(linger=0)
-
-
-def _arrived(pending: _Pending) -> None:
-    """Nothing behind it waits for it any more: the broker has it, or it is sent anew or no more."""
-    if pending.link is not None:
-        pending.link.on_the_way -= pending.on_the_way
-    pending.on_the_way = 0

@@ -22,7 +22,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import formats
-from brokerclient import MAX_PICTURE_BYTES, Answer, BrokerClient, RequestFailed
+from brokerclient import Answer, BrokerClient, RequestFailed
+from clientcore import MAX_PICTURE_BYTES
 from outputs import Csv, Form, JsonLines, NotOurs, Record, Table
 from paths import pictures
 from settings import (

@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from brokerclient import BrokerClient, RequestFailed
+from clientcore import Client, RequestFailed
 from zmq_protocol import NAME
 
 Snapshot: TypeAlias = dict[str, Any]
@@ -56,7 +56,7 @@ COUNTERS = {
 class FleetCollector(Collector):
     """Asks the broker at each scrape."""
 
-    def __init__(self, client: BrokerClient) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def describe(self) -> Iterable[Metric]:

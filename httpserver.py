@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvicorn
@@ -123,6 +123,7 @@ class Server(uvicorn.Server):
         app: the application.
         host, port: where to listen; port 0 takes any.
         max_body: bytes of the largest body that is read at all.
+        on_loop: called once, when the event loop runs.
         receive_within: seconds for a client to send its request.
 
     Raises:
@@ -130,7 +131,13 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: Any, host: str, port: int, max_body: int, receive_within: float = RECEIVE_WITHIN
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        max_body: int,
+        on_loop: Callable[[], None] = lambda: None,
+        receive_within: float = RECEIVE_WITHIN,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # asyncio turns Nagle's algorithm off only where the protocol is told; with it an answer's
@@ -145,6 +152,7 @@ class Server(uvicorn.Server):
             raise
         self.port = int(self._listening.getsockname()[1])
         self._receive_within = receive_within
+        self._on_loop = on_loop
         protocol = type("Protocol", (GuardedProtocol,), {"max_body": max_body})
         super().__init__(
             uvicorn.Config(
@@ -169,6 +177,7 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve, with an eye on slow connections."""
+        self._on_loop()
         async with self._watched():
             await super().main_loop()
 

@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from brokerclient import Answer, BrokerClient
+from clientcore import Answer, Client
 from fleetmetrics import MAX_MODELS, FleetCollector
 from zmq_protocol import NAME, Reason
 
@@ -53,7 +53,7 @@ class Metrics:
         client: asked about the fleet, whose figures come before the web's own.
     """
 
-    def __init__(self, client: BrokerClient) -> None:
+    def __init__(self, client: Client) -> None:
         self._registry = registry = CollectorRegistry()
         registry.register(FleetCollector(client))
         self._open = 0

@@ -14,7 +14,7 @@ import bottle
 import answers
 import problems
 from answers import HERE, SECURITY_HEADERS
-from brokerclient import BrokerClient, RequestFailed
+from clientcore import Client, RequestFailed
 from metrics import Metrics
 from problems import Problem
 from settings import address
@@ -28,7 +28,7 @@ FRAME_SIDE = 320
 COMPRESSION = 1
 
 
-def make_pages(client: BrokerClient, max_upload: int, metrics: Metrics) -> bottle.Bottle:
+def make_pages(client: Client, max_upload: int, metrics: Metrics) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:
@@ -52,7 +52,7 @@ def make_pages(client: BrokerClient, max_upload: int, metrics: Metrics) -> bottl
 # --- the fleet --------------------------------------------------------------------------------
 
 
-def _add_fleet(app: bottle.Bottle, client: BrokerClient) -> None:
+def _add_fleet(app: bottle.Bottle, client: Client) -> None:
     def snapshot() -> dict[str, Any]:
         try:
             return client.status()
@@ -121,7 +121,7 @@ def _same_origin() -> None:
 # --- health and files -------------------------------------------------------------------------
 
 
-def _add_health(app: bottle.Bottle, client: BrokerClient) -> None:
+def _add_health(app: bottle.Bottle, client: Client) -> None:
     def live() -> str:
         if not client.alive:
             raise Problem.of(Reason.NO_BROKER, "The connection to the broker has stopped.")

@@ -1,6 +1,6 @@
 """The routes that recognise pictures, as coroutines on the server's event loop.
 
-A picture passes here from its HTTP request to the BrokerClient and its answer back, without a
+A picture passes here from its HTTP request to the LoopClient and its answer back, without a
 thread of its own: that costs a fifth of the CPU time a thread for each request did. All other
 routes are Bottle's (pages.py).
 """
@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl
 import answers
 import problems
 from answers import Reply
-from brokerclient import Answer, BrokerClient, RequestFailed
+from clientcore import Answer, RequestFailed
+from loopclient import LoopClient
 from metrics import HUNG_UP, Metrics
 from problems import Problem
 from uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
@@ -82,7 +83,7 @@ class Recognition:
     """
 
     def __init__(
-        self, client: BrokerClient, max_upload: int, timeout: float, metrics: Metrics
+        self, client: LoopClient, max_upload: int, timeout: float, metrics: Metrics
     ) -> None:
         self._client = client
         self._metrics = metrics
@@ -137,7 +138,7 @@ class Recognition:
         self._in_flight += 1
         try:
             future = self._client.submit(upload.picture, model=model, top_k=top_k, timeout=limit)
-            answer = await _awaited(asyncio.wrap_future(future), limit + PATIENCE, request)
+            answer = await _awaited(future, limit + PATIENCE, request)
         finally:
             self._in_flight -= 1
         self._metrics.answered(answer)

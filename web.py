@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The web: pages, JSON and health in front of a broker.
 
-`make_app` puts two parts together: coroutines that pass pictures to a BrokerClient and its answers
+`make_app` puts two parts together: coroutines that pass pictures to a LoopClient and its answers
 back (recognition.py), and a Bottle app for everything else (pages.py), which runs in threads since
 it may wait for the broker. No frames, no decoding: a picture is only measured, and its first bytes
 looked at.
@@ -23,9 +23,9 @@ import logs
 import problems
 import torchserve
 from answers import SECURITY_HEADERS, Reply
-from brokerclient import BrokerClient
 from httpserver import Server
 from limits import TooFewOpenFiles, raise_open_files
+from loopclient import LoopClient
 from metrics import Metrics
 from pages import make_pages
 from problems import Problem
@@ -63,7 +63,7 @@ PAGE_THREADS = 32
 
 
 def make_app(
-    client: BrokerClient, max_upload: int = MAX_UPLOAD, timeout: float = DEFAULT_TIMEOUT
+    client: LoopClient, max_upload: int = MAX_UPLOAD, timeout: float = DEFAULT_TIMEOUT
 ) -> App:
     """The ASGI application. Opens nothing and keeps nothing but its client.
 
@@ -166,10 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TooFewOpenFiles as error:
         print(f"web.py: {error}", file=sys.stderr)
         return EXIT_FAILED
-    client = BrokerClient(options.broker or [FRONTEND])
+    client = LoopClient(options.broker or [FRONTEND])
     app = make_app(client, options.max_upload, options.timeout)
     try:
-        server = Server(app, options.host, options.port, READ_ON * options.max_upload)
+        server = Server(app, options.host, options.port, READ_ON * options.max_upload, client.open)
     except (OSError, ValueError) as error:
         print(
             f"web.py: cannot listen on {options.host}:{options.port}: {error}.\n"

@@ -8,7 +8,8 @@ import pytest
 import zmq
 from conftest import eventually
 
-from brokerclient import ACK_TIMEOUT, BrokerClient
+from brokerclient import BrokerClient
+from clientcore import ACK_TIMEOUT
 from zmq_protocol import SLOWEST_LINK, Ack, Direction, Message, Request, decode, encode
 
 #: A picture that takes the slowest link a second.

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -41,7 +40,7 @@ class FakeFleet:
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
-        self.futures: list[Future[Answer]] = []
+        self.futures: list[asyncio.Future[Answer]] = []
         self.asked: list[tuple[bytes, str, int, float]] = []
         self.controls: list[tuple[Op, str]] = []
         self.workers = 1
@@ -49,9 +48,11 @@ class FakeFleet:
         self.rows = [{"label": "<b>cat</b>", "index": 285, "probability": 0.75}]
         self.more_models: list[str] = []
 
-    def submit(self, picture: bytes, *, model: str, top_k: int, timeout: float) -> Future[Answer]:
+    def submit(
+        self, picture: bytes, *, model: str, top_k: int, timeout: float
+    ) -> asyncio.Future[Answer]:
         self.asked.append((picture, model, top_k, timeout))
-        future: Future[Answer] = Future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.futures.append(future)
         if self.hangs:
             return future

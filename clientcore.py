@@ -1,0 +1,346 @@
+"""What every client of a broker does, whatever drives it: keep, send, send again, settle.
+
+A request is kept until it is answered and sent again, with the same id, when a broker restarts or
+does not acknowledge: the Lazy Pirate of the ZeroMQ guide, chapter 4. Its future is always settled
+by its deadline + 0.5 s. A thread of its own drives a BrokerClient (brokerclient.py), the event loop
+of the web a LoopClient (loopclient.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import zmq
+
+from sockets import DEALER_EVENTS, dealer, incoming, monitor_events, send
+from zmq_protocol import (
+    ID_BYTES,
+    MAX_PARTS,
+    PART_BYTES,
+    SLOWEST_LINK,
+    Ack,
+    Body,
+    Cancel,
+    Direction,
+    Message,
+    Nack,
+    Op,
+    ProtocolError,
+    Query,
+    Reason,
+    Reply,
+    Request,
+    Result,
+    Times,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+#: Seconds a broker has to acknowledge, plus the time that the picture, and those on their way
+#: before it, take on the slowest link.
+ACK_TIMEOUT = 0.5
+#: Seconds between two looks at deadlines. The promise is the deadline + 0.5 s.
+SWEEP_INTERVAL = 0.025
+#: Seconds after its deadline in which the broker's own word may still arrive.
+GRACE = 0.25
+#: Seconds before a request that was handed back is sent again.
+RESEND_DELAY = 0.1
+#: Seconds for an answer to a question about the fleet.
+QUERY_TIMEOUT = 2.0
+#: Bytes of the largest picture a message carries.
+MAX_PICTURE_BYTES = MAX_PARTS * PART_BYTES
+
+#: NACKs that say nothing against the picture: it is whole here, so it is sent again.
+RESENT = frozenset((Reason.DRAINING, Reason.CHECKSUM))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a picture shows, and how that came about."""
+
+    request_id: str
+    model: str
+    digest: str
+    predictions: list[dict[str, Any]]  # label, index, probability; the likeliest first
+    worker: str
+    attempts: int
+    times: Times
+    total_ms: float  # milliseconds from submit to here
+
+
+class RequestFailed(Exception):
+    """A picture has no predictions; `reason` is a word, `str()` a sentence."""
+
+    def __init__(self, reason: Reason, detail: str, request_id: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.request_id = request_id
+
+
+class Promise(Protocol):
+    """What of a future is needed here: threads have one kind, event loops another."""
+
+    def done(self) -> bool:
+        """Whether it is settled or cancelled."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Settle it."""
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Settle it by a failure."""
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A message that waits for its answer."""
+
+    message: Request | Query
+    future: Promise
+    began: float
+    deadline: float
+    link: _Link | None = None  # where it was sent, if that connection still stands
+    on_the_way: int = 0  # bytes of it that `link` counts
+    acked: bool = False
+    resend_at: float = 0.0  # when to send (again) unless acknowledged
+
+
+class _Link:
+    """One DEALER to one broker."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.address = address
+        self.connected = False
+        self.on_the_way = 0  # bytes of pictures not acknowledged yet
+        self.socket = dealer(context)
+        self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
+        self.socket.connect(address)
+
+    def send(self, message: Message) -> bool:
+        try:
+            send(self.socket, encode(message))
+        except zmq.Again:
+            return False
+        return True
+
+
+class Client:
+    """Connected in the background to brokers; of several, the first that is connected is used.
+
+    Whoever drives it calls `_begin`, `_read`, `_sweep` and `_abandon` from one thread: a ZeroMQ
+    socket touched by two aborts the process.
+    """
+
+    def __init__(self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pending: dict[bytes, Pending] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._links = [_Link(self._context, address) for address in brokers]
+
+    # --- for callers, any thread --------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is driven."""
+        raise NotImplementedError
+
+    @property
+    def connected(self) -> bool:
+        """Whether a broker is connected; one that hangs is for 0.75 s more."""
+        return any(link.connected for link in self._links)
+
+    @property
+    def address(self) -> str:
+        """Where the broker is looked for, for messages to people."""
+        return ", ".join(link.address for link in self._links)
+
+    def status(self, timeout: float = QUERY_TIMEOUT) -> dict[str, Any]:
+        """The broker's snapshot of the fleet.
+
+        Raises:
+            RequestFailed: no broker answered in time, `timeout` seconds.
+        """
+        reply = self._ask(Query(os.urandom(ID_BYTES), Op.STATUS), timeout)
+        value: dict[str, Any] = json.loads(reply.body.join())
+        return value
+
+    def control(self, op: Op, target: str) -> tuple[bool, str]:
+        """Drain, remove or add a worker; whether it was done, and a sentence.
+
+        Raises:
+            RequestFailed: no broker answered in time.
+        """
+        query = Query(os.urandom(ID_BYTES), op, target)
+        reply = self._ask(query, QUERY_TIMEOUT)
+        return reply.ok, reply.detail
+
+    def _ask(self, query: Query, timeout: float) -> Reply:
+        """Have a query answered, waiting for it."""
+        raise NotImplementedError
+
+    # --- for whoever drives it, one thread ----------------------------------------------------
+
+    def _begin(self, pending: Pending, now: float) -> None:
+        """Take it on and send it."""
+        self._pending[pending.message.id] = pending
+        self._send(pending, now)
+
+    def _abandon(self, request_id: bytes) -> None:
+        """Nobody waits for it any more: tell the broker that has it."""
+        gone = self._pending.pop(request_id, None)
+        if gone is not None:
+            _arrived(gone)
+            if gone.link is not None:
+                gone.link.send(Cancel(request_id))
+
+    def _read(self, now: float) -> None:
+        """Take in all that brokers said and what became of the connections."""
+        for link in self._links:
+            self._read_monitor(link, now)
+            self._read_messages(link, now)
+
+    def _send(self, pending: Pending, now: float) -> None:
+        """Send it over the first connection there is; else it waits for one."""
+        _arrived(pending)
+        left = pending.deadline - now
+        link = next((link for link in self._links if link.connected), None)
+        if link is None or left <= 0:
+            pending.link, pending.resend_at = None, now
+            return
+        message = pending.message
+        size = 0
+        if isinstance(message, Request):
+            message = replace(message, budget_ms=max(1, int(1000 * left)))
+            size = message.body.size
+        pending.acked = False
+        if not link.send(message):
+            pending.link, pending.resend_at = None, now + RESEND_DELAY
+            return
+        pending.link, pending.on_the_way = link, size
+        link.on_the_way += size
+        pending.resend_at = now + ACK_TIMEOUT + link.on_the_way / SLOWEST_LINK
+
+    def _read_monitor(self, link: _Link, now: float) -> None:
+        for event, _ in monitor_events(link.monitor):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                link.connected = True
+                log.info("connected to the broker at %s", link.address)
+                for pending in self._pending.values():
+                    if pending.link is None:
+                        self._send(pending, now)
+            elif event == zmq.EVENT_DISCONNECTED and link.connected:
+                link.connected = False
+                log.info("lost the broker at %s", link.address)
+                for pending in self._pending.values():
+                    if pending.link is link:
+                        self._send(pending, now)
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                log.error("the broker at %s refuses our key", link.address)
+
+    def _read_messages(self, link: _Link, now: float) -> None:
+        for message in incoming(link.socket, Direction.BROKER_TO_CLIENT):
+            if isinstance(message, ProtocolError):
+                log.warning("the broker at %s sent no message of ours: %s", link.address, message)
+                continue
+            pending = self._pending.get(message.id)
+            if pending is not None:  # else a late answer: its future is settled
+                self._handle(pending, message, now)
+
+    def _handle(self, pending: Pending, message: Message, now: float) -> None:
+        match message:
+            case Ack():
+                _arrived(pending)
+                pending.acked = True
+            case Nack(reason=reason) if reason in RESENT:
+                _arrived(pending)
+                pending.link, pending.acked, pending.resend_at = None, False, now + RESEND_DELAY
+            case Nack():
+                self._fail(pending, message.reason, message.detail)
+            case Result() | Reply() if not message.body.intact():
+                log.warning("an answer was damaged on the way; asking again")
+                self._send(pending, now)
+            case Result():
+                self._settle(pending, self._answer(pending, message, now))
+            case Reply():
+                self._settle(pending, message)
+
+    def _answer(self, pending: Pending, result: Result, now: float) -> Answer:
+        return Answer(
+            request_id=result.id.hex(),
+            model=result.model,
+            digest=result.digest,
+            predictions=json.loads(result.body.join()),
+            worker=result.worker,
+            attempts=result.attempts,
+            times=result.times,
+            total_ms=round(1000 * (now - pending.began), 3),
+        )
+
+    def _sweep(self, now: float) -> None:
+        """Send again what nobody acknowledged; fail what is past its deadline."""
+        for pending in list(self._pending.values()):
+            if now >= pending.deadline + (GRACE if pending.acked else 0):
+                if pending.link is None:
+                    what = f"No broker answers at {self.address}. Is broker.py running there?"
+                    self._fail(pending, Reason.NO_BROKER, what)
+                else:
+                    self._fail(pending, Reason.DEADLINE, "No answer came in the time allowed.")
+            elif not pending.acked and now >= pending.resend_at:
+                self._send(pending, now)
+
+    def _settle(self, pending: Pending, value: Answer | Reply) -> None:
+        _arrived(pending)
+        del self._pending[pending.message.id]
+        with suppress(InvalidStateError):  # cancelled a moment ago, by another thread
+            if not pending.future.done():
+                pending.future.set_result(value)
+
+    def _fail(self, pending: Pending, reason: Reason, detail: str) -> None:
+        _arrived(pending)
+        del self._pending[pending.message.id]
+        with suppress(InvalidStateError):  # cancelled a moment ago, by another thread
+            if not pending.future.done():
+                failure = RequestFailed(reason, detail, pending.message.id.hex())
+                pending.future.set_exception(failure)
+
+    def _close(self) -> None:
+        """Fail whatever is open, and disconnect."""
+        for pending in list(self._pending.values()):
+            self._fail(pending, Reason.NO_BROKER, "The client was closed.")
+        for link in self._links:
+            link.socket.disable_monitor()
+        self._context.destroy(linger=0)
+
+
+def request_for(picture: bytes, model: str, top_k: int) -> Request:
+    """The message that asks what a picture shows; its budget is set each time it is sent.
+
+    Raises:
+        ValueError: it is empty, or larger than a message carries.
+    """
+    if not 0 < len(picture) <= MAX_PICTURE_BYTES:
+        raise ValueError(f"a picture has 1 to {MAX_PICTURE_BYTES} bytes, not {len(picture)}")
+    return Request(
+        id=os.urandom(ID_BYTES),
+        model=model,
+        top_k=top_k,
+        budget_ms=0,
+        sha256=hashlib.sha256(picture).hexdigest(),
+        body=Body.of(picture),
+    )
+
+
+def _arrived(pending: Pending) -> None:
+    """Nothing behind it waits for it any more: the broker has it, or it is sent anew or no more."""
+    if pending.link is not None:
+        pending.link.on_the_way -= pending.on_the_way
+    pending.on_the_way = 0

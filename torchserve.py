@@ -14,7 +14,7 @@ from typing import Any
 
 import problems
 from answers import JSON, Reply, problem_headers
-from brokerclient import BrokerClient, RequestFailed
+from brokerclient import RequestFailed
 from problems import Problem
 from recognition import Recognition, Request, Route, Routes
 from zmq_protocol import Reason
@@ -50,7 +50,7 @@ class TorchServe:
         recognition: takes the pictures.
     """
 
-    def __init__(self, client: BrokerClient, recognition: Recognition) -> None:
+    def __init__(self, client: LoopClient, recognition: Recognition) -> None:
         self._client = client
         self._recognition = recognition
         predict: dict[str, Route] = {"POST": self._predict, "PUT": self._predict}

@@ -107,9 +107,7 @@ def make_app(
     return metrics.measured(app, [*routes, *page_rules])
 
 
-def picture_routes(
-    client: BrokerClient, max_upload: int, timeout: float, metrics: Metrics
-) -> Routes:
+def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
     """All routes that are coroutines: those that take pictures, and the other dialects."""
     recognition = Recognition(client, max_upload, timeout, metrics)
     return recognition.routes | TorchServe(client, recognition).routes

@@ -14,7 +14,8 @@ from typing import Any
 
 import problems
 from answers import JSON, Reply, problem_headers
-from brokerclient import RequestFailed
+from clientcore import RequestFailed
+from loopclient import LoopClient
 from problems import Problem
 from recognition import Recognition, Request, Route, Routes
 from zmq_protocol import Reason

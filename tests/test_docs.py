@@ -39,9 +39,18 @@ from zmq_protocol import (
     encode,
 )
 
-README = (ROOT / "README.md").read_text()
-PROTOCOL = (ROOT / "PROTOCOL.md").read_text()
+#: Every page, by its path from the root: those for readers, not those of the tools.
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+}
+README, PROTOCOL, CONFIGURATION = (
+    PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
+)
 PROGRAMS: list[Any] = [broker, worker, web, client]
+#: What is started with `python -m`; only their help is looked at.
+TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
+TOOLS += ["bench.workers"]
 
 ID = bytes(range(16))
 SHA = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -60,6 +69,7 @@ MESSAGES: list[Message] = [
     Reply(ID, True),
 ]
 
+each_page = pytest.mark.parametrize("page", PAGES)
 each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 
 
@@ -92,8 +102,8 @@ def row(text: str, first: str) -> list[str]:
 
 
 @each_program
-def test_every_flag_has_help_and_its_row_in_the_readme(program: Any) -> None:
-    text = section(README, f"{program.__name__}.py")
+def test_every_flag_has_help_and_its_row_in_the_configuration(program: Any) -> None:
+    text = section(CONFIGURATION, f"{program.__name__}.py")
     for action in actions(program):
         assert action.help
         if not action.option_strings:
@@ -106,8 +116,8 @@ def test_every_flag_has_help_and_its_row_in_the_readme(program: Any) -> None:
 
 
 @each_program
-def test_the_defaults_in_the_readme_are_those_of_the_parser(program: Any) -> None:
-    text = section(README, f"{program.__name__}.py")
+def test_the_defaults_in_the_configuration_are_those_of_the_parser(program: Any) -> None:
+    text = section(CONFIGURATION, f"{program.__name__}.py")
     for action in actions(program):
         # As many processes as this machine has cores; no default; a list filled in by main().
         known = action.dest != "processes" and action.default not in (None, "", False)
@@ -142,30 +152,114 @@ def test_the_environment_gives_a_default_that_a_flag_beats(monkeypatch: pytest.M
         broker.parser().parse_args([])
 
 
-# --- README.md --------------------------------------------------------------------------------
+# --- all pages --------------------------------------------------------------------------------
 
 
-def test_every_make_target_in_the_readme_exists() -> None:
+def anchors(text: str) -> set[str]:
+    """What may follow a # in a link to this page, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def code(text: str) -> list[str]:
+    """Every line of a block of code, and every word or command in backquotes."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return lines + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def flags_of(command: list[str]) -> set[str]:
+    shown = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    return set(re.findall(r"^  (?:-\w, )?(--[a-z][a-z-]*)", shown.stdout, re.M))
+
+
+@pytest.fixture(scope="module")
+def flags() -> dict[str, set[str]]:
+    """The flags of each program and tool, by the words that start it."""
+    programs = [f"{program.__name__}.py" for program in PROGRAMS] + ["run.py"]
+    commands = [[name] for name in programs] + [["-m", name] for name in TOOLS]
+    return {f"python {' '.join(command)}": flags_of(command) for command in commands}
+
+
+@each_page
+def test_every_link_leads_somewhere(page: str) -> None:
+    folder = (ROOT / page).parent
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)]+)\)", PAGES[page]):
+        name, _, anchor = link.partition("#")
+        target = (folder / name).resolve() if name else ROOT / page
+        assert target.exists() and target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+@each_page
+def test_every_make_target_that_is_named_exists(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"\bmake ([a-z-]+)", README))
-    assert {"run", "test"} <= targets
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for words in code(PAGES[page]):
+        for target in re.findall(r"\bmake ([a-z-]+)", words):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_every_file_in_the_readme_exists() -> None:
-    programs = re.findall(r"\bpython (\S+\.py)", README)
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
-    samples = re.findall(r"\bstatic/\S+\.\w+", README)
-    named = re.findall(r"`(\w+\.py)`", README)
-    assert {"client.py", "worker.py"} <= set(programs)
-    for name in {*programs, *links, *samples, *named}:
-        assert (ROOT / name).is_file(), name
+@each_page
+def test_every_file_that_is_named_exists(page: str) -> None:
+    for words in code(PAGES[page]):
+        named = re.findall(r"\bpython (\S+\.py)\b", words) + re.findall(r"\bstatic/\S+\.\w+", words)
+        for name in [*named, *re.findall(r"^[\w/]+\.(?:py|toml|conf)$", words)]:
+            assert (ROOT / name).is_file(), name
 
 
-def test_every_route_stands_in_the_readme() -> None:
+@each_page
+def test_every_flag_that_is_named_exists(page: str, flags: dict[str, set[str]]) -> None:
+    every = set().union(*flags.values())
+    for words in code(PAGES[page]):
+        # Only what a program of ours is asked: `docker run --rm` is not for us to check.
+        ours = re.search(r"\bpython (-m [\w.]+|\S+\.py)", words)
+        known = flags.get(f"python {ours[1]}") if ours else every
+        asked = words[ours.end() :] if ours else words if words.startswith("--") else ""
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", asked) if known else ():
+            assert flag in known, f"{flag} in {words!r}"
+
+
+@each_page
+def test_every_variable_that_is_named_exists(page: str) -> None:
+    sources = "".join(
+        path.read_text() for path in [*ROOT.glob("*.py"), *(ROOT / "deploy").glob("**/*.py")]
+    )
+    known = {f"SPYGLASS_{action.dest.upper()}" for p in PROGRAMS for action in actions(p)}
+    for variable in re.findall(r"\bSPYGLASS_[A-Z_]*[A-Z]\b", PAGES[page]):
+        assert variable in known or variable in sources, variable
+
+
+# --- configuration ----------------------------------------------------------------------------
+
+
+def test_every_variable_of_the_code_stands_in_the_configuration() -> None:
+    for path in ROOT.glob("*.py"):
+        for variable in re.findall(r"\bSPYGLASS_[A-Z_]*[A-Z]\b", path.read_text()):
+            assert f"`{variable}`" in CONFIGURATION, f"{variable} of {path.name}"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_flag_of_a_tool_has_its_row_in_the_configuration(
+    tool: str, flags: dict[str, set[str]]
+) -> None:
+    told = re.findall(r"^\| `(--[a-z-]+)` \|", section(CONFIGURATION, f"python -m {tool}"), re.M)
+    assert set(told) == flags[f"python -m {tool}"] - {"--help"}
+
+
+# --- README.md, API, packages -----------------------------------------------------------------
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    for page in PAGES:
+        assert page == "README.md" or f"]({page})" in README, page
+
+
+def test_every_route_stands_in_the_api() -> None:
     nobody: Any = None
-    text = section(README, "HTTP")
+    text = section(PAGES["docs/api.md"], "Routes")
     routes = [(route.method, route.rule) for route in make_pages(nobody, 1, nobody).routes]
     for path, methods in Recognition(nobody, 1, 1.0, nobody).routes.items():
         routes += [(method, path) for method in methods]
@@ -175,14 +269,14 @@ def test_every_route_stands_in_the_readme() -> None:
             assert f"`{method} {rule}`" in text
 
 
-def test_every_status_of_a_failure_stands_in_the_readme() -> None:
-    text = section(README, "HTTP")
+def test_every_status_of_a_failure_stands_in_the_api() -> None:
+    text = section(PAGES["docs/api.md"], "Errors")
     for status in {kind.status for kind in problems.REASONS.values()}:
         assert f"| {status} |" in text
 
 
-def test_every_dependency_stands_in_the_readme() -> None:
-    text = section(README, "What it is built on")
+def test_every_dependency_stands_among_the_packages() -> None:
+    text = section(PAGES["docs/development.md"], "What it is built on")
     for file in ("requirements.txt", "requirements-dev.txt"):
         for name in re.findall(r"^([a-z][\w-]*)==", (ROOT / file).read_text(), re.MULTILINE):
             assert f"| {name} |" in text

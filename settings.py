@@ -90,7 +90,8 @@ def address(text: str) -> str:
         return text
     if scheme in ("ipc", "inproc") and rest:
         return text
-    raise BadSetting(f"{text!r} is not an address such as {BACKEND}")
+    shown = text.partition("#")[0]  # what stands behind it may be a secret
+    raise BadSetting(f"{shown!r} is not an address such as {BACKEND}")
 
 
 def cores() -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from addresses import as_others_call
 from dispatcher import Dispatcher
 from pool import Pool, Worker, percentile
 from trend import Trend
 from zmq_protocol import RELEASE
-
-#: Addresses a port listens on that are nobody's to connect to.
-ANY_ADDRESS = ("0.0.0.0", "[::]", "*")
 
 
 def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
@@ -77,11 +75,7 @@ def join_command(backend: str, host: str) -> str:
         backend: the broker's address for workers, as it is bound.
         host: the broker's machine, as others call it.
     """
-    scheme, _, where = backend.partition("://")
-    name, _, port = where.rpartition(":")
-    if scheme == "tcp" and name in ANY_ADDRESS:
-        backend = f"tcp://{host}:{port}"
-    return f"python worker.py {backend}"
+    return f"python worker.py {as_others_call(backend, host)}"
 
 
 def _trend(trend: Trend, now: float) -> dict[str, list[float]]:

@@ -1,0 +1,42 @@
+"""Where an address leads: to this machine only, or to others, and how others call it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+#: Hosts a port listens on that are nobody's to connect to.
+ANY_HOST = ("0.0.0.0", "[::]", "*")
+#: An address for documentation (RFC 5737): nothing is sent to it, only the way there looked up.
+ELSEWHERE = ("192.0.2.1", 9)
+
+
+def beyond_loopback(address: str) -> bool:
+    """Whether other machines may reach what listens at a ZeroMQ address. In doubt they may."""
+    scheme, _, where = address.partition("://")
+    if scheme != "tcp":
+        return False
+    host = where.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def as_others_call(address: str, host: str) -> str:
+    """The address to connect to for one that is listened on, `host` being this machine."""
+    scheme, _, where = address.partition("://")
+    name, _, port = where.rpartition(":")
+    return f"tcp://{host}:{port}" if scheme == "tcp" and name in ANY_HOST else address
+
+
+def this_machine() -> str:
+    """This machine's address on the network it reaches others by, or its name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(ELSEWHERE)
+        except OSError:
+            return socket.gethostname()
+        return str(probe.getsockname()[0])

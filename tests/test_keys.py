@@ -1,0 +1,264 @@
+"""The folder of keys, the list of whom it lets in, and the command line for both."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import keys
+from addresses import as_others_call, beyond_loopback
+from curve import Login, joining, split
+from keyring import ALLOWED, SECRET, TOKEN, BadKeys, Keyring, Role
+from settings import EXIT_FAILED, EXIT_OK, BadSetting
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring.create(tmp_path / "keys")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    code = keys.main(argv)
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_all_that_is_made_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        keyring = Keyring.create(tmp_path / "deep" / "keys")
+        keyring.issue(Role.WORKER)
+    finally:
+        os.umask(before)
+    assert mode(keyring.folder) == 0o700
+    assert {path.name for path in keyring.folder.iterdir()} == {SECRET, TOKEN, ALLOWED}
+    assert {mode(path) for path in keyring.folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("name", [SECRET, TOKEN, ALLOWED])
+@pytest.mark.parametrize("open_to", [0o640, 0o604, 0o620])
+def test_files_open_to_others_are_refused_and_closed_ones_are_not(
+    keyring: Keyring, name: str, open_to: int
+) -> None:
+    (keyring.folder / name).chmod(open_to)
+    with pytest.raises(BadKeys, match=f"Close it: chmod 600 .*{name}"):
+        Keyring.open(keyring.folder)
+    (keyring.folder / name).chmod(0o400)
+    assert Keyring.open(keyring.folder).public == keyring.public
+
+
+def test_a_folder_others_may_write_in_is_refused_and_one_they_may_look_at_is_not(
+    keyring: Keyring,
+) -> None:
+    keyring.folder.chmod(0o770)
+    with pytest.raises(BadKeys, match="chmod 700"):
+        Keyring.open(keyring.folder)
+    keyring.folder.chmod(0o755)
+    Keyring.open(keyring.folder)
+
+
+def test_missing_keys_name_the_command_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(BadKeys, match=r"python keys.py init"):
+        Keyring.open(tmp_path)
+
+
+def test_a_damaged_key_is_told(keyring: Keyring) -> None:
+    (keyring.folder / SECRET).write_text("not a key\n")
+    with pytest.raises(BadKeys, match="damaged"):
+        Keyring.open(keyring.folder)
+
+
+# --- the list ---------------------------------------------------------------------------------
+
+
+def test_the_live_list_sees_a_key_as_soon_as_it_is_made_and_not_once_it_is_revoked(
+    keyring: Keyring,
+) -> None:
+    allowed = keyring.allowed()
+    name, login = keyring.issue(Role.WORKER, "kitchen")
+    public = login.public.decode()
+    assert allowed.find(public) is None
+    assert allowed.refresh() and not allowed.refresh()
+    entry = allowed.find(public)
+    assert entry is not None and (entry.role, entry.name) == (Role.WORKER, name)
+    keyring.revoke("kitchen")
+    assert allowed.refresh()
+    assert allowed.find(public) is None
+
+
+@pytest.mark.parametrize("harm", ["gone", "open", "folder"])
+def test_a_list_that_cannot_be_trusted_lets_nobody_in(keyring: Keyring, harm: str) -> None:
+    _, login = keyring.issue(Role.WORKER)
+    allowed = keyring.allowed()
+    path = keyring.folder / ALLOWED
+    if harm == "open":
+        path.chmod(0o622)
+    else:
+        path.unlink()
+    if harm == "folder":
+        path.mkdir()
+    assert allowed.refresh()
+    assert allowed.find(login.public.decode()) is None
+
+
+def test_a_damaged_line_lets_nobody_in_and_the_others_stay(keyring: Keyring) -> None:
+    _, login = keyring.issue(Role.WORKER)
+    path = keyring.folder / ALLOWED
+    path.write_bytes(b"king arthur key\n\xff\n\n" + path.read_bytes() + b"worker half")
+    assert [entry.name for entry in keyring.allowed().entries()] == ["worker-1"]
+    assert keyring.allowed().find(login.public.decode()) is not None
+
+
+def test_many_that_make_keys_at_once_lose_none(keyring: Keyring) -> None:
+    makers = [
+        threading.Thread(target=lambda: [keyring.issue(Role.WORKER) for _ in range(5)])
+        for _ in range(8)
+    ]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    names = [entry.name for entry in keyring.allowed().entries()]
+    assert sorted(names) == sorted(f"worker-{n}" for n in range(1, 41))
+
+
+def test_a_name_is_given_once(keyring: Keyring) -> None:
+    keyring.issue(Role.WORKER, "kitchen")
+    with pytest.raises(BadKeys, match=r"python keys\.py revoke kitchen"):
+        keyring.issue(Role.FRONT, "kitchen")
+    with pytest.raises(BadKeys, match="not a name"):
+        keyring.issue(Role.FRONT, "two words")
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+def test_an_address_with_a_secret_gives_back_both_parts(keyring: Keyring) -> None:
+    _, login = keyring.issue(Role.WORKER)
+    place, read = split(f"tcp://10.0.0.5:5556#{login.text()}")
+    assert place == "tcp://10.0.0.5:5556"
+    assert read == login
+    assert set(login.text()) <= set(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    )
+    assert split("tcp://10.0.0.5:5556") == ("tcp://10.0.0.5:5556", None)
+    assert split("ipc:///tmp/a#b") == ("ipc:///tmp/a#b", None)
+
+
+@pytest.mark.parametrize("harm", [lambda t: t[:-1], lambda t: t + "A", lambda t: "é" + t[1:]])
+def test_a_damaged_secret_is_refused_without_being_shown(keyring: Keyring, harm: object) -> None:
+    _, login = keyring.issue(Role.WORKER)
+    text = harm(login.text())  # type: ignore[operator]
+    with pytest.raises(BadSetting, match=r"python keys.py join") as told:
+        joining(f"tcp://10.0.0.5:5556#{text}")
+    assert text[:20] not in str(told.value)
+    with pytest.raises(BadSetting) as told:
+        joining(f"tcp://10.0.0.5:port#{login.text()}")
+    assert "#" not in str(told.value)
+
+
+def test_a_login_never_shows_itself(keyring: Keyring) -> None:
+    _, login = keyring.issue(Role.WORKER)
+    assert login.secret.decode() not in f"{login!r} {login}"
+    assert isinstance(login, Login)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://127.0.0.1:5556",
+        "tcp://127.9.9.9:*",
+        "tcp://localhost:5556",
+        "tcp://[::1]:5556",
+        "ipc:///tmp/x",
+        "inproc://x",
+    ],
+)
+def test_loopback_is_this_machine_only(address: str) -> None:
+    assert not beyond_loopback(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://0.0.0.0:5556",
+        "tcp://*:5556",
+        "tcp://[::]:5556",
+        "tcp://128.0.0.1:1",
+        "tcp://eth0:1",
+        "tcp://10.0.0.5:5556",
+        "tcp://localhost.example:1",
+    ],
+)
+def test_everything_else_may_be_reached_by_others(address: str) -> None:
+    assert beyond_loopback(address)
+
+
+def test_an_address_listened_on_everywhere_is_called_by_the_machine() -> None:
+    assert as_others_call("tcp://*:5556", "harbour") == "tcp://harbour:5556"
+    assert as_others_call("tcp://10.0.0.5:5556", "harbour") == "tcp://10.0.0.5:5556"
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def test_the_line_alone_is_on_standard_output_and_lets_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--keys", str(tmp_path / "keys"))
+    assert run(capsys, "init", *where)[0] == EXIT_OK
+    at = ("--address", "tcp://10.0.0.5:5556")
+    code, line, _ = run(capsys, "join", "--name", "kitchen", *at, *where)
+    assert code == EXIT_OK and line.count("\n") == 1
+    program, place = line.rsplit(" ", 1)
+    assert program == "python worker.py"
+    address, login = split(place.strip().strip("'"))
+    keyring = Keyring.open(tmp_path / "keys")
+    assert address == at[1]
+    assert login is not None and login.broker == keyring.public
+    entry = keyring.allowed().find(login.public.decode())
+    assert entry is not None and entry.name == "kitchen"
+
+
+def test_list_and_revoke_go_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--keys", str(tmp_path / "keys"))
+    run(capsys, "init", *where)
+    for command in (("join",), ("front",), ("front", "--admin", "--name", "office")):
+        assert run(capsys, *command, *where)[0] == EXIT_OK
+    listed = run(capsys, "list", *where)[1].split()
+    assert listed == ["worker", "worker-1", "front", "front-1", "admin", "office"]
+    assert run(capsys, "revoke", "office", *where)[0] == EXIT_OK
+    assert "office" not in run(capsys, "list", *where)[1]
+    code, _, why = run(capsys, "revoke", "office", *where)
+    assert code == EXIT_FAILED and "python keys.py list" in why
+
+
+def test_keys_are_never_made_anew_by_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--keys", str(tmp_path / "keys"))
+    run(capsys, "init", *where)
+    before = (tmp_path / "keys" / SECRET).read_bytes()
+    code, _, why = run(capsys, "init", *where)
+    assert code == EXIT_FAILED and "stay as they are" in why
+    assert (tmp_path / "keys" / SECRET).read_bytes() == before
+
+
+def test_commands_without_keys_say_how_to_make_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["join"], ["front"], ["list"], ["revoke", "kitchen"]):
+        code, _, why = run(capsys, *command, "--keys", str(tmp_path))
+        assert code == EXIT_FAILED and "python keys.py init" in why

@@ -1,8 +1,8 @@
 """The child process of a worker: pictures come down a pipe, predictions go up.
 
 It is forked from a fork server that has loaded the model already (model_preload.py), so it is
-ready in some 0.05 s and shares the model's memory with its siblings. It may crash or hang; the
-parent lives on.
+ready in some 0.05 s and shares the model's memory with its siblings. It may crash, hang or outgrow
+its memory; the parent lives on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
+import traceback
 from typing import Any
 
+from limits import limit_child
 from pipe import LAST_OF_BATCH, NO_ID, REFUSED, TOOK, Frame, Reassembly, receive
 
 #: Environment variable, set by the worker for its fork server: `module:Class` of the classifier
@@ -47,11 +50,12 @@ def preload() -> None:
         libc.malloc_trim(0)
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, largest_batch: int = 1) -> None:
     """Answer what comes down the pipe, batch by batch, until the parent closes it.
 
     Args:
         connection: this end of the pipe, blocking.
+        largest_batch: pictures it will be given at a time, at most.
     """
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
@@ -61,6 +65,7 @@ def serve(connection: socket.socket) -> None:
     if failure:
         connection.sendall(_told(NO_ID, REFUSED, {"detail": failure}))
         return
+    limit_child(largest_batch)
     connection.sendall(_told(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
     batch: list[Frame] = []
     stream = Reassembly()
@@ -72,6 +77,9 @@ def serve(connection: socket.socket) -> None:
                     connection.sendall(_answer(batch))
                 except ConnectionError:
                     return  # the parent is gone, and with it whoever asked
+                except Exception:  # told by way of the parent: this process may write no log file
+                    connection.sendall(_told(NO_ID, REFUSED, {"detail": traceback.format_exc()}))
+                    sys.exit(1)
                 batch = []
 
 

@@ -132,13 +132,14 @@ class Nursery:
     killed itself); the parent's heart must beat meanwhile. New children appear in `born`.
     """
 
-    def __init__(self, classifier: str, arguments: dict[str, str]) -> None:
+    def __init__(self, classifier: str, arguments: dict[str, str], largest_batch: int = 1) -> None:
         os.environ[child.CLASSIFIER_VARIABLE] = json.dumps({"class": classifier} | arguments)
         # Python 3.11's fork server does not take over sys.path, only the environment.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         # "__main__" keeps every child from importing worker.py and ZeroMQ anew.
         forkserver.set_forkserver_preload(["__main__", "model_preload"])
         self._context = multiprocessing.get_context("forkserver")
+        self._largest_batch = largest_batch
         self._wanted = threading.Semaphore(0)
         self._closed = False
         self.born: deque[Child] = deque()
@@ -172,7 +173,8 @@ class Nursery:
 
     def _start(self, now: float) -> Child:
         ours, theirs = socket.socketpair()
-        process = self._context.Process(target=child.serve, args=(theirs,), daemon=True)
+        arguments = (theirs, self._largest_batch)
+        process = self._context.Process(target=child.serve, args=arguments, daemon=True)
         try:
             process.start()
         except BaseException:

@@ -1,16 +1,30 @@
-"""Open files a process may have: each connection takes one, so the limit is raised at the start.
+"""What the system lets a process have: more open files for a server, less of all for a child.
 
-At the limit a ROUTER still serves its peers, but takes no new one and spins on those that knock.
+Each connection takes an open file, so that limit is raised at the start. At the limit a ROUTER
+still serves its peers, but takes no new one and spins on those that knock. A worker's child runs
+codecs on strangers' bytes, so it is let have what that takes and no more.
 """
 
 from __future__ import annotations
 
+import os
 import resource
+from contextlib import suppress
+from pathlib import Path
 
 #: Open files without which a broker or a web is of no use: 1,000 connections and its own.
 LEAST_OPEN_FILES = 1024
 #: More than any fleet needs; the system may allow a billion, which some libraries count through.
 ENOUGH_OPEN_FILES = 65_536
+
+#: Bytes of memory a child may take beyond what it has when it is ready. Decoding takes 140 MB at
+#: most (picture.MAX_MEMORY) and maps 280 MB (WebP, 25 Mpx); the rest is the picture's file, thrice.
+MEMORY_TO_WORK = 512_000_000
+#: Bytes for each further picture in a batch: the largest file a message may hold.
+MEMORY_PER_PICTURE = 64_000_000
+#: How readily Linux kills a child when memory runs out, from -1000 to 1000 (proc(5)). A child is
+#: replaced within a tenth of a second; its parent, the broker and the web should stay.
+OOM_SCORE = 800
 
 
 class TooFewOpenFiles(Exception):
@@ -34,3 +48,26 @@ def raise_open_files() -> int:
     if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return max(soft, most)
+
+
+def limit_child(largest_batch: int) -> None:
+    """Let this process write no file and no core dump, and take little more memory than it has.
+
+    Past its memory (RLIMIT_DATA, which counts what is private and writable, and not the gigabytes
+    of libraries that torch maps) allocation fails: a picture is refused, or the child ends by an
+    exception and is replaced.
+
+    Args:
+        largest_batch: pictures it will hold at a time, at most.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    with suppress(OSError):  # not Linux, or somebody asked for more than our score
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    with suppress(OSError):  # not Linux
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # private and writable
+        has = pages * os.sysconf("SC_PAGE_SIZE")
+        wanted = has + MEMORY_TO_WORK + (largest_batch - 1) * MEMORY_PER_PICTURE
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

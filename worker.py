@@ -309,6 +309,9 @@ class Worker:
 
     def _greeted(self, c: Child, frame: Frame) -> None:
         told = frame.json()
+        if c.ready:
+            log.error("child %d fails: %s", c.pid, told["detail"])
+            return
         if frame.number == REFUSED:
             log.error("cannot serve: %s", told["detail"])
             self.exit_code = EXIT_FAILED
@@ -410,7 +413,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
         options.processes,
         options.batch,
         options.job_limit,
-        Nursery(classifier, arguments),
+        Nursery(classifier, arguments, options.batch),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

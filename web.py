@@ -29,7 +29,7 @@ from loopclient import LoopClient
 from metrics import Metrics
 from pages import make_pages
 from problems import Problem
-from recognition import HungUp, Receive, Recognition, Request, Routes, Scope, Send
+from recognition import HungUp, Receive, Recognition, Request, Route, Routes, Scope, Send
 from settings import (
     EXIT_FAILED,
     EXIT_OK,
@@ -82,27 +82,38 @@ def make_app(
     pages: Any = WSGIMiddleware(bottled, workers=PAGE_THREADS)
     page_rules = {route.rule for route in bottled.routes}
 
+    def find(method: str, path: str, request: Request) -> tuple[Route | None, Reply | None]:
+        """Who answers: a coroutine, or this refusal at once, or, without both, the pages."""
+        try:
+            route, request.args = router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
+            return route, None
+        except bottle.HTTPError as unmatched:
+            status, headers = unmatched.status_code, dict(unmatched.headers.items())
+        dialect = _dialect(path)
+        if not dialect and (status == 404 or path in page_rules):
+            return None, None
+        refusal = _refusal(status, request, dialect)
+        refusal.headers.update(headers)
+        return None, refusal
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         request = Request(scope, receive)
-        dialect = DIALECTS.get(path[1:].partition("/")[0])
+        route, refusal = find(method, path, request)
         try:
-            route, request.args = router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
-            await _send(send, await route(request))
-        except bottle.HTTPError as unmatched:
-            if not dialect and (unmatched.status_code == 404 or path in page_rules):
-                await pages(scope, receive, send)
+            if route:
+                await _send(send, await route(request))
+            elif refusal:
+                await _send(send, refusal)
             else:
-                reply = _refusal(unmatched.status_code, request, dialect)
-                reply.headers.update(unmatched.headers.items())
-                await _send(send, reply)
+                await pages(scope, receive, send)
         except Problem as problem:
-            await _send(send, (dialect or answers.of_problem)(problem))
+            await _send(send, (_dialect(path) or answers.of_problem)(problem))
         except HungUp:
             pass
         except Exception:
             log.exception("%s %s failed", method, path)
-            await _send(send, _refusal(500, request, dialect))
+            await _send(send, _refusal(500, request, _dialect(path)))
 
     return metrics.measured(app, [*routes, *page_rules])
 
@@ -111,6 +122,10 @@ def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics:
     """All routes that are coroutines: those that take pictures, and the other dialects."""
     recognition = Recognition(client, max_upload, timeout, metrics)
     return recognition.routes | TorchServe(client, recognition).routes
+
+
+def _dialect(path: str) -> Dialect | None:
+    return DIALECTS.get(path[1:].partition("/")[0])
 
 
 def _refusal(status: int, request: Request, dialect: Dialect | None) -> Reply:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_web import FORM, LIMIT, Site, form, jpeg
 
-from brokerclient import RequestFailed
+from clientcore import RequestFailed
 from zmq_protocol import Reason
 
 PREDICT = "/predictions/squeezenet1_1"

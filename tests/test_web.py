@@ -100,8 +100,8 @@ class Response:
 class Site:
     """Calls the app as a server would."""
 
-    def __init__(self) -> None:
-        self.fleet = FakeFleet()
+    def __init__(self, fleet: FakeFleet | None = None) -> None:
+        self.fleet = fleet or FakeFleet()
         self.app = web.make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
 
     def __call__(

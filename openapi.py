@@ -1,0 +1,273 @@
+"""The HTTP API described: what /openapi.json answers (OpenAPI 3.1).
+
+One entry in PATHS for each route the app has; a test holds both against each other, and every
+answer against its schema. To add a route, add its `operation` here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import formats
+import problems
+from answers import JSON, PROBLEM
+from schemas import (
+    BYTES,
+    SCHEMAS,
+    TEXT,
+    WHOLE,
+    Json,
+    record,
+    schema,
+    several,
+)
+from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, RELEASE
+
+HTML = "text/html"
+FORM = "multipart/form-data"
+#: Statuses with which a picture may fail, beside 500.
+FAILURES = tuple(sorted({400, 413} | {kind.status for kind in problems.REASONS.values()}))
+
+
+# --- the parts of an operation ----------------------------------------------------------------
+
+
+def told(description: str, kind: str, content: Json) -> Json:
+    """An answer of this media type and schema."""
+    return {"description": description, "content": {kind: {"schema": content}}}
+
+
+def problem(status: int) -> Json:
+    """A failure in our own form."""
+    return told(problems.title_of(status), PROBLEM, schema("Problem"))
+
+
+def torchserve_error(status: int) -> Json:
+    """A failure in TorchServe's form."""
+    return told(problems.title_of(status), JSON, schema("TorchServeError"))
+
+
+def operation(
+    tag: str,
+    summary: str,
+    done: Json,
+    *failures: int,
+    failing: Any = problem,
+    parameters: list[Json] | None = None,
+    body: Json | None = None,
+) -> Json:
+    """One method of one path.
+
+    Args:
+        tag: the group it is shown in.
+        summary: what it does, in one line.
+        done: its answer where all goes well.
+        failures: the statuses of its failures, beside 500.
+        failing: makes the description of a failure from its status.
+        parameters: from `parameter`.
+        body: its request body.
+    """
+    answers = {"200": done, **{str(status): failing(status) for status in (*failures, 500)}}
+    described: Json = {"tags": [tag], "summary": summary, "responses": answers}
+    if parameters:
+        described["parameters"] = parameters
+    if body:
+        described["requestBody"] = body
+    return described
+
+
+def parameter(where: str, name: str, content: Json, description: str) -> Json:
+    """A parameter; one in the path is required."""
+    described = {"name": name, "in": where, "schema": content, "description": description}
+    return {**described, "required": True} if where == "path" else described
+
+
+def picture_body(field: str) -> Json:
+    """A picture as the body, or in a form's field."""
+    form = {"schema": record(**{field: BYTES})}
+    images = {kind: {"schema": BYTES} for kind in formats.MIME_TYPES.values()}
+    return {"required": True, "content": {**images, FORM: form}}
+
+
+def json_body(content: Json) -> Json:
+    """A body of JSON."""
+    return {"required": True, "content": {JSON: {"schema": content}}}
+
+
+TOP_K = parameter(
+    "query",
+    "top_k",
+    {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": 5},
+    "How many labels to answer.",
+)
+TIMEOUT = parameter(
+    "query",
+    "timeout_ms",
+    {"type": "integer", "minimum": 1, "maximum": int(1000 * MAX_TIMEOUT)},
+    "How long the answer may take, in milliseconds.",
+)
+MODEL = parameter("query", "model", TEXT, "Which model to ask; the default one if left out.")
+PAGE = told("A page.", HTML, TEXT)
+HEALTHY = record({"workers": WHOLE}, status=TEXT)
+NAME_IN_PATH = parameter("path", "model", TEXT, "The model's name, such as `squeezenet1_1`.")
+VERSION_IN_PATH = parameter("path", "version", TEXT, "The only version is `1.0`.")
+
+
+def _form_page() -> Json:
+    """Answers a page whatever happens: it is for browsers without script."""
+    return operation(
+        "pages",
+        "Recognise a picture and show the upload page with the answer",
+        PAGE,
+        *FAILURES,
+        failing=_page_or_problem,
+        parameters=[TOP_K, MODEL, TIMEOUT],
+        body=picture_body("image"),
+    )
+
+
+def _page_or_problem(status: int) -> Json:
+    described = problem(status)
+    described["content"][HTML] = {"schema": TEXT}
+    return described
+
+
+def _predict(*path: Json) -> Json:
+    return operation(
+        "TorchServe",
+        "Recognise a picture",
+        told("The labels.", JSON, schema("TorchServeLabels")),
+        *(status for status in FAILURES if status != 502),
+        failing=torchserve_error,
+        parameters=[*path, TOP_K, TIMEOUT],
+        body=picture_body("data"),
+    )
+
+
+def _describe(*path: Json) -> Json:
+    return operation(
+        "TorchServe",
+        "Describe a model and its workers",
+        told("The model.", JSON, several(schema("TorchServeModel"))),
+        404,
+        503,
+        failing=torchserve_error,
+        parameters=[*path],
+    )
+
+
+def _page(summary: str) -> Json:
+    return {"get": operation("pages", summary, PAGE)}
+
+
+def _health(summary: str) -> Json:
+    return {"get": operation("health", summary, told("It is.", JSON, HEALTHY), 503)}
+
+
+def _admin(summary: str, *failures: int, **more: Any) -> Json:
+    done = told("What was done.", JSON, schema("Done"))
+    return operation("fleet", summary, done, 403, *failures, 503, **more)
+
+
+# --- the routes -------------------------------------------------------------------------------
+
+DESCRIPTION = told("OpenAPI 3.1.", JSON, {"type": "object"})
+WORKER = parameter("path", "worker_id", TEXT, "A worker's `id` from /v1/status.")
+NOW = parameter("query", "now", {"enum": ["0", "1"]}, "1: do not wait for its work to be done.")
+SHA256 = parameter("path", "sha256", TEXT, "The picture's `sha256` from /v1/status.")
+FILE = parameter("path", "path", TEXT, "A file's path, which may contain slashes.")
+PICTURE_ANSWER = told("What the picture shows.", JSON, schema("Answer"))
+ADDRESS = record(address={**TEXT, "examples": ["tcp://192.168.1.7:8888"]})
+MODELS = record({"nextPageToken": TEXT}, models=several(record(modelName=TEXT, modelUrl=TEXT)))
+PING = {"status": {"enum": ["Healthy", "Unhealthy"]}}
+
+PATHS: dict[str, Json] = {
+    "/": {
+        "get": operation("pages", "The upload page", PAGE),
+        "post": _form_page(),
+        "options": operation("TorchServe", "The API described", DESCRIPTION),
+    },
+    "/camera": _page("The camera page"),
+    "/status": _page("The status page"),
+    "/static/{path}": {
+        "get": operation(
+            "pages", "A file of the pages", told("It.", "*/*", BYTES), 404, parameters=[FILE]
+        )
+    },
+    "/v1/classify": {
+        "post": operation(
+            "pictures",
+            "Recognise a picture",
+            PICTURE_ANSWER,
+            *FAILURES,
+            parameters=[TOP_K, MODEL, TIMEOUT],
+            body=picture_body("image"),
+        )
+    },
+    "/v1/status": {
+        "get": operation(
+            "fleet",
+            "The broker's snapshot of the fleet",
+            told("The fleet.", JSON, schema("Status")),
+            503,
+        )
+    },
+    "/v1/workers": {"post": _admin("Dial out to a listening worker", 400, body=json_body(ADDRESS))},
+    "/v1/workers/{worker_id}": {
+        "delete": _admin("Drain a worker, or remove it at once", 404, parameters=[WORKER, NOW])
+    },
+    "/v1/quarantine": {"delete": _admin("Clear the whole quarantine")},
+    "/v1/quarantine/{sha256}": {
+        "delete": _admin("Take one picture out of quarantine", 404, parameters=[SHA256])
+    },
+    "/livez": _health("Whether the web is alive"),
+    "/readyz": _health("Whether a worker of the default model is ready"),
+    "/healthz": _health("The same as /readyz"),
+    "/metrics": {
+        "get": operation("health", "Figures for Prometheus", told("Figures.", "text/plain", TEXT))
+    },
+    "/openapi.json": {"get": operation("health", "The API described", DESCRIPTION)},
+    "/predictions/{model}": {method: _predict(NAME_IN_PATH) for method in ("post", "put")},
+    "/predictions/{model}/{version}": {
+        method: _predict(NAME_IN_PATH, VERSION_IN_PATH) for method in ("post", "put")
+    },
+    "/ping": {
+        "get": operation(
+            "TorchServe",
+            "Whether a worker of the default model is ready",
+            told("Healthy.", JSON, record(**PING)),
+            failing=lambda _: told(
+                "Unhealthy.", JSON, {"anyOf": [record(**PING), schema("TorchServeError")]}
+            ),
+        )
+    },
+    "/models": {
+        "get": operation(
+            "TorchServe",
+            "List the models",
+            told("The models.", JSON, MODELS),
+            503,
+            failing=torchserve_error,
+            parameters=[
+                parameter("query", "limit", WHOLE, "Models on a page, 100 at most."),
+                parameter("query", "next_page_token", TEXT, "`nextPageToken` of the page before."),
+            ],
+        )
+    },
+    "/models/{model}": {"get": _describe(NAME_IN_PATH)},
+    "/models/{model}/{version}": {"get": _describe(NAME_IN_PATH, VERSION_IN_PATH)},
+}
+
+
+def document() -> Json:
+    """The whole description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Spyglass",
+            "version": RELEASE,
+            "description": "Self-hosted image recognition. See docs/api.md.",
+        },
+        "paths": PATHS,
+        "components": {"schemas": SCHEMAS},
+    }

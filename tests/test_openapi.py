@@ -1,0 +1,134 @@
+"""/openapi.json describes the app as it is: its routes, and what they answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dispatching import fleet
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from test_web import LIMIT, FakeFleet, Site, jpeg
+
+import openapi
+import snapshot
+from clientcore import RequestFailed
+from metrics import Metrics
+from pages import make_pages
+from web import picture_routes
+from zmq_protocol import Op, Reason
+
+DOCUMENT = openapi.document()
+OPERATIONS = {
+    (method.upper(), path): described
+    for path, methods in DOCUMENT["paths"].items()
+    for method, described in methods.items()
+}
+#: What to put into a path.
+ARGUMENTS = {
+    "model": "squeezenet1_1", "version": "1.0", "worker_id": "ab", "sha256": "ab" * 32,
+    "path": "style.css",
+}  # fmt: skip
+
+
+class Fleet(FakeFleet):
+    """Tells of a fleet as a real broker does, and fails in everything if it is to fail."""
+
+    def status(self, timeout: float = 1.0) -> dict[str, Any]:
+        super().status()  # may fail
+        dispatcher = fleet(*([b"attic"] if self.workers else []))
+        return snapshot.snapshot(dispatcher, now=1.0)
+
+    def control(self, op: Op, target: str) -> tuple[bool, str]:
+        if self.failure:
+            raise self.failure
+        return target != "unknown", "done"
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site(Fleet())
+
+
+def asked(site: Site, method: str, path: str, **more: Any) -> tuple[int, str]:
+    """Ask, hold the answer against its description; the status and media type."""
+    operation = OPERATIONS[method, path]
+    target = re.sub(r"\{(\w+)\}", lambda name: ARGUMENTS[name[1]], path)
+    body = more.pop("body", None)
+    if body is None:
+        body = b'{"address": "tcp://127.0.0.1:8888"}' if path == "/v1/workers" else jpeg()
+    answer = site(method, target, body, **more)
+    assert str(answer.status) in operation["responses"], (answer.status, answer.body)
+    content = operation["responses"][str(answer.status)]["content"]
+    kind = answer.headers["Content-Type"].partition(";")[0]
+    assert kind in content or "*/*" in content
+    if kind.endswith("json"):
+        root = {**content[kind]["schema"], "components": DOCUMENT["components"]}
+        OAS31Validator(root).validate(answer.json)
+    return answer.status, kind
+
+
+def test_the_description_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_every_route_is_described_and_every_described_route_is_there() -> None:
+    nobody: Any = FakeFleet()
+    metrics = Metrics(nobody)
+    there = {(route.method, route.rule) for route in make_pages(nobody, 1, metrics).routes}
+    for rule, methods in picture_routes(nobody, 1, 1.0, metrics).items():
+        there |= {(method, rule) for method in methods}
+    described = {(method, re.sub(r"<(\w+)(:\w+)?>", r"{\1}", rule)) for method, rule in there}
+    assert described == set(OPERATIONS)
+
+
+def test_the_description_is_served(site: Site) -> None:
+    assert site("GET", "/openapi.json").json == DOCUMENT
+    assert site("OPTIONS", "/").json == DOCUMENT
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_what_goes_well_is_answered_as_described(site: Site, method: str, path: str) -> None:
+    assert asked(site, method, path)[0] == 200
+
+
+def failing() -> Iterator[tuple[str, str, str]]:
+    """Each failure described, but those of our own fault: method, path and status."""
+    for (method, path), operation in OPERATIONS.items():
+        for status in operation["responses"]:
+            if status not in ("200", "500"):
+                yield method, path, status
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [*failing()])
+def test_every_failure_is_answered_as_described(
+    site: Site, monkeypatch: pytest.MonkeyPatch, method: str, path: str, status: str
+) -> None:
+    """Whatever may make a route fail is tried, until it fails with this status."""
+    seen = set()
+    foreign = {"origin": "http://elsewhere"}
+    for more in ({"body": b""}, {"body": b"text"}, {"body": jpeg(LIMIT * 9)}, foreign):
+        seen.add(asked(site, method, path, **more)[0])
+    site.fleet.workers = 0
+    seen.add(asked(site, method, path)[0])
+    site.fleet.workers = 1
+    for reason in Reason if method in ("POST", "PUT") else [Reason.NO_BROKER]:
+        site.fleet.failure = RequestFailed(reason, "A sentence.")
+        seen.add(asked(site, method, path)[0])
+    site.fleet.failure = None
+    site.fleet.alive = False
+    seen.add(asked(site, method, path)[0])
+    for name in ARGUMENTS:
+        monkeypatch.setitem(ARGUMENTS, name, "unknown")
+    seen.add(asked(site, method, path)[0])
+    assert int(status) in seen
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_our_own_fault_is_answered_as_described(site: Site, method: str, path: str) -> None:
+    site.fleet.failure = ValueError("secret")
+    status, kind = asked(site, method, path)
+    assert status in (200, 500)
+    assert status == 200 or kind in ("application/problem+json", "application/json")

@@ -20,6 +20,7 @@ from socket import gethostname
 import zmq
 
 import logs
+import trail
 from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from limits import TooFewOpenFiles, raise_open_files
@@ -101,6 +102,7 @@ class Broker:
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
+        self._detailed = trail.detailed()
 
     def open(self) -> None:
         """Bind both ports.
@@ -211,6 +213,8 @@ class Broker:
     def _from_worker(self, worker: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
         message = decode(frames, Direction.WORKER_TO_BROKER)
         now = self._clock()
+        if self._detailed or isinstance(message, Nack):
+            trail.came_back(self._name_of(worker), message)
         match message:
             case Heartbeat():
                 return self.dispatcher.worker_heartbeat(worker, now)
@@ -228,6 +232,8 @@ class Broker:
 
     def _from_client(self, client: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
         message = decode(frames, Direction.CLIENT_TO_BROKER)
+        if self._detailed:
+            trail.arrived(message)
         match message:
             case Request():
                 return self.dispatcher.request_arrived(client, message, self._clock())
@@ -298,12 +304,20 @@ class Broker:
         for action in actions:
             if isinstance(action, ToClient):
                 self._to_client(action.client, action.message)
+                if self._detailed or isinstance(action.message, Nack):
+                    trail.answered(action.message)
             elif isinstance(action, Note):
-                log.info("%s", action.text)
+                trail.noted(action)
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
                 lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
                 actions.extend(lost)  # the loop goes on to them
+            elif self._detailed:
+                trail.sent(self._name_of(action.worker), action.message)
+
+    def _name_of(self, address: bytes) -> str:
+        worker = self.dispatcher.workers.get(address)
+        return worker.name if worker else address.hex()
 
     def _to_client(self, client: bytes, message: Message) -> None:
         # A client that cannot be reached has dropped; the monitor will tell, and it will ask
@@ -338,13 +352,14 @@ def parser() -> Parser:
     p.setting("--frontend", FRONTEND, "address for clients", address)
     p.setting("--backend", BACKEND, "address for workers", address)
     p.setting("--max-waiting", Policy.max_waiting, "pictures that may wait", whole(1, 1_000_000))
+    logs.add_settings(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a broker until SIGTERM or SIGINT; the exit code."""
     options = parser().parse_args(argv)
-    logs.configure("broker")
+    logs.configure("broker", options)
     policy = Policy(max_waiting=options.max_waiting)
     try:
         broker = Broker(options.frontend, options.backend, policy, raise_open_files())

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from logging import DEBUG, INFO
 from typing import Any, Protocol
 
 import zmq
@@ -110,6 +111,7 @@ class Pending:
     deadline: float
     link: _Link | None = None  # where it was sent, if that connection still stands
     on_the_way: int = 0  # bytes of it that `link` counts
+    sent: bool = False
     acked: bool = False
     resend_at: float = 0.0  # when to send (again) unless acknowledged
 
@@ -145,6 +147,7 @@ class Client:
         self._pending: dict[bytes, Pending] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._links = [_Link(self._context, address) for address in brokers]
+        self._detailed = log.isEnabledFor(DEBUG)
 
     # --- for callers, any thread --------------------------------------------------------------
 
@@ -227,6 +230,11 @@ class Client:
             return
         pending.link, pending.on_the_way = link, size
         link.on_the_way += size
+        if size and (pending.sent or self._detailed):
+            told, level = ("sent again", INFO) if pending.sent else ("sent", DEBUG)
+            whose = {"request_id": message.id.hex()}
+            log.log(level, "%s to the broker at %s", told, link.address, extra=whose)
+        pending.sent = True
         pending.resend_at = now + ACK_TIMEOUT + link.on_the_way / SLOWEST_LINK
 
     def _read_monitor(self, link: _Link, now: float) -> None:

@@ -89,6 +89,7 @@ class Note:
     """Log one state change, in words."""
 
     text: str
+    requests: tuple[bytes, ...] = ()  # the ids of those it concerns
 
 
 Action: TypeAlias = ToWorker | ToClient | Note
@@ -186,11 +187,11 @@ class Record:
     def to_client(self, address: bytes, message: Message) -> None:
         self._actions.append(ToClient(address, message))
 
-    def note(self, text: str, now: float) -> Event:
+    def note(self, text: str, now: float, requests: tuple[bytes, ...] = ()) -> Event:
         self._noted += 1
         event = Event(self._noted, now, text)
         self.events.append(event)
-        self._actions.append(Note(text))
+        self._actions.append(Note(text, requests))
         return event
 
     def flush(self) -> list[Action]:

@@ -290,7 +290,8 @@ class Dispatcher:
         """A worker did not acknowledge, or not answer, in time."""
         worker, request_id = attempt.worker, attempt.job.request.id
         what = "answer" if attempt.acked else "acknowledge"
-        event = self.record.note(f"{worker.name} did not {what} a request in time; moved", now)
+        text = f"{worker.name} did not {what} a request in time; moved"
+        event = self.record.note(text, now, (request_id,))
         self._follow(event, [attempt])
         self.record.to_worker(worker.address, Cancel(request_id))
         if not attempt.acked:  # it never got the request, so it owes nothing
@@ -339,7 +340,7 @@ class Dispatcher:
             self.jobs.hand_back(attempt)
         else:
             what = f"{worker.name}: {nack.reason.value} on a request; moved"
-            self._follow(self.record.note(what, now), [attempt])
+            self._follow(self.record.note(what, now, (nack.id,)), [attempt])
             self.jobs.retry(attempt, nack.reason)
             self.outliers.failed(worker, now)
 
@@ -388,7 +389,7 @@ class Dispatcher:
         held = list(worker.in_flight.values())
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
         what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
-        self._follow(self.record.note(what, now), held)
+        self._follow(self.record.note(what, now, tuple(worker.in_flight)), held)
         worker.owed.clear()
         for attempt in held:
             if blame and (attempt.acked or not unreachable):

@@ -111,7 +111,7 @@ class Jobs:
         self._record.counters.hedged += 1
         first = job.attempts[0]
         what = f"a request is slow on {first.worker.name} ({now - first.sent:.1f} s)"
-        self._record.note(f"{what}; given to {worker.name} as well", now)
+        self._record.note(f"{what}; given to {worker.name} as well", now, (job.request.id,))
         job.hedge_at = float("inf")
         self._hand_out(job, worker, now)
 

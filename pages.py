@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,8 +19,6 @@ from metrics import Metrics
 from problems import Problem
 from settings import address
 from zmq_protocol import Op, Reason
-
-log = logging.getLogger(__name__)
 
 #: Pixels of the longer side of a frame from the camera page: no model here looks at more than 299.
 FRAME_SIDE = 320
@@ -42,6 +39,7 @@ def make_pages(client: Client, max_upload: int, metrics: Metrics) -> bottle.Bott
     app.install(_problems_as_answers)
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
+    app.catchall = False  # our own bugs are logged and answered by the web, as everywhere
     app.get("/", callback=lambda: answers.upload_page(max_upload))
     app.get("/camera", callback=lambda: answers.page("camera", side=FRAME_SIDE))
     _add_fleet(app, client)
@@ -227,11 +225,7 @@ def _wants_html() -> bool:
 
 
 def _unforeseen(error: bottle.HTTPError) -> bytes:
-    """404, 405 and our own bugs: a page for people, a problem for programs."""
-    if error.exception is not None:
-        log.error(
-            "%s %s failed", bottle.request.method, bottle.request.path, exc_info=error.exception
-        )
+    """404 and 405: a page for people, a problem for programs."""
     reply = answers.unforeseen(error.status_code, _wants_html())
     for name, value in {**reply.headers, **SECURITY_HEADERS}.items():
         error.set_header(name, value)

@@ -114,7 +114,8 @@ class Recognition:
             shown = answers.upload_page(self._max_upload, error=problem.document())
             return Reply(shown.encode(), problem.kind.status, answers.HTML, headers)
         shown = answers.upload_page(self._max_upload, answer=answer, name=name)
-        return Reply(shown.encode(), kind=answers.HTML)
+        headers = {"X-Request-Id": answer["request_id"]}
+        return Reply(shown.encode(), kind=answers.HTML, headers=headers)
 
     # --- the way of a picture -----------------------------------------------------------------
 

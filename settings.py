@@ -81,6 +81,17 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return check
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    """One of a few words, for `type=`."""
+
+    def check(text: str) -> str:
+        if text not in words:
+            raise BadSetting(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return check
+
+
 def address(text: str) -> str:
     """A ZeroMQ address such as tcp://127.0.0.1:5556, for `type=`."""
     scheme, _, rest = text.partition("://")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -42,7 +43,7 @@ from settings import (
     whole,
 )
 from torchserve import TorchServe
-from zmq_protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT
+from zmq_protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, NAME
 
 log = logging.getLogger(__name__)
 
@@ -96,24 +97,31 @@ def make_app(
         refusal.headers.update(headers)
         return None, refusal
 
+    detailed = log.isEnabledFor(logging.DEBUG)
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
+        began, method, path = time.monotonic(), scope["method"], scope["path"]
         request = Request(scope, receive)
         route, refusal = find(method, path, request)
         try:
             if route:
-                await _send(send, await route(request))
+                reply = await route(request)
             elif refusal:
-                await _send(send, refusal)
+                reply = refusal
             else:
                 await pages(scope, receive, send)
+                return
         except Problem as problem:
-            await _send(send, (_dialect(path) or answers.of_problem)(problem))
+            reply = (_dialect(path) or answers.of_problem)(problem)
         except HungUp:
-            pass
+            return
         except Exception:
-            log.exception("%s %s failed", method, path)
-            await _send(send, _refusal(500, request, _dialect(path)))
+            reply = _refusal(500, request, _dialect(path))
+            whose = logs.about(reply.headers.get("X-Request-Id", ""))
+            log.exception("%s %s failed", method, path, extra=whose)
+        await _send(send, reply)
+        if detailed or reply.status >= 500:
+            _tell(scope, request, reply, time.monotonic() - began)
 
     return metrics.measured(app, [*routes, *page_rules])
 
@@ -126,6 +134,18 @@ def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics:
 
 def _dialect(path: str) -> Dialect | None:
     return DIALECTS.get(path[1:].partition("/")[0])
+
+
+def _tell(scope: Scope, request: Request, reply: Reply, took: float) -> None:
+    """The log's line of a request. What was refused, or is its sender's own to mend, is told with
+    `--log-level debug` only."""
+    level = logging.INFO if reply.status in (500, 502, 504) else logging.DEBUG
+    fields = logs.about(reply.headers.get("X-Request-Id", ""), status=reply.status)
+    callers = request.headers.get(b"x-request-id", "")
+    if NAME.fullmatch(callers):
+        fields["callers_id"] = callers
+    what = scope["method"], scope["path"], reply.status, 1000 * took
+    log.log(level, "%s %s: %d in %.1f ms", *what, extra=fields)
 
 
 def _refusal(status: int, request: Request, dialect: Dialect | None) -> Reply:
@@ -166,13 +186,14 @@ def parser() -> Parser:
     p.setting("--port", PORT, "port to listen on, 0 for any", whole(0, 65535))
     p.setting("--max-upload", MAX_UPLOAD, "bytes of the largest picture", whole(1, 60_000_000))
     p.setting("--timeout", DEFAULT_TIMEOUT, "seconds a picture may take", seconds(0.1, MAX_TIMEOUT))
+    logs.add_settings(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     options = parser().parse_args(argv)
-    logs.configure("web")
+    logs.configure("web", options)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
         raise_open_files()

@@ -22,6 +22,7 @@ from itertools import count
 import zmq
 
 import logs
+import trail
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
 from pipe import NO_ID, REFUSED, TOOK, Frame
@@ -109,6 +110,7 @@ class Worker:
         self._linked = False
         self._stops = 0
         self._leaving = False
+        self._detailed = trail.detailed()
 
     def stop(self) -> None:
         """Leave after the work in hand; asked twice, leave at once. For signal handlers."""
@@ -227,17 +229,17 @@ class Worker:
                 pass  # the link has noted that the broker lives
 
     def _take(self, link: BrokerLink, request: Request) -> None:
+        now = self._clock()
+        held = Held(link, link.epoch, request, now, now + request.budget_ms / 1000)
         if self._leaving:
-            link.send(Nack(request.id, Reason.DRAINING, "the worker is leaving"))
+            self._reply(held, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
         elif not request.body.intact():
-            link.send(Nack(request.id, Reason.CHECKSUM, "the picture was damaged on the way"))
+            self._reply(held, Nack(request.id, Reason.CHECKSUM, "damaged on the way"))
         elif self._queue_full():
-            link.send(Nack(request.id, Reason.BUSY, "more requests than the credit given"))
+            self._reply(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
-            link.send(Ack(request.id))
-            now = self._clock()
-            deadline = now + request.budget_ms / 1000
-            self._queue.append(Held(link, link.epoch, request, now, deadline))
+            self._reply(held, Ack(request.id))
+            self._queue.append(held)
 
     def _queue_full(self) -> bool:
         """Whether more came than credit was given for. What came over connections that are gone
@@ -257,6 +259,8 @@ class Worker:
 
     def _reply(self, held: Held, message: Message) -> None:
         """Answer over the connection the request came by; on a newer one nobody asked for it."""
+        if self._detailed or isinstance(message, Nack):
+            trail.worker_says(message)
         if held.link.connected and held.epoch == held.link.epoch:
             held.link.send(message)
 
@@ -283,6 +287,9 @@ class Worker:
                 if alone:
                     break
             if frames:
+                if self._detailed:
+                    for frame in frames:
+                        trail.given(self._running[frame.id].request.id, free.pid)
                 free.give(frames, now, self._job_limit * len(frames))
                 if free.unsent:
                     self._poll_for(free)
@@ -392,6 +399,7 @@ def parser() -> Parser:
     p.setting("--job-limit", DEFAULT_JOB_LIMIT, "seconds for one picture", seconds(0.05, 3600))
     p.setting("--listen", None, "wait for a broker to dial this address instead", address)
     p.setting("--name", "", "name on the status page", name_setting)
+    logs.add_settings(p)
     return p
 
 
@@ -404,7 +412,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
     """
     options = parser().parse_args(argv)
     name = options.name or default_name()
-    logs.configure(name)
+    logs.configure("worker", options, name)
     arguments = {k: getattr(options, k) for k in ("model", "weights", "device")}
     worker = Worker(
         options.brokers,

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import CAT, ROOT, Site
+from conftest import CAT, ROOT, Site, eventually
+from peers import DIGEST, MODEL, FakeWorker
+from stand_in import MARK
+
+import broker
+from zmq_protocol import Ready
 
 LEAVES_AT_ONCE = """
-import logging, logs, sys
-logs.configure("program")
+import argparse, logging, logs, sys
+logs.configure("program", argparse.Namespace(log_format="text", log_level="info"))
 for n in range({lines}):
     logging.getLogger("x").error("line %d %s", n, "." * {filling})
 sys.exit(3)
@@ -55,8 +68,8 @@ def test_with_a_full_disk_under_the_log_everybody_is_served(site: Site) -> None:
 
 
 OUT_OF_ROOM_FOR_A_WHILE = """
-import logging, logs, os
-logs.configure("program")
+import argparse, logging, logs, os
+logs.configure("program", argparse.Namespace(log_format="text", log_level="info"))
 root = logging.getLogger()
 kept = os.dup(2)
 os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
@@ -73,3 +86,228 @@ def test_a_log_without_room_goes_on_once_there_is_some() -> None:
         cwd=ROOT, capture_output=True, timeout=30, check=True,
     ).stderr  # fmt: skip
     assert b"there is room again" in said and b"nobody reads" not in said and b"Error" not in said
+
+
+# --- what a line says -------------------------------------------------------------------------
+
+NASTY = "mallory\n00:00:00 broker: all is well\x1b[2J\u202e"
+
+
+def said_by(script: str, *flags: str) -> list[str]:
+    """The lines of a program that configures its logs by these flags."""
+    start = (
+        "import logging, logs, settings\n"
+        "p = settings.Parser('program', '', ''); logs.add_settings(p)\n"
+        f"logs.configure('worker', p.parse_args({list(flags)!r}), 'attic')\n"
+        "log = logging.getLogger('x')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start + script], cwd=ROOT, capture_output=True, timeout=30
+    )
+    return done.stderr.decode().splitlines()
+
+
+def test_a_line_for_people_has_time_name_message_and_request() -> None:
+    script = "log.info('took %s', 'it', extra=logs.about(bytes(16), child=7))"
+    (line,) = said_by(script)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d attic: took it request_id=0{32}", line)
+
+
+def test_a_line_for_machines_is_one_object() -> None:
+    script = "log.warning('took %s', 'it', extra=logs.about(bytes(16), child=7))"
+    (line,) = said_by(script, "--log-format", "json")
+    told = json.loads(line)
+    at = datetime.fromisoformat(told.pop("time"))
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
+    assert list(told.items()) == [
+        ("level", "warning"),
+        ("program", "worker"),
+        ("worker", "attic"),
+        ("message", "took it"),
+        ("request_id", "00" * 16),
+        ("child", 7),
+    ]
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_nobody_outside_can_write_a_line_of_the_log(format: str) -> None:
+    script = f"nasty = {NASTY!r}\nlog.info('%s joined', nasty, extra=logs.about(nasty, host=nasty))"
+    (line,) = said_by(script, "--log-format", format)
+    assert r"mallory\n00:00:00 broker" in line
+    assert line.isprintable() and line.isascii()
+
+
+def test_no_line_of_a_traceback_looks_like_one_of_the_log() -> None:
+    script = (
+        f"try: raise ValueError({NASTY!r})\n"
+        "except ValueError: log.exception('it failed')\n"
+        "log.info('it goes on')\n"
+    )
+    first, *traceback, last = said_by(script)
+    assert first.endswith("attic: it failed") and last.endswith("attic: it goes on")
+    assert len(traceback) >= 4
+    assert all(line.startswith("    ") and line.isprintable() for line in traceback)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "raise ValueError('nobody foresaw it')",
+        "import threading\ndef fail(): raise ValueError('nobody foresaw it')\n"
+        "t = threading.Thread(target=fail); t.start(); t.join()",
+        "import warnings\nwarnings.warn('nobody foresaw it')",
+    ],
+)
+def test_what_nobody_foresaw_is_an_object_on_a_line_too(script: str) -> None:
+    (line,) = said_by(script, "--log-format", "json")
+    assert "nobody foresaw it" in json.loads(line)["message"]
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)],
+)
+def test_what_is_beneath_the_level_is_not_told(level: str, told: int) -> None:
+    script = "for level in (10, 20, 30, 40): log.log(level, 'a line')"
+    assert len(said_by(script, "--log-level", level)) == told
+
+
+@pytest.mark.parametrize("flags", [["--log-format", "xml"], ["--log-level", "loud"]])
+def test_an_unknown_format_or_level_is_a_usage_error(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        broker.main(flags)
+    assert left.value.code == 2
+
+
+# --- the way of a request ---------------------------------------------------------------------
+
+
+class LoggedSite(Site):
+    """Web, broker and workers that write their logs, as JSON, to one file."""
+
+    def __init__(self, file: Path, level: str) -> None:
+        super().__init__()
+        self._log = file.open("wb")
+        self.file = file
+        self.env = {**os.environ, "SPYGLASS_LOG_FORMAT": "json", "SPYGLASS_LOG_LEVEL": level}
+
+    def start_command(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
+        return super().start_command(*command, env=self.env, stderr=self._log, **more)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.file.read_text().splitlines()]
+
+    def way(self, request_id: str) -> list[tuple[str, str]]:
+        """Who said what of a request."""
+        found = [told for told in self.lines() if told.get("request_id") == request_id]
+        whose = [told["worker" if told["program"] == "worker" else "program"] for told in found]
+        return [(who, told["message"]) for who, told in zip(whose, found, strict=True)]
+
+    def close(self) -> None:
+        super().close()
+        self._log.close()
+
+
+@pytest.fixture(params=["debug"])
+def logged(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoggedSite]:
+    site = LoggedSite(tmp_path / "log", request.param)
+    try:
+        site.start_broker()
+        site.start_web()
+        yield site
+    finally:
+        site.close()
+
+
+def has_steps(way: list[tuple[str, str]], *steps: tuple[str, str]) -> bool:
+    """Whether these words were said by these, in this order."""
+    left = iter(way)
+    return all(any(who == by and words in said for by, said in left) for who, words in steps)
+
+
+def test_one_grep_shows_the_whole_way_of_a_request(logged: LoggedSite, tmp_path: Path) -> None:
+    logged.start_worker("attic")
+    logged.start_worker("cellar")
+    crashes_once = f"once:{tmp_path / 'crashed'} crash".encode()
+    status, body = logged.send(CAT + MARK + crashes_once)
+    assert status == 200
+    request_id = json.loads(body)["request_id"]
+    rescuer = json.loads(body)["worker"]
+    unlucky = "attic" if rescuer == "cellar" else "cellar"
+
+    steps = [
+        [
+            ("web", "sent to the broker"),
+            ("broker", "arrived"),
+            ("broker", f"sent to {unlucky}, attempt 1"),
+            ("broker", f"{unlucky} hands it back: crash"),
+            ("broker", f"{unlucky}: crash on a request; moved"),
+            ("broker", f"sent to {rescuer}, attempt 2"),
+            ("broker", f"answered by {rescuer}"),
+        ],
+        [
+            (unlucky, "took it"),
+            (unlucky, "given to child"),
+            (unlucky, "crash: the child process died on it"),
+            (rescuer, "took it"),
+            (rescuer, "given to child"),
+            (rescuer, "computed it in"),
+            ("web", "POST /v1/classify: 200 in"),
+        ],
+    ]
+    told = lambda: all(has_steps(logged.way(request_id), *one) for one in steps)  # noqa: E731
+    eventually(told, "the logs tell its whole way")
+
+
+@pytest.mark.parametrize("logged", ["info"], indirect=True)
+def test_by_default_a_picture_leaves_no_line_unless_something_failed(
+    logged: LoggedSite, tmp_path: Path
+) -> None:
+    logged.start_worker("attic", "--job-limit", "60")
+    status, body = logged.send(CAT)
+    assert status == 200
+    marked = tmp_path / "begun"
+    refused = logged.send(b"not a picture")
+    late = logged.send(CAT + MARK + f"mark:{marked}".encode(), "?timeout_ms=100")
+    assert (refused[0], late[0]) == (415, 504)
+    lost = json.loads(late[1])["request_id"]
+    eventually(lambda: has_steps(logged.way(lost), ("broker", "failed: deadline")), "broker says")
+    eventually(lambda: has_steps(logged.way(lost), ("web", "504 in")), "the web says")
+    assert logged.way(json.loads(body)["request_id"]) == []
+    assert logged.way(json.loads(refused[1])["request_id"]) == []
+
+
+def test_the_id_a_caller_gave_leads_to_ours(logged: LoggedSite) -> None:
+    logged.start_worker("attic")
+    for callers in ("order-7", "x y"):
+        ask = urllib.request.Request(f"{logged.url}/v1/classify", CAT)
+        ask.add_header("X-Request-Id", callers)
+        with urllib.request.urlopen(ask, timeout=60) as answer:
+            assert answer.headers["X-Request-Id"] != callers
+
+    def pictures() -> list[dict[str, Any]]:
+        return [told for told in logged.lines() if told["message"].startswith("POST /v1/classify")]
+
+    first, second = eventually(lambda: len(found := pictures()) == 2 and found, "two lines")
+    assert first["callers_id"] == "order-7"
+    assert "callers_id" not in second  # no name, so it may be anything
+
+
+def test_every_line_of_every_program_is_json_also_when_a_page_fails(logged: LoggedSite) -> None:
+    with logged.connect() as connection:  # what uvicorn says of it, if anything
+        connection.sendall(b"GET / HTTP/9.9\r\nbroken\r\n\r\n")
+        connection.recv(1000)
+    assert logged.get("/no/such/page")[0] == 404
+    logged.start_worker("attic")
+    for process in reversed(logged.processes):
+        process.terminate()
+        assert process.wait(30) == 0
+    assert {told["program"] for told in logged.lines()} == {"web", "broker", "worker"}
+
+
+def test_the_names_of_workers_write_no_lines(logged: LoggedSite) -> None:
+    peer = FakeWorker(logged.backend)
+    peer.say(Ready(MODEL, DIGEST, 1, host=NASTY, pid=1, name="fake"))
+    eventually(lambda: "fake" in logged.names(), "it joins")
+    eventually(lambda: any("fake joined from mallory" in t["message"] for t in logged.lines()), "")
+    peer.close()

@@ -1,0 +1,110 @@
+"""What broker and worker log of a request's way: `grep ID` in all logs shows the whole of it.
+
+What went wrong and was mended, or was not, is told always; each step only with `--log-level
+debug`, since it would cost a tenth of the broker's time.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from decisions import Note
+from logs import about
+from zmq_protocol import Ack, Cancel, Message, Nack, Reason, Request, Result
+
+log = logging.getLogger(__name__)
+
+#: Failures that the sender alone can mend, or that are many when there is too much to do.
+USUAL = frozenset(
+    (
+        Reason.BAD_IMAGE,
+        Reason.BUSY,
+        Reason.CANCELLED,
+        Reason.NO_MODEL,
+        Reason.QUARANTINED,
+        Reason.TOO_MANY_PIXELS,
+        Reason.UNSUPPORTED,
+    )
+)
+
+
+def detailed() -> bool:
+    """Whether each step is told."""
+    return log.isEnabledFor(logging.DEBUG)
+
+
+# --- the broker -------------------------------------------------------------------------------
+
+
+def arrived(message: Message) -> None:
+    """From a client."""
+    match message:
+        case Request():
+            size, model = message.body.size, message.model or "the default model"
+            log.debug("%d bytes for %s arrived", size, model, extra=about(message.id, bytes=size))
+        case Cancel():
+            log.debug("cancelled by its client", extra=about(message.id))
+
+
+def came_back(worker: str, message: Message) -> None:
+    """From a worker."""
+    match message:
+        case Ack():
+            log.debug("%s has it", worker, extra=about(message.id, worker=worker))
+        case Nack():
+            # Moves for any other reason have their line in the event log.
+            level = logging.INFO if message.reason is Reason.DRAINING else logging.DEBUG
+            fields = about(message.id, worker=worker, reason=message.reason.value)
+            log.log(level, "%s hands it back: %s", worker, message.reason.value, extra=fields)
+
+
+def sent(worker: str, message: Message) -> None:
+    """To a worker."""
+    match message:
+        case Request():
+            fields = about(message.id, worker=worker, attempt=message.attempt)
+            log.debug("sent to %s, attempt %d", worker, message.attempt, extra=fields)
+        case Cancel():
+            log.debug("%s is told to drop it", worker, extra=about(message.id, worker=worker))
+
+
+def answered(message: Message) -> None:
+    """To its client."""
+    match message:
+        case Result():
+            fields = about(message.id, worker=message.worker, attempts=message.attempts)
+            log.debug("answered by %s", message.worker, extra=fields)
+        case Nack():
+            level = logging.DEBUG if message.reason in USUAL else logging.INFO
+            fields = about(message.id, reason=message.reason.value)
+            log.log(level, "failed: %s", message.reason.value, extra=fields)
+
+
+def noted(note: Note) -> None:
+    """A change of the fleet, with a line for each request that it moved."""
+    if len(note.requests) != 1:
+        log.info("%s", note.text)
+    for request_id in note.requests:
+        log.info("%s", note.text, extra=about(request_id))
+
+
+# --- the worker -------------------------------------------------------------------------------
+
+
+def given(request_id: bytes, child: int) -> None:
+    """To a child process, by its id."""
+    log.debug("given to child %d", child, extra=about(request_id, child=child))
+
+
+def worker_says(message: Message) -> None:
+    """To the broker."""
+    match message:
+        case Ack():
+            log.debug("took it", extra=about(message.id))
+        case Result():
+            fields = about(message.id, infer_ms=message.times.infer)
+            log.debug("computed it in %.1f ms", message.times.infer, extra=fields)
+        case Nack():
+            level = logging.DEBUG if message.reason in USUAL else logging.INFO
+            fields = about(message.id, reason=message.reason.value)
+            log.log(level, "%s: %s", message.reason.value, message.detail, extra=fields)

@@ -1,7 +1,7 @@
 """What broker and worker log of a request's way: `grep ID` in all logs shows the whole of it.
 
 What went wrong and was mended, or was not, is told always; each step only with `--log-level
-debug`, since it would cost a tenth of the broker's time.
+debug`: a line takes some 11 us.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +16,13 @@ import openapi
 import problems
 from answers import HERE, SECURITY_HEADERS
 from clientcore import Client, RequestFailed
+from logs import about
 from metrics import Metrics
 from problems import Problem
 from settings import address
 from zmq_protocol import Op, Reason
+
+log = logging.getLogger(__name__)
 
 #: Pixels of the longer side of a frame from the camera page: no model here looks at more than 299.
 FRAME_SIDE = 320
@@ -39,7 +43,6 @@ def make_pages(client: Client, max_upload: int, metrics: Metrics) -> bottle.Bott
     app.install(_problems_as_answers)
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
-    app.catchall = False  # our own bugs are logged and answered by the web, as everywhere
     app.get("/", callback=lambda: answers.upload_page(max_upload))
     app.get("/camera", callback=lambda: answers.page("camera", side=FRAME_SIDE))
     _add_fleet(app, client)
@@ -185,8 +188,10 @@ def _problems_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
         except bottle.HTTPResponse:
             raise
         except Exception:  # Bottle would tell the server of it too, which answered a second time
-            log.exception("%s %s failed", bottle.request.method, bottle.request.path)
             reply = answers.unforeseen(500, _wants_html())
+            whose = about(reply.headers["X-Request-Id"])
+            what = bottle.request.method, bottle.request.path
+            log.exception("%s %s failed", *what, extra=whose)
         bottle.response.status = reply.status
         bottle.response.content_type = reply.kind
         bottle.response.headers.update(reply.headers)

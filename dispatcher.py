@@ -12,10 +12,10 @@ facts. Any valid message renews a worker's life; only READY, a result or a NACK 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import count
 
 from decisions import Action, Departed, Event, Move, Policy, Record
 from jobs import QUARANTINED, Jobs
+from names import Names
 from outliers import Outliers
 from pool import Attempt, Job, Pool, Worker
 from pools import Pools
@@ -53,6 +53,7 @@ class Dispatcher:
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
         self.trend = Trend()
+        self._names = Names()
         self.stopping = False
         self._next_heartbeat = now
         self._refusals = Refusals()
@@ -85,7 +86,7 @@ class Dispatcher:
         pool = self.pools.opened(hello.model)
         pool.digest = hello.digest
         self.jobs.came_back(hello.host, hello.pid, now)
-        name = self._free_name(hello.name)
+        name = self._names.take(hello.name)
         health = self.outliers.recall(hello.host, name)
         worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
@@ -381,6 +382,7 @@ class Dispatcher:
         """
         del self.workers[worker.address]
         del worker.pool.workers[worker.address]
+        self._names.release(worker.name)
         worker.pool.idle.remove(worker)
         hello = worker.hello
         self.record.departed.append(
@@ -437,9 +439,3 @@ class Dispatcher:
 
     def _leaving(self) -> tuple[Reason, str]:
         return Reason.DRAINING, "The broker is restarting. Send the picture again."
-
-    def _free_name(self, name: str) -> str:
-        taken = {worker.name for worker in self.workers.values()}
-        if name not in taken:
-            return name
-        return next(free for n in count(2) if (free := f"{name[:58]}#{n}") not in taken)

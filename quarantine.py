@@ -65,6 +65,10 @@ class Quarantine:
         self._suspects: OrderedDict[str, Suspect] = OrderedDict()  # the next forgotten first
         self._on_trial: dict[str, Suspect] = {}
         self._proven: OrderedDict[str, None] = OrderedDict()
+        #: By process, the pictures that may have a loss of it: so that a whole fleet can come back
+        #: at once without a look at every suspect for each worker.
+        self._lost: dict[tuple[str, int], dict[str, None]] = {}
+        self._sweep_at = REMEMBERED
 
     # --- what is computed ---------------------------------------------------------------------
 
@@ -97,6 +101,8 @@ class Quarantine:
         self._proven.pop(sha256, None)
         suspect = self._suspects.setdefault(sha256, Suspect(sha256, 0.0))
         suspect.losses.append(loss)
+        if loss.process is not None:
+            self._remember(loss.process, sha256)
         suspect.until = now + self._seconds
         self._suspects.move_to_end(sha256)
         if len(self._suspects) > REMEMBERED:
@@ -108,14 +114,17 @@ class Quarantine:
         """A worker thought dead only lost its connection: no picture is to blame for that.
         Returns the pictures that may be computed again."""
         released = []
-        for suspect in list(self._suspects.values()):
+        for sha256 in self._lost.pop((host, pid), ()):
+            suspect = self._suspects.get(sha256)
+            if suspect is None:
+                continue
             suspect.losses = [loss for loss in suspect.losses if loss.process != (host, pid)]
             if not suspect.accused:
                 suspect.quarantined = False
-                if self._on_trial.pop(suspect.sha256, None):
-                    released.append(suspect.sha256)
+                if self._on_trial.pop(sha256, None):
+                    released.append(sha256)
             if not suspect.losses:
-                del self._suspects[suspect.sha256]
+                del self._suspects[sha256]
         return released
 
     def verdicts(self, now: float) -> list[str]:
@@ -149,6 +158,17 @@ class Quarantine:
         for suspect in chosen:
             del self._suspects[suspect.sha256]
         return len(chosen)
+
+    def _remember(self, process: tuple[str, int], sha256: str) -> None:
+        self._lost.setdefault(process, {})[sha256] = None
+        if len(self._lost) > self._sweep_at:
+            # Processes that never came back would stay when their pictures are long forgotten.
+            self._lost = {}
+            for suspect in self._suspects.values():
+                for loss in suspect.losses:
+                    if loss.process is not None:
+                        self._lost.setdefault(loss.process, {})[suspect.sha256] = None
+            self._sweep_at = max(REMEMBERED, 2 * len(self._lost))
 
     def _forget(self, now: float) -> None:
         while self._suspects and (first := next(iter(self._suspects.values()))).until <= now:

@@ -8,7 +8,7 @@ from dispatching import CAT, DOG, fleet, given, live, ready, result, told
 
 from decisions import Action, Policy
 from dispatcher import Dispatcher
-from quarantine import RETURN_GRACE
+from quarantine import REMEMBERED, RETURN_GRACE, Loss, Quarantine
 from zmq_protocol import Nack, Reason, Request, Result
 
 
@@ -208,3 +208,14 @@ def test_two_children_are_the_most_a_picture_costs_whichever_attempt_ends_last()
     assert not given(crash(d, second, CAT, 0.6)), "the first attempt still runs"
     actions = crash(d, first, CAT, 0.7, batch=4)
     assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)
+
+
+def test_processes_that_never_come_back_are_forgotten_with_their_pictures() -> None:
+    q = Quarantine(600.0)
+    for number in range(3 * REMEMBERED):
+        q.blame(f"{number:064x}", Loss("w", True, ("host", number)), float(number))
+    assert len(q._lost) <= 2 * REMEMBERED
+    last = f"{3 * REMEMBERED - 1:064x}"
+    assert q.suspected(last)
+    q.came_back("host", 3 * REMEMBERED - 1)
+    assert not q.suspected(last)

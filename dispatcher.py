@@ -358,6 +358,7 @@ class Dispatcher:
         """It gets no more work. `_settle` is next."""
         if not worker.draining:
             worker.draining = True
+            worker.pool.draining += 1
             self.outliers.keep_enough(worker.pool, now)
             self.record.note(f"{worker.name} is draining: {why}", now)
 
@@ -382,6 +383,7 @@ class Dispatcher:
         """
         del self.workers[worker.address]
         del worker.pool.workers[worker.address]
+        worker.pool.draining -= worker.draining
         self._names.release(worker.name)
         worker.pool.idle.remove(worker)
         hello = worker.hello

@@ -99,5 +99,4 @@ class Outliers:
 
     def _allowed(self, pool: Pool) -> int:
         """How many may be out."""
-        staying = sum(not worker.draining for worker in pool.workers.values())
-        return int(self._policy.ejected_share * staying)
+        return int(self._policy.ejected_share * (len(pool.workers) - pool.draining))

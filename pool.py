@@ -215,6 +215,7 @@ class Pool:
         self.model = model
         self.digest = ""
         self.workers: dict[bytes, Worker] = {}
+        self.draining = 0  # of the workers
         self.out: dict[bytes, Worker] = {}  # ejected or on probation, the earliest first
         self.idle = Idle()
         self.running = 0  # attempts on workers

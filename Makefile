@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests of the parts that do no I/O.
 FAST := protocol dispatcher membership requests quarantine ejection hedging history
 
-.PHONY: help run test test-fast faults chaos bench check lint format types clean
+.PHONY: help run test test-fast faults chaos bench simulate check lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -30,6 +30,9 @@ chaos: $(VENV)/dev.stamp  ## hit a real fleet with one fault a second and check 
 bench: $(VENV)/dev.stamp  ## measure every part beside what was promised: a table and a plot
 	@$(BIN)/python -m bench $(ARGS)
 
+simulate: $(VENV)/dev.stamp  ## ten thousand workers on paper: latency, fairness, cost, two brokers
+	@$(BIN)/python -m simulation $(ARGS)
+
 check: lint types test  ## lint, types and tests
 
 lint: $(VENV)/dev.stamp  ## style
@@ -41,7 +44,7 @@ format: $(VENV)/dev.stamp  ## rewrite to the style
 	$(BIN)/ruff format .
 
 types: $(VENV)/dev.stamp  ## mypy, strict
-	$(BIN)/mypy *.py chaos bench
+	$(BIN)/mypy *.py chaos bench simulation
 
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts

@@ -17,7 +17,9 @@ import zmq
 from zmq_protocol import Direction, Message, Part, ProtocolError, decode
 
 #: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
-#: they notice a frozen machine or a silent network even while Python is busy.
+#: they notice a frozen machine or a silent network even while Python is busy. Both ends ping: a
+#: ping's TTL does not replace the other end's, since any later frame stops its clock (a broker that
+#: relied on it never noticed a silence that began between a frame and the next ping).
 PING_INTERVAL_MS = 250
 #: Milliseconds without any frame after which the connection is cut.
 PING_TIMEOUT_MS = 750

@@ -11,8 +11,10 @@ from typing import Any
 import formats
 import problems
 from answers import JSON, PROBLEM
+from openinference import HEADER_LENGTH
 from schemas import (
     BYTES,
+    FLAG,
     SCHEMAS,
     TEXT,
     WHOLE,
@@ -21,10 +23,13 @@ from schemas import (
     schema,
     several,
 )
+from tensors import MAX_IMAGES
 from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, RELEASE
 
 HTML = "text/html"
 FORM = "multipart/form-data"
+OCTETS = "application/octet-stream"
+INFERENCE = "Open Inference Protocol"
 #: Statuses with which a picture may fail, beside 500.
 FAILURES = tuple(sorted({400, 413} | {kind.status for kind in problems.REASONS.values()}))
 
@@ -45,6 +50,11 @@ def problem(status: int) -> Json:
 def torchserve_error(status: int) -> Json:
     """A failure in TorchServe's form."""
     return told(problems.title_of(status), JSON, schema("TorchServeError"))
+
+
+def inference_error(status: int) -> Json:
+    """A failure in the Open Inference Protocol's form."""
+    return told(problems.title_of(status), JSON, schema("InferenceError"))
 
 
 def operation(
@@ -156,6 +166,66 @@ def _describe(*path: Json) -> Json:
     )
 
 
+def _inference(summary: str, done: Json, *path: Json) -> Json:
+    """A GET of the Open Inference Protocol; those about a model have `path`."""
+    failures = (404, 503) if path else ()
+    described = operation(
+        INFERENCE, summary, done, *failures, failing=inference_error, parameters=[*path]
+    )
+    return {"get": described}
+
+
+def _readiness(summary: str, properties: Json, *path: Json) -> Json:
+    ready = record(**properties, ready=FLAG)
+    described = _inference(summary, told("Ready.", JSON, ready), *path)
+    not_ready = {"anyOf": [ready, schema("InferenceError")]}
+    described["get"]["responses"]["503"] = told("Not ready.", JSON, not_ready)
+    return described
+
+
+def _infer(*path: Json) -> Json:
+    done = told("The tensors.", JSON, schema("InferenceAnswer"))
+    done["content"][OCTETS] = {"schema": BYTES}
+    body = json_body(schema("InferenceRequest"))
+    body["content"][OCTETS] = {"schema": BYTES}
+    header = parameter(
+        "header", HEADER_LENGTH, WHOLE, "Bytes of the JSON, if binary tensors follow it."
+    )
+    return {
+        "post": operation(
+            INFERENCE,
+            f"Recognise up to {MAX_IMAGES} pictures",
+            done,
+            *FAILURES,
+            failing=inference_error,
+            parameters=[*path, header],
+            body=body,
+        )
+    }
+
+
+def _inference_paths() -> dict[str, Json]:
+    """All of the Open Inference Protocol."""
+    server = record(name=TEXT, version=TEXT, extensions=several(TEXT))
+    paths = {
+        "/v2": _inference("The server", told("It.", JSON, server)),
+        "/v2/health/live": _inference(
+            "Whether the web is alive", told("It is.", JSON, record(live=FLAG))
+        ),
+        "/v2/health/ready": _readiness("Whether a worker of the default model is ready", {}),
+    }
+    model = told("It.", JSON, schema("InferenceModel"))
+    version = (NAME_IN_PATH, parameter("path", "version", TEXT, "The only version is `1`."))
+    for start, path in (("", (NAME_IN_PATH,)), ("/versions/{version}", version)):
+        start = "/v2/models/{model}" + start
+        paths[start] = _inference("A model's inputs and outputs", model, *path)
+        paths[f"{start}/ready"] = _readiness(
+            "Whether a worker has the model", {"name": TEXT}, *path
+        )
+        paths[f"{start}/infer"] = _infer(*path)
+    return paths
+
+
 def _page(summary: str) -> Json:
     return {"get": operation("pages", summary, PAGE)}
 
@@ -256,6 +326,7 @@ PATHS: dict[str, Json] = {
     },
     "/models/{model}": {"get": _describe(NAME_IN_PATH)},
     "/models/{model}/{version}": {"get": _describe(NAME_IN_PATH, VERSION_IN_PATH)},
+    **_inference_paths(),
 }
 
 

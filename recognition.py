@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 import answers
@@ -26,6 +27,7 @@ from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+T = TypeVar("T")
 Route: TypeAlias = Callable[["Request"], Awaitable[Reply]]
 #: Routes by rule, such as /predictions/<model>, and method.
 Routes: TypeAlias = dict[str, dict[str, Route]]
@@ -145,27 +147,68 @@ class Recognition:
         self._metrics.answered(answer)
         return _told(answer, began), upload.name
 
-    def _refuse_if_full(self) -> None:
-        if self._in_flight >= MAX_IN_FLIGHT:
+    async def recognise_all(
+        self,
+        pictures: list[bytes],
+        model: str,
+        top_k: int,
+        timeout: float | None,
+        request: Request,
+    ) -> list[Answer]:
+        """Several pictures, each a request of its own to the broker; one failure fails all."""
+        self._refuse_if_full(len(pictures))
+        limit = timeout or self._timeout
+        self._in_flight += len(pictures)
+        submit = partial(self._client.submit, model=model, top_k=top_k, timeout=limit)
+        futures = [submit(picture) for picture in pictures]
+        try:
+            found = await _awaited(asyncio.gather(*futures), limit + PATIENCE, request)
+        except Problem as problem:
+            for number, future in enumerate(futures):
+                if future.done() and not future.cancelled() and future.exception():
+                    problem.detail = which(number, len(futures)) + problem.detail
+                    break
+            self._metrics.failed(problem.code)
+            raise
+        except HungUp:
+            self._metrics.failed(HUNG_UP)
+            raise
+        finally:
+            self._in_flight -= len(pictures)
+            for future in futures:
+                future.cancel()  # those still open: nobody waits for them any more
+        for answer in found:
+            self._metrics.answered(answer)
+        return found
+
+    def _refuse_if_full(self, more: int = 1) -> None:
+        if self._in_flight + more > MAX_IN_FLIGHT:
             what = f"{MAX_IN_FLIGHT} pictures are in hand already. Try again shortly."
             raise Problem.of(Reason.BUSY, what)
 
     async def _upload(self, request: Request) -> Upload:
         kind = request.headers.get(b"content-type", "")
         if not is_form(kind):
-            return raw_picture(await self._body(request, self._max_upload), self._max_upload)
-        body = await self._body(request, self._max_upload + FORM_OVERHEAD)
+            body = await self.body(request, self._max_upload, self._max_upload)
+            return raw_picture(body, self._max_upload)
+        body = await self.body(request, self._max_upload + FORM_OVERHEAD, self._max_upload)
         if len(body) <= QUICK_FORM:
             return from_form(body, kind, self._max_upload)
         return await asyncio.to_thread(from_form, body, kind, self._max_upload)
 
-    async def _body(self, request: Request, limit: int) -> bytes:
-        """The whole body, refused by its announced length before it is read where that is known."""
+    async def body(self, request: Request, limit: int, told: int) -> bytes:
+        """The whole body, refused by its announced length before it is read where that is known.
+
+        Args:
+            request: whose.
+            limit: bytes of the largest.
+            told: bytes a refusal names as the limit.
+        """
         announced = request.headers.get(b"content-length", "0")
         if not announced.isascii() or not announced.isdigit():
             raise problems.malformed("Content-Length is not a number.")
         if int(announced) > limit:
-            raise problems.too_large(self._max_upload)
+            raise problems.too_large(told)
         parts: list[bytes] = []
         size, more = 0, True
         try:
@@ -175,7 +218,7 @@ class Recognition:
                 size += len(part)
                 self._arriving += len(part)
                 if size > limit:
-                    raise problems.too_large(self._max_upload)
+                    raise problems.too_large(told)
                 if self._arriving > MAX_ARRIVING:
                     raise Problem.of(Reason.BUSY, "Too many uploads at a time. Try again shortly.")
         finally:
@@ -183,7 +226,12 @@ class Recognition:
         return b"".join(parts)
 
 
-async def _awaited(future: asyncio.Future[Answer], limit: float, request: Request) -> Answer:
+def which(number: int, of: int) -> str:
+    """The start of a sentence about one of several images, counted from 0."""
+    return f"Image {number + 1} of {of}: " if of > 1 else ""
+
+
+async def _awaited(future: asyncio.Future[T], limit: float, request: Request) -> T:
     """The answer, unless `limit` seconds pass or whoever asked hangs up before."""
     watch = asyncio.ensure_future(request.hung_up())
     watch.add_done_callback(lambda _: future.cancel())

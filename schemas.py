@@ -6,6 +6,8 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 from decisions import Counters
+from tensors import DEFAULT_TOP_K, INPUT, MAX_IMAGES, OUTPUTS
+from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K
 
 Json: TypeAlias = dict[str, Any]
 
@@ -36,6 +38,31 @@ def schema(name: str) -> Json:
     """A reference to one of SCHEMAS."""
     return {"$ref": f"#/components/schemas/{name}"}
 
+
+TENSOR = record(name=TEXT, datatype=TEXT, shape=several({"type": "integer", "minimum": -1}))
+LABELS: Json = {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K}
+INFER_PARAMETERS: Json = {
+    "type": "object",
+    "properties": {
+        "top_k": {**LABELS, "default": DEFAULT_TOP_K},
+        "timeout": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": int(1e6 * MAX_TIMEOUT),
+            "description": "How long the answer may take, in microseconds.",
+        },
+        "binary_data_output": FLAG,
+    },
+}
+WANTED_OUTPUT = record(
+    {
+        "parameters": {
+            "type": "object",
+            "properties": {"binary_data": FLAG, "classification": LABELS},
+        }
+    },
+    name={"enum": [*OUTPUTS]},
+)
 
 SCHEMAS: dict[str, Json] = {
     "Problem": {
@@ -131,4 +158,54 @@ SCHEMAS: dict[str, Json] = {
         ),
         jobQueueStatus=record(remainingCapacity=WHOLE, pendingRequests=WHOLE),
     ),
+    "InferenceRequest": {
+        **record(
+            {"id": TEXT, "parameters": INFER_PARAMETERS, "outputs": several(WANTED_OUTPUT)},
+            inputs={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1,
+                "items": record(
+                    name={"const": INPUT},
+                    datatype={"const": "BYTES"},
+                    shape={
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 2,
+                        "items": {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES},
+                    },
+                    data={
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": MAX_IMAGES,
+                        "items": {**TEXT, "contentEncoding": "base64"},
+                    },
+                ),
+            },
+        ),
+    },
+    "InferenceAnswer": record(
+        {"id": TEXT},
+        model_name=TEXT,
+        model_version=TEXT,
+        outputs=several(
+            record(
+                {
+                    "data": {"type": "array", "items": {"type": ["string", "number"]}},
+                    "parameters": record(binary_data_size=WHOLE),
+                },
+                name={"enum": [*OUTPUTS]},
+                datatype={"enum": ["BYTES", "FP32"]},
+                shape=several(WHOLE),
+            )
+        ),
+    ),
+    "InferenceModel": record(
+        name=TEXT,
+        versions=several(TEXT),
+        platform=TEXT,
+        inputs=several(TENSOR),
+        outputs=several(TENSOR),
+    ),
+    "InferenceError": record(error={**TEXT, "description": "A sentence for people."}),
 }

@@ -21,6 +21,7 @@ from a2wsgi import WSGIMiddleware
 
 import answers
 import logs
+import openinference
 import problems
 import torchserve
 from answers import SECURITY_HEADERS, Reply
@@ -28,6 +29,7 @@ from httpserver import Server
 from limits import TooFewOpenFiles, raise_open_files
 from loopclient import LoopClient
 from metrics import Metrics
+from openinference import OpenInference
 from pages import make_pages
 from problems import Problem
 from recognition import HungUp, Receive, Recognition, Request, Route, Routes, Scope, Send
@@ -52,7 +54,12 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Dialect: TypeAlias = Callable[[Problem], Reply]
 
 #: How failures are told under an address's first word; elsewhere as application/problem+json.
-DIALECTS: dict[str, Dialect] = dict.fromkeys(("predictions", "models", "ping"), torchserve.told)
+DIALECTS: dict[str, Dialect] = {
+    "predictions": torchserve.told,
+    "models": torchserve.told,
+    "ping": torchserve.told,
+    "v2": openinference.told,
+}
 
 #: Bytes of the largest upload: a 24-megapixel photo, well compressed.
 MAX_UPLOAD = 10_000_000
@@ -129,7 +136,8 @@ def make_app(
 def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
     """All routes that are coroutines: those that take pictures, and the other dialects."""
     recognition = Recognition(client, max_upload, timeout, metrics)
-    return recognition.routes | TorchServe(client, recognition).routes
+    inference = OpenInference(client, recognition, max_upload)
+    return recognition.routes | TorchServe(client, recognition).routes | inference.routes
 
 
 def _dialect(path: str) -> Dialect | None:

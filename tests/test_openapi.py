@@ -10,6 +10,7 @@ import pytest
 from dispatching import fleet
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from test_openinference import asking
 from test_web import LIMIT, FakeFleet, Site, jpeg
 
 import openapi
@@ -52,13 +53,20 @@ def site() -> Site:
     return Site(Fleet())
 
 
+def body_for(path: str) -> bytes:
+    if path == "/v1/workers":
+        return b'{"address": "tcp://127.0.0.1:8888"}'
+    return asking(jpeg()) if path.startswith("/v2") else jpeg()
+
+
 def asked(site: Site, method: str, path: str, **more: Any) -> tuple[int, str]:
     """Ask, hold the answer against its description; the status and media type."""
     operation = OPERATIONS[method, path]
-    target = re.sub(r"\{(\w+)\}", lambda name: ARGUMENTS[name[1]], path)
+    arguments = ARGUMENTS | ({"version": "1"} if path.startswith("/v2") else {})
+    target = re.sub(r"\{(\w+)\}", lambda name: arguments[name[1]], path)
     body = more.pop("body", None)
     if body is None:
-        body = b'{"address": "tcp://127.0.0.1:8888"}' if path == "/v1/workers" else jpeg()
+        body = body_for(path)
     answer = site(method, target, body, **more)
     assert str(answer.status) in operation["responses"], (answer.status, answer.body)
     content = operation["responses"][str(answer.status)]["content"]
@@ -109,7 +117,13 @@ def test_every_failure_is_answered_as_described(
     """Whatever may make a route fail is tried, until it fails with this status."""
     seen = set()
     foreign = {"origin": "http://elsewhere"}
-    for more in ({"body": b""}, {"body": b"text"}, {"body": jpeg(LIMIT * 9)}, foreign):
+    for more in (
+        {"body": b""},
+        {"body": b"text"},
+        {"body": jpeg(LIMIT * 9)},
+        foreign,
+        {"body": asking(b"text")},
+    ):
         seen.add(asked(site, method, path, **more)[0])
     site.fleet.workers = 0
     seen.add(asked(site, method, path)[0])

@@ -1,0 +1,170 @@
+"""The Open Inference Protocol, version 2, that KServe and Triton speak over HTTP.
+
+Health, metadata and inference, with the binary tensor data extension that Triton's clients use, and
+its classification extension. The tensors themselves are in tensors.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import problems
+import tensors
+from answers import JSON, Reply, of_json, problem_headers
+from clientcore import Answer, RequestFailed
+from loopclient import LoopClient
+from problems import Problem
+from recognition import QUICK_FORM, Recognition, Request, Route, Routes, which
+from tensors import INPUT, OUTPUTS
+from uploads import FORM_OVERHEAD, raw_picture
+from zmq_protocol import NAME, RELEASE, Reason
+
+#: The only version a model has, as Triton numbers them.
+VERSION = "1"
+EXTENSIONS = ["binary_tensor_data", "classification"]
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+def body_limit(max_upload: int) -> int:
+    """Bytes of the largest infer request: one picture of the largest size, in base64."""
+    return max_upload * 4 // 3 + FORM_OVERHEAD
+
+
+class OpenInference:
+    """Its routes, in front of the same fleet.
+
+    Args:
+        client: whom to ask about the fleet.
+        recognition: takes the pictures.
+        max_upload: bytes of the largest picture.
+    """
+
+    def __init__(self, client: LoopClient, recognition: Recognition, max_upload: int) -> None:
+        self._client = client
+        self._recognition = recognition
+        self._max_upload = max_upload
+        self.routes: Routes = {
+            "/v2": {"GET": self._server},
+            "/v2/health/live": {"GET": self._live},
+            "/v2/health/ready": {"GET": self._ready},
+        }
+        model: dict[str, tuple[str, Route]] = {
+            "": ("GET", self._metadata),
+            "/ready": ("GET", self._model_ready),
+            "/infer": ("POST", self._infer),
+        }
+        for end, (method, route) in model.items():
+            self.routes[f"/v2/models/<model>{end}"] = {method: route}
+            self.routes[f"/v2/models/<model>/versions/<version>{end}"] = {method: route}
+
+    # --- health and metadata ------------------------------------------------------------------
+
+    async def _server(self, request: Request) -> Reply:
+        return of_json({"name": "spyglass", "version": RELEASE, "extensions": EXTENSIONS})
+
+    async def _live(self, request: Request) -> Reply:
+        return of_json({"live": True})
+
+    async def _ready(self, request: Request) -> Reply:
+        models = await self._models()
+        ready = any(model["workers"] for model in models if model["default"])
+        return _readiness({}, ready)
+
+    async def _metadata(self, request: Request) -> Reply:
+        model = await self._model(request)
+        outputs = dict(zip(OUTPUTS, ("BYTES", "FP32"), strict=True))
+        return of_json(
+            {
+                "name": model["name"],
+                "versions": [VERSION],
+                "platform": "spyglass",
+                "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
+                "outputs": [
+                    {"name": name, "datatype": datatype, "shape": [-1, -1]}
+                    for name, datatype in outputs.items()
+                ],
+            }
+        )
+
+    async def _model_ready(self, request: Request) -> Reply:
+        model = await self._model(request)
+        return _readiness({"name": model["name"]}, bool(model["workers"]))
+
+    async def _models(self) -> list[dict[str, Any]]:
+        try:
+            models: list[dict[str, Any]] = (await asyncio.to_thread(self._client.status))["models"]
+        except RequestFailed as failed:
+            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
+        return models
+
+    async def _model(self, request: Request) -> dict[str, Any]:
+        name = _named(request)
+        for model in await self._models():
+            if model["name"] == name:
+                return model
+        raise _unknown(name)
+
+    # --- inference ----------------------------------------------------------------------------
+
+    async def _infer(self, request: Request) -> Reply:
+        model = _named(request)
+        if not NAME.fullmatch(model):
+            raise _unknown(model)
+        if b"content-encoding" in request.headers:
+            raise problems.unsupported("Send the request uncompressed.")
+        limit = body_limit(self._max_upload)
+        body = await self._recognition.body(request, limit, limit)
+        header = request.headers.get(HEADER_LENGTH.lower().encode())
+        if len(body) <= QUICK_FORM:
+            asked = tensors.decode(body, header)
+        else:
+            asked = await asyncio.to_thread(tensors.decode, body, header)
+        for number, image in enumerate(asked.images):
+            try:
+                raw_picture(image, self._max_upload)
+            except Problem as problem:
+                problem.detail = which(number, len(asked.images)) + problem.detail
+                raise
+        found = await self._recognition.recognise_all(
+            asked.images, model, asked.top_k, asked.timeout, request
+        )
+        return _answer(asked, found)
+
+
+def told(problem: Problem) -> Reply:
+    """A failure as the protocol tells it."""
+    body = json.dumps({"error": problem.detail}).encode()
+    return Reply(body, problem.kind.status, JSON, problem_headers(problem))
+
+
+def _answer(asked: tensors.InferRequest, found: list[Answer]) -> Reply:
+    head: dict[str, Any] = {"model_name": found[0].model, "model_version": VERSION}
+    if asked.id:
+        head["id"] = asked.id
+    rows = [answer.predictions for answer in found]
+    body, length = tensors.encode(head, asked.outputs, rows)
+    headers = {"X-Request-Id": ", ".join(answer.request_id for answer in found)}
+    if length == len(body):
+        return Reply(body, headers=headers)
+    headers[HEADER_LENGTH] = str(length)
+    return Reply(body, 200, "application/octet-stream", headers)
+
+
+def _readiness(head: dict[str, Any], ready: bool) -> Reply:
+    body = json.dumps({**head, "ready": ready}).encode()
+    return Reply(body, 200 if ready else 503)
+
+
+def _named(request: Request) -> str:
+    """The model's name, its version being the only one."""
+    name, version = request.args["model"], request.args.get("version", VERSION)
+    if version != VERSION:
+        what = f"The model {name} has no version {version}; its only one is {VERSION}."
+        raise Problem.of(Reason.NO_MODEL, what)
+    return name
+
+
+def _unknown(name: str) -> Problem:
+    return Problem.of(Reason.NO_MODEL, f"No model is named {name}. GET /models lists them.")

@@ -15,6 +15,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def _load(model: str, weights: str) -> tuple[torch.nn.Module, _Recipe, tuple[str
     if weights == "torchvision":
         try:
             network = torchvision.models.get_model(model, weights=official, progress=False)
-        except OSError as error:
+        except (OSError, HTTPException, RuntimeError) as error:  # the last for a wrong digest
             raise ModelError(
                 f"The weights of {model} could not be downloaded ({error}). On a machine with "
                 f"network fetch {official.url} and name the file."

@@ -30,6 +30,8 @@ STEADY = 1.5
 IDLE_SHARE = 5
 #: Growth of the broker's memory over all runs that counts as none, in MiB.
 FLAT = 16
+#: Requests over which it must stay so, and what it may take after them, in MiB.
+MANY, LARGEST = 100_000, 50
 MIB = 1024 * 1024
 
 
@@ -113,11 +115,30 @@ def with_queues(queues: Sequence[int], runs: int, span: float, progress: tqdm) -
     return steady(costs)
 
 
+def after_many(many: int, span: float, progress: tqdm) -> list[table.Row]:
+    """The broker's memory over so many pictures."""
+    bed = Bed(run_broker, 2, max(SIZES))
+    try:
+        done, memory = 0, []
+        while done < many:
+            done += bed.run(OUTSTANDING, span).answers
+            memory.append(rss(bed.pid) / MIB)
+    finally:
+        bed.close()
+    progress.update()
+    grown = memory[-1] - memory[0]
+    return [
+        table.row(f"broker's memory after {many:,} pictures", memory[-1:], "MiB", at_most=LARGEST),
+        table.row("  grown since the first second of them", [grown], "MiB", at_most=FLAT),
+    ]
+
+
 def rows(
     runs: int = 5,
     span: float = 1.0,
     fleets: Sequence[int] = FLEETS,
     queues: Sequence[int] = QUEUES,
+    many: int = MANY,
 ) -> list[table.Row]:
     """Everything measured.
 
@@ -126,17 +147,19 @@ def rows(
         span: seconds of a run.
         fleets: numbers of workers.
         queues: numbers of waiting requests.
+        many: pictures over which the broker's memory must not grow.
 
     Raises:
         TimeoutError: a process started for it did not do its part.
     """
     found: list[table.Row] = []
-    total = 2 * runs * len(SIZES) + len(fleets) + len(queues)
+    total = 2 * runs * len(SIZES) + len(fleets) + len(queues) + 1
     with tqdm(total=total, unit="run", disable=None) as progress:
         for size, least in SIZES.items():
             found += beside_proxy(size, least, runs, span, progress)
         found += with_fleets(fleets, runs, span, progress)
         found += with_queues(queues, runs, span, progress)
+        found += after_many(many, span, progress)
     return found
 
 

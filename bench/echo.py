@@ -175,6 +175,7 @@ class Run:
 
     rate: float  # answers a second
     cpu_us: float  # of what lies between, per answer
+    answers: int
 
 
 class Bed:
@@ -211,7 +212,7 @@ class Bed:
         self._client.send((outstanding, seconds))
         answers, elapsed = _hear(self._client, PATIENCE + seconds)
         used = cpu_seconds(self.pid) - before
-        return Run(answers / elapsed, 1e6 * used / answers)
+        return Run(answers / elapsed, 1e6 * used / answers, answers)
 
     def idle(self, seconds: float) -> float:
         """Share of one core that lies between takes while nothing is asked of it."""

@@ -13,8 +13,8 @@ from settings import EXIT_FAILED
 
 
 def test_a_short_run_measures_every_row() -> None:
-    found = bench.rows(runs=1, span=0.1, fleets=(2, 4), queues=(1, 50))
-    assert len(found) == 5 * len(bench.SIZES) + 3 + 2
+    found = bench.rows(runs=1, span=0.1, fleets=(2, 4), queues=(1, 50), many=500)
+    assert len(found) == 5 * len(bench.SIZES) + 3 + 2 + 2
     assert all(row.value > 0 for row in found if row.unit == "requests/s")
 
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import replace
 from itertools import count
 
 from decisions import Policy, Record
 from pool import Attempt, Job, Pool, Worker
 from quarantine import Loss, Quarantine
-from zmq_protocol import Ack, Body, Cancel, Nack, Reason, Request, Result
+from zmq_protocol import Ack, Cancel, Nack, Reason, Request, Result
 
 #: What the sender of a picture in quarantine is told.
 QUARANTINED = (
@@ -302,7 +301,7 @@ class Jobs:
             move.was_not_answered()
         job.closed = True
         # Its timers stay until they are due, and must not keep the picture so long.
-        job.request = replace(job.request, body=Body())
+        job.request = job.request.emptied()
         del self.open[job.request.id]
         self._unlist(job)
 

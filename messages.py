@@ -100,6 +100,9 @@ class Body:
         return b"".join(self.parts)
 
 
+NO_BODY = Body()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """D going down: a picture to recognise within `budget_ms` milliseconds from now."""
@@ -128,6 +131,11 @@ class Request:
         """The same on its way to a worker."""
         picture = self.id, self.model, self.top_k, budget_ms, self.sha256, self.body
         return Request(*picture, attempt, alone)  # `replace` takes thrice the time
+
+    def emptied(self) -> Request:
+        """The same without its picture."""
+        asked = self.id, self.model, self.top_k, self.budget_ms, self.sha256
+        return Request(*asked, NO_BODY, self.attempt, self.alone)
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Request:

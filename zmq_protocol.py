@@ -32,6 +32,7 @@ from messages import (
     MAX_CREDIT,
     MAX_TIMEOUT,
     MAX_TOP_K,
+    NO_BODY,
     PART_BYTES,
     PROTOCOL_REVISION,
     Ack,
@@ -139,7 +140,6 @@ class Direction(Enum):
 
 _NO_ID = frozenset((b"R", b"H", b"B"))
 _WITH_PARTS = frozenset((b"D", b"Q"))
-_EMPTY = Body()
 
 
 def encode(message: Message) -> list[Part]:
@@ -153,7 +153,7 @@ def encode(message: Message) -> list[Part]:
     elif type(message) is Result:
         header, body = _result_header(message), message.body
     else:
-        header, body = dump(message.header()), getattr(message, "body", _EMPTY)
+        header, body = dump(message.header()), getattr(message, "body", NO_BODY)
     if len(header) > MAX_HEADER_BYTES:
         raise ProtocolError(f"header of {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
     if len(body.parts) > MAX_PARTS:
@@ -215,7 +215,7 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     elif body_crc:
         raise ProtocolError("the checksum is wrong")
     else:
-        body = _EMPTY
+        body = NO_BODY
     return reader(id, load(header), body)
 
 

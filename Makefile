@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests of the parts that do no I/O.
 FAST := protocol dispatcher membership requests quarantine ejection hedging history
 
-.PHONY: help run test test-fast faults chaos bench simulate check lint format types clean
+.PHONY: help run test test-fast faults chaos bench simulate check audit lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -38,6 +38,9 @@ check: lint types test  ## lint, types and tests
 lint: $(VENV)/dev.stamp  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+audit: $(VENV)/dev.stamp  ## ask the internet whether a hole is known in any package here
+	$(BIN)/pip-audit --strict --local
 
 format: $(VENV)/dev.stamp  ## rewrite to the style
 	$(BIN)/ruff check --fix .

@@ -53,7 +53,7 @@ def of_problem(problem: Problem) -> Reply:
 def problem_headers(problem: Problem) -> dict[str, str]:
     """What goes with a failure in any form; gives the problem an id if it has none."""
     problem.request_id = problem.request_id or os.urandom(16).hex()
-    headers = {"X-Request-Id": problem.request_id}
+    headers = {"X-Request-Id": problem.request_id, **problem.headers}
     if problem.kind.status == 503:
         headers["Retry-After"] = str(problems.RETRY_AFTER_S)
     return headers

@@ -11,26 +11,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from admin import is_loopback, source
+from answers import SECURITY_HEADERS
+
 #: Seconds a client has to send a whole request, to begin its first one, or to take an answer.
 RECEIVE_WITHIN = 20.0
 #: Connections at a time.
 MAX_CONNECTIONS = 1000
+#: Of these, connections from one address: a browser opens six, so that a dozen people behind one
+#: router find room, and nobody alone can take all.
+MAX_PER_ADDRESS = 100
 #: Connections that wait in the kernel's queue.
 BACKLOG = 1024
 #: Bytes of a request's line and headers.
 MAX_HEADER_BYTES = 16 * 1024
 #: Bytes a header costs besides its name and value.
 HEADER_OVERHEAD = 4
+#: Of so many bytes of a body one may be framing, besides as much as a head: chunks of a byte each
+#: cost the server hundreds of times what a plain body does.
+FRAMING_SHARE = 16
+HEAD_TOO_LARGE = f"The request's line and headers must not exceed {MAX_HEADER_BYTES} bytes."
 #: Seconds between two looks at slow connections.
 LOOK_INTERVAL = 0.25
 #: Seconds a leaving server lets requests finish.
 LEAVE_WITHIN = 10
+
+
+class Refused(Exception):
+    """Stops the parser; the connection is closed already."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -39,40 +55,69 @@ class GuardedProtocol(HttpToolsProtocol):
     Attributes:
         max_body: bytes of the largest body read; beyond it the connection is cut. What is merely
             too large for the application is told so by the application.
+        callers: open connections of each address but this machine's; shared by all.
         busy_since: when the request being received began, or when the connection was opened; None
             while it is the server's turn, or nobody's.
         stuck_since: since when the client has been taking nothing of its answer.
     """
 
     max_body = 0
+    max_per_address = MAX_PER_ADDRESS
+    callers: Counter[str]
     busy_since: float | None = None
     stuck_since: float | None = None
+    _caller = ""  # whom this connection is counted to
     _in_head = False
+    _in_body = False
     _head = 0  # bytes of the present request's line and headers, those that are whole
     _unread_head = 0  # bytes received since for a head that is not whole
     _began = False  # whether a request began in the bytes just received
     _body = 0
+    _framing = 0  # bytes received for the present body that are none of it
+    _hosts = 0  # Host headers of the present request
+    _coding = b""  # its Transfer-Encoding
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.busy_since = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(b"503 Service Unavailable")
+            self._refuse(503, "There are too many connections. Try again shortly.")
+            return
+        peer = self.client[0] if self.client else ""
+        if not is_loopback(peer):  # there many may come through one proxy
+            self._caller = source(peer)
+            self.callers[self._caller] += 1
+            if self.callers[self._caller] > self.max_per_address:
+                self._refuse(429, "There are too many connections from your address.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._caller:
+            self.callers[self._caller] -= 1
+            if not self.callers[self._caller]:
+                del self.callers[self._caller]
 
     def data_received(self, data: bytes) -> None:
         if self.busy_since is None:
             self.busy_since = self.loop.time()
         self._began = False
+        in_body, body = self._in_body, self._body
         super().data_received(data)
-        # Where the head began in these very bytes, those before it belong to other requests.
-        if self._in_head and not self._began:
+        if self._began:
+            return  # of these bytes, those before belong to other requests
+        if self._in_head:
             self._unread_head += len(data)
             if self._unread_head > MAX_HEADER_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large")
+                self._refuse(431, HEAD_TOO_LARGE)
+        elif in_body and self._in_body:
+            self._framing += len(data) - (self._body - body)
+            if self._framing > MAX_HEADER_BYTES + self._body // FRAMING_SHARE:
+                self._refuse(400, "Send the body in larger chunks.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head, self._unread_head, self._body = True, 0, 0, 0
+        self._framing, self._hosts, self._coding = 0, 0, b""
         self._began = True
 
     def on_url(self, url: bytes) -> None:
@@ -80,24 +125,39 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer must not pass for a header
         self._head += len(name) + len(value) + HEADER_OVERHEAD
         super().on_header(name, value)
+        name = self.headers[-1][0]  # in lower case now
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._coding += value.lower()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        modern = self.parser.get_http_version() == "1.1"
         if self._head > MAX_HEADER_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large")
+            self._refuse(431, HEAD_TOO_LARGE)
+        elif self._hosts != 1 and (modern or self._hosts):
+            self._refuse(400, "Send one Host header.")
+        elif self._coding and (self._coding != b"chunked" or not modern):
+            self._refuse(400, "Send the body with a Content-Length, or chunked and not coded.")
+        else:
+            self._in_head, self._in_body = False, True
+            super().on_headers_complete()
             return
-        super().on_headers_complete()
+        raise Refused
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
         if self._body > self.max_body:
             self.transport.abort()
-            return
+            raise Refused
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         self.busy_since = None
         super().on_message_complete()
 
@@ -111,8 +171,27 @@ class GuardedProtocol(HttpToolsProtocol):
             if since is not None and now - since > limit:
                 self.transport.abort()
 
-    def _refuse(self, status: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 %b\r\nconnection: close\r\n\r\n" % status)
+    def send_400_response(self, msg: str) -> None:
+        """For uvicorn, whose parser could not go on: perhaps because it was stopped here."""
+        if not self.transport.is_closing():
+            self._refuse(400, "This is no HTTP request.")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Tell why and close; without a word where it would pass for another request's answer."""
+        running = self.cycle is not None and not self.cycle.response_complete
+        if running and (self.cycle.response_started or not self._in_body):
+            self.transport.abort()
+            return
+        told = f"{detail}\n"
+        headers = {
+            "Content-Type": "text/plain; charset=utf-8",
+            "Content-Length": str(len(told)),
+            "Connection": "close",
+            **SECURITY_HEADERS,
+        }
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+        lines += [f"{name.lower()}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", told]).encode())
         self.transport.close()
 
 
@@ -153,7 +232,8 @@ class Server(uvicorn.Server):
         self.port = int(self._listening.getsockname()[1])
         self._receive_within = receive_within
         self._on_loop = on_loop
-        protocol = type("Protocol", (GuardedProtocol,), {"max_body": max_body})
+        shared = {"max_body": max_body, "callers": Counter[str]()}
+        protocol = type("Protocol", (GuardedProtocol,), shared)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -236,7 +236,8 @@ def _health(summary: str) -> Json:
 
 def _admin(summary: str, *failures: int, **more: Any) -> Json:
     done = told("What was done.", JSON, schema("Done"))
-    return operation("fleet", summary, done, 403, *failures, 503, **more)
+    described = operation("fleet", summary, done, 401, 403, *failures, 429, 503, **more)
+    return {**described, "security": [{"adminToken": []}, {}]}  # on loopback it may be left out
 
 
 # --- the routes -------------------------------------------------------------------------------
@@ -282,7 +283,9 @@ PATHS: dict[str, Json] = {
             503,
         )
     },
-    "/v1/workers": {"post": _admin("Dial out to a listening worker", 400, body=json_body(ADDRESS))},
+    "/v1/workers": {
+        "post": _admin("Dial out to a listening worker", 400, 415, body=json_body(ADDRESS))
+    },
     "/v1/workers/{worker_id}": {
         "delete": _admin("Drain a worker, or remove it at once", 404, parameters=[WORKER, NOW])
     },
@@ -340,5 +343,8 @@ def document() -> Json:
             "description": "Self-hosted image recognition. See docs/api.md.",
         },
         "paths": PATHS,
-        "components": {"schemas": SCHEMAS},
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"adminToken": {"type": "http", "scheme": "bearer"}},
+        },
     }

@@ -7,10 +7,10 @@ import json
 import logging
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import bottle
 
+import admin
 import answers
 import openapi
 import problems
@@ -30,17 +30,21 @@ FRAME_SIDE = 320
 COMPRESSION = 1
 
 
-def make_pages(client: Client, max_upload: int, metrics: Metrics) -> bottle.Bottle:
+def make_pages(
+    client: Client, max_upload: int, metrics: Metrics, guard: admin.Guard
+) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:
         client: whom to ask about the fleet.
         max_upload: bytes of the largest picture, told on the upload page.
         metrics: what /metrics tells.
+        guard: asked before every action.
     """
     app = bottle.Bottle()
     app.install(_compressed)
     app.install(_problems_as_answers)
+    app.install(_Guarded(guard))
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
     app.get("/", callback=lambda: answers.upload_page(max_upload))
@@ -63,7 +67,6 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
 
     def control(op: Op, target: str) -> str:
-        _same_origin()
         try:
             done, detail = client.control(op, target)
         except RequestFailed as failed:
@@ -112,13 +115,24 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
     app.delete("/v1/quarantine/<sha256>", callback=clear_quarantine)
 
 
-def _same_origin() -> None:
-    """Refuse actions that another site's page sends through a visitor's browser."""
-    host = bottle.request.get_header("Host", "")
-    origin = bottle.request.get_header("Origin")
-    site = bottle.request.get_header("Sec-Fetch-Site", "same-origin")
-    if (origin and urlsplit(origin).netloc != host) or site not in ("same-origin", "none"):
-        raise problems.forbidden("This action must come from Spyglass's own page.")
+class _Guarded:
+    """A Bottle plugin: whatever does not only read is an action, so that none is forgotten."""
+
+    name, api = "guarded", 2
+
+    def __init__(self, guard: admin.Guard) -> None:
+        self._guard = guard
+
+    def apply(self, route: Callable[..., Any], context: Any) -> Callable[..., Any]:
+        if context.method in ("GET", "HEAD", "OPTIONS"):
+            return route
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            request = bottle.request
+            self._guard.check_action(request.method, request.headers, request.remote_addr or "")
+            return route(*args, **kwargs)
+
+        return wrapped
 
 
 # --- health and files -------------------------------------------------------------------------

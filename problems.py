@@ -6,6 +6,8 @@ upload ─▶ size, form, format ─▶ queue ─▶ worker ─▶ answer
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -48,12 +50,20 @@ REASONS: dict[Reason, Kind] = {
 class Problem(Exception):
     """A request that fails: status, a word for programs and a sentence for people."""
 
-    def __init__(self, kind: Kind, code: str, detail: str, request_id: str = "") -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        code: str,
+        detail: str,
+        request_id: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.code = code
         self.detail = detail
         self.request_id = request_id
+        self.headers = headers or {}
 
     @classmethod
     def of(cls, reason: Reason, detail: str, request_id: str = "") -> Problem:
@@ -84,8 +94,22 @@ def too_large(limit: int) -> Problem:
     return Problem(Kind(413, "Upload too large"), "too-large", what)
 
 
+def unauthorized(detail: str) -> Problem:
+    """401: an action without the admin token; the same whether it is missing or wrong."""
+    asked = {"WWW-Authenticate": "Bearer"}
+    return Problem(Kind(401, "Unauthorized"), "unauthorized", detail, headers=asked)
+
+
+def too_many_guesses(wait: float) -> Problem:
+    """429: wrong admin tokens from an address, which must wait so many seconds."""
+    seconds = math.ceil(wait)
+    what = f"Too many wrong tokens came from this address. Try again in {seconds} s."
+    kind = Kind(429, "Too many wrong tokens", retryable=True)
+    return Problem(kind, "too-many-guesses", what, headers={"Retry-After": str(seconds)})
+
+
 def forbidden(detail: str) -> Problem:
-    """403: an action from a foreign page."""
+    """403: an action from a foreign page or without any token to name, or a foreign Host."""
     return Problem(Kind(403, "Forbidden"), "forbidden", detail)
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import bottle
 from a2wsgi import WSGIMiddleware
 
+import admin
 import answers
 import logs
 import openinference
@@ -39,6 +40,7 @@ from settings import (
     FRONTEND,
     HOST,
     PORT,
+    BadSetting,
     Parser,
     address,
     seconds,
@@ -71,7 +73,10 @@ PAGE_THREADS = 32
 
 
 def make_app(
-    client: LoopClient, max_upload: int = MAX_UPLOAD, timeout: float = DEFAULT_TIMEOUT
+    client: LoopClient,
+    max_upload: int = MAX_UPLOAD,
+    timeout: float = DEFAULT_TIMEOUT,
+    guard: admin.Guard | None = None,
 ) -> App:
     """The ASGI application. Opens nothing and keeps nothing but its client.
 
@@ -79,14 +84,16 @@ def make_app(
         client: where pictures go.
         max_upload: bytes of the largest picture.
         timeout: seconds a picture may take when the caller names no limit.
+        guard: whom to ask who may act; without one, only this machine may.
     """
+    guard = guard or admin.Guard()
     metrics = Metrics(client)
     routes = picture_routes(client, max_upload, timeout, metrics)
     router = bottle.Router()
     for rule, methods in routes.items():
         for method, route in methods.items():
             router.add(rule, method, route)
-    bottled = make_pages(client, max_upload, metrics)
+    bottled = make_pages(client, max_upload, metrics, guard)
     pages: Any = WSGIMiddleware(bottled, workers=PAGE_THREADS)
     page_rules = {route.rule for route in bottled.routes}
 
@@ -111,6 +118,7 @@ def make_app(
         request = Request(scope, receive)
         route, refusal = find(method, path, request)
         try:
+            guard.check_name(request.headers.get(b"host", ""), path)
             if route:
                 reply = await route(request)
             elif refusal:
@@ -181,6 +189,7 @@ def parser() -> Parser:
         "Serves the upload page, the status page and the HTTP API.",
         "  python web.py\n"
         "  python web.py --port 9000 --max-upload 20000000\n"
+        "  python web.py --host 0.0.0.0 --allowed-host spyglass.example.org\n"
         "  SPYGLASS_BROKER=tcp://127.0.0.1:7555 python web.py",
     )
     p.setting(
@@ -192,10 +201,25 @@ def parser() -> Parser:
     )
     p.setting("--host", HOST, "address to listen on")
     p.setting("--port", PORT, "port to listen on, 0 for any", whole(0, 65535))
+    p.setting(
+        "--allowed-host",
+        None,
+        "another name this server is reached by; may be repeated",
+        host_name,
+        action="append",
+    )
+    p.setting("--admin-token-file", "", "file of the token that actions need; see keys.py")
     p.setting("--max-upload", MAX_UPLOAD, "bytes of the largest picture", whole(1, 60_000_000))
     p.setting("--timeout", DEFAULT_TIMEOUT, "seconds a picture may take", seconds(0.1, MAX_TIMEOUT))
     logs.add_settings(p)
     return p
+
+
+def host_name(text: str) -> str:
+    """A name as it stands in an address, perhaps with a port, for `type=`."""
+    if not admin.hostname(text):
+        raise BadSetting(f"{text!r} is not a name such as spyglass.example.org")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,8 +232,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TooFewOpenFiles as error:
         print(f"web.py: {error}", file=sys.stderr)
         return EXIT_FAILED
+    try:
+        token = admin.load_token(options.admin_token_file)
+    except admin.BadToken as error:
+        print(f"web.py: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    guard = admin.Guard(options.host, options.allowed_host or [], token)
     client = LoopClient(options.broker or [FRONTEND])
-    app = make_app(client, options.max_upload, options.timeout)
+    app = make_app(client, options.max_upload, options.timeout, guard)
     try:
         server = Server(app, options.host, options.port, READ_ON * options.max_upload, client.open)
     except (OSError, ValueError) as error:

@@ -66,7 +66,7 @@ class _Connection:
 
 def requests(pictures: Sequence[bytes]) -> list[bytes]:
     """One request for each picture, as it goes over the wire."""
-    head = b"POST /v1/classify HTTP/1.1\r\nHost: bench\r\nContent-Type: image/jpeg\r\n"
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
     return [head + b"Content-Length: %d\r\n\r\n" % len(p) + p for p in pictures]
 
 

@@ -264,7 +264,7 @@ PLACES = {"model": "MODEL", "version": "VERSION"}
 def test_every_route_stands_in_the_api() -> None:
     nobody: Any = None
     text = section(PAGES["docs/api.md"], "Routes")
-    routes = [(route.method, route.rule) for route in make_pages(nobody, 1, nobody).routes]
+    routes = [(route.method, route.rule) for route in make_pages(nobody, 1, nobody, nobody).routes]
     for path, methods in picture_routes(nobody, 1, 1.0, nobody).items():
         routes += [(method, path) for method in methods]
     for method, rule in routes:

@@ -11,16 +11,19 @@ from dispatching import fleet
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from test_openinference import asking
-from test_web import LIMIT, FakeFleet, Site, jpeg
+from test_web import LIMIT, TYPED, FakeFleet, Site, jpeg
 
 import openapi
 import snapshot
+import web
+from admin import MAX_GUESSES, Guard
 from clientcore import RequestFailed
 from metrics import Metrics
 from pages import make_pages
 from web import picture_routes
 from zmq_protocol import Op, Reason
 
+TOKEN = "a-token-that-nobody-would-guess"
 DOCUMENT = openapi.document()
 OPERATIONS = {
     (method.upper(), path): described
@@ -67,6 +70,8 @@ def asked(site: Site, method: str, path: str, **more: Any) -> tuple[int, str]:
     body = more.pop("body", None)
     if body is None:
         body = body_for(path)
+    if path == "/v1/workers":
+        more = TYPED | more
     answer = site(method, target, body, **more)
     assert str(answer.status) in operation["responses"], (answer.status, answer.body)
     content = operation["responses"][str(answer.status)]["content"]
@@ -85,7 +90,7 @@ def test_the_description_is_valid() -> None:
 def test_every_route_is_described_and_every_described_route_is_there() -> None:
     nobody: Any = FakeFleet()
     metrics = Metrics(nobody)
-    there = {(route.method, route.rule) for route in make_pages(nobody, 1, metrics).routes}
+    there = {(route.method, route.rule) for route in make_pages(nobody, 1, metrics, nobody).routes}
     for rule, methods in picture_routes(nobody, 1, 1.0, metrics).items():
         there |= {(method, rule) for method in methods}
     described = {(method, re.sub(r"<(\w+)(:\w+)?>", r"{\1}", rule)) for method, rule in there}
@@ -137,6 +142,10 @@ def test_every_failure_is_answered_as_described(
     for name in ARGUMENTS:
         monkeypatch.setitem(ARGUMENTS, name, "unknown")
     seen.add(asked(site, method, path)[0])
+    seen.add(asked(site, method, path, content_type="text/plain")[0])
+    site.app = web.make_app(site.fleet, guard=Guard(token=TOKEN))
+    for _ in range(MAX_GUESSES + 1):
+        seen.add(asked(site, method, path, authorization="Bearer wrong")[0])
     assert int(status) in seen
 
 

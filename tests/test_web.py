@@ -113,7 +113,7 @@ class Site:
     async def ask(
         self, method: str, path: str, body: bytes = b"", hangs_up: bool = False, **headers: str
     ) -> Response:
-        headers = {"host": "here", "content-length": str(len(body)), **headers}
+        headers = {"host": "localhost", "content-length": str(len(body)), **headers}
         raw = [(k.lower().replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
         path, _, query = path.partition("?")
         scope = {
@@ -156,6 +156,7 @@ def form(picture: bytes, field: str = "image", name: str = "cat.jpg", times: int
     return part * times + b"--xx--\r\n"
 
 
+TYPED = {"content_type": "application/json"}
 FORM = {"content_type": "multipart/form-data; boundary=xx"}
 
 
@@ -372,7 +373,8 @@ def test_the_quarantine_is_cleared_by_picture_or_as_a_whole(site: Site) -> None:
 def test_workers_are_drained_removed_and_added(site: Site) -> None:
     assert site("DELETE", "/v1/workers/abcd").status == 200
     assert site("DELETE", "/v1/workers/abcd?now=1").status == 200
-    assert site("POST", "/v1/workers", b'{"address": "tcp://127.0.0.1:8888"}').status == 200
+    body = b'{"address": "tcp://127.0.0.1:8888"}'
+    assert site("POST", "/v1/workers", body, **TYPED).status == 200
     expected = [(Op.DRAIN, "abcd"), (Op.REMOVE, "abcd"), (Op.ADD, "tcp://127.0.0.1:8888")]
     assert site.fleet.controls == expected
     assert site("DELETE", "/v1/workers/unknown").status == 404
@@ -380,7 +382,7 @@ def test_workers_are_drained_removed_and_added(site: Site) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"address": 5}', b'{"address": "http://x"}', b"{"])
 def test_a_bad_address_is_malformed(site: Site, body: bytes) -> None:
-    assert site("POST", "/v1/workers", body).json["code"] == "malformed"
+    assert site("POST", "/v1/workers", body, **TYPED).json["code"] == "malformed"
     assert site.fleet.controls == []
 
 
@@ -393,5 +395,5 @@ def test_another_sites_page_cannot_act(site: Site, headers: dict[str, str]) -> N
 
 
 def test_our_own_page_can_act(site: Site) -> None:
-    own = {"origin": "http://here", "sec-fetch-site": "same-origin"}
+    own = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
     assert site("DELETE", "/v1/workers/abcd", **own).status == 200

@@ -1,0 +1,251 @@
+"""Who may act: the guard before every request that changes the fleet, and the names the web has.
+
+A page of another site must never act through an operator's browser: neither across origins (CSRF)
+nor by a name of its own that it lets point here (DNS rebinding). So every request's Host is looked
+at, an action's Origin too, and beyond loopback an action needs the admin token.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import secrets
+import socket
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import problems
+
+log = logging.getLogger(__name__)
+
+#: Where the token is unless another file is named.
+DEFAULT_FOLDER, TOKEN = "~/.config/spyglass", "admin.token"
+#: Characters of the shortest token: 128 random bits in base64.
+LEAST_TOKEN = 22
+#: Characters of the longest; more does not fit the headers of some proxies.
+MAX_TOKEN = 1000
+#: Wrong tokens an address may name within GUESS_WINDOW; then it has to wait.
+MAX_GUESSES = 10
+#: Seconds a wrong token counts.
+GUESS_WINDOW = 60.0
+#: Addresses whose guesses are remembered; the one heard of first is forgotten first.
+MAX_REMEMBERED = 10_000
+#: What probes ask. They call by any name, and nothing is told there that is worth stealing.
+HEALTH = frozenset(
+    ("/livez", "/readyz", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready")
+)
+#: Headers by which a proxy shows: behind one, a connection from loopback may come from anywhere.
+PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
+
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?", re.IGNORECASE)
+
+
+class BadToken(Exception):
+    """The admin token cannot be used; says why and what to do."""
+
+
+# --- the token --------------------------------------------------------------------------------
+
+
+def load_token(file: str) -> str:
+    """The admin token: from this file, else from SPYGLASS_ADMIN_TOKEN, else from where `keys.py
+    init` puts it; "" if there is none.
+
+    Raises:
+        BadToken: it cannot be read, others can read it, or it is too short to be safe.
+    """
+    if not file and (token := os.environ.get("SPYGLASS_ADMIN_TOKEN")):
+        return _checked_token(token, "SPYGLASS_ADMIN_TOKEN")
+    if not file:
+        folder = Path(os.environ.get("SPYGLASS_KEYS") or DEFAULT_FOLDER).expanduser()
+        file = str(folder / TOKEN)
+        if not Path(file).exists():
+            return ""
+    try:
+        with Path(file).open() as opened:
+            about = os.fstat(opened.fileno())
+            text = opened.read(MAX_TOKEN + 2)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise BadToken(f"the admin token's file cannot be read: {why}.") from None
+    if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadToken(f"others may read the admin token in {file}. Run: chmod 600 {file}")
+    if not text.strip():
+        raise BadToken(f"there is no admin token in {file}.")
+    return _checked_token(text.strip(), file)
+
+
+def _checked_token(token: str, origin: str) -> str:
+    if not (re.fullmatch(r"[!-~]+", token) and LEAST_TOKEN <= len(token) <= MAX_TOKEN):
+        raise BadToken(
+            f"the admin token in {origin} must be {LEAST_TOKEN} to {MAX_TOKEN} letters, digits"
+            " and signs. Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    return token
+
+
+class Guesses:
+    """Wrong tokens of late, by address. Times are seconds on any monotonic clock."""
+
+    def __init__(self) -> None:
+        self._wrong: dict[str, deque[float]] = {}
+
+    def wait(self, address: str, now: float) -> float:
+        """Seconds until this address may name a token again; 0 if it may now."""
+        times = self._wrong.get(address)
+        if times is None or len(times) < MAX_GUESSES:
+            return 0.0
+        return max(0.0, times[0] + GUESS_WINDOW - now)
+
+    def add(self, address: str, now: float) -> None:
+        """Count a wrong token."""
+        self._wrong.setdefault(address, deque(maxlen=MAX_GUESSES)).append(now)
+        if len(self._wrong) > MAX_REMEMBERED:
+            del self._wrong[next(iter(self._wrong))]
+
+
+# --- the guard --------------------------------------------------------------------------------
+
+
+class Guard:
+    """Decides by a request's headers and sender; the same object for all threads.
+
+    Args:
+        bound: the host the web listens on.
+        allowed: other names it is reached by, each perhaps with a port.
+        token: what an action must name; "" if there is none.
+        clock: gives the time in seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        bound: str = "127.0.0.1",
+        allowed: Sequence[str] = (),
+        token: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._origins = {name.lower() for name in allowed}
+        own = {hostname(name) for name in (bound, *allowed)}
+        self._names = (own | {"localhost", socket.gethostname().lower()}) - {""}
+        self._alone = is_loopback(hostname(bound)) and not allowed
+        self._token = token.encode()
+        self._clock = clock
+        self._guesses = Guesses()
+        self._lock = threading.Lock()
+        self._names_us = lru_cache(256)(self._is_ours)  # few are ever seen, and each very often
+
+    def check_name(self, host: str, path: str) -> None:
+        """Refuse a request that calls the web by a name which is not its own.
+
+        A browser that another site's DNS has led here sends that site's name. Numeric addresses
+        cannot be led astray, and whoever sends no name at all is no browser.
+
+        Raises:
+            problems.Problem: 403.
+        """
+        if host and path not in HEALTH and not self._names_us(host):
+            raise problems.forbidden(
+                "The name in the request's Host is not one of this server's. If it should be,"
+                " start web.py with --allowed-host and that name."
+            )
+
+    def check_action(self, method: str, headers: Mapping[str, str], peer: str) -> None:
+        """Let only those act who may.
+
+        Raises:
+            problems.Problem: 403 from another site's page or where no token is set, 415 for a form,
+                401 without the right token, 429 after too many wrong ones.
+        """
+        self._refuse_foreign_pages(headers)
+        if method == "POST" and not is_json(headers.get("Content-Type", "")):
+            raise problems.unsupported("Send JSON, with Content-Type: application/json.")
+        if self._token:
+            self._check_token(headers.get("Authorization", ""), source(peer))
+        elif not (self._alone and self._from_this_machine(headers)):
+            raise problems.forbidden(
+                "This needs an admin token, and the web has none. Make one with python keys.py"
+                " init, or name its file with web.py --admin-token-file, and start the web again."
+            )
+
+    def _refuse_foreign_pages(self, headers: Mapping[str, str]) -> None:
+        host = headers.get("Host", "")
+        origin = headers.get("Origin", "")
+        site = headers.get("Sec-Fetch-Site", "same-origin")
+        # A proxy may have put its own Host, but the browser tells the name it was given.
+        own = not origin or urlsplit(origin).netloc.lower() in self._origins | {host.lower() or "?"}
+        if not own or site not in ("same-origin", "none"):
+            raise problems.forbidden("This action must come from Spyglass's own page.")
+
+    def _from_this_machine(self, headers: Mapping[str, str]) -> bool:
+        proxied = any(headers.get(name) for name in PROXY_HEADERS)
+        return not proxied and is_loopback(hostname(headers.get("Host", "")))
+
+    def _check_token(self, authorization: str, address: str) -> None:
+        scheme, _, named = authorization.partition(" ")
+        offered = named.strip() if scheme.lower() == "bearer" else ""
+        with self._lock:
+            now = self._clock()
+            if wait := self._guesses.wait(address, now):
+                raise problems.too_many_guesses(wait)
+            right = secrets.compare_digest(offered.encode(errors="replace"), self._token)
+            if not right and offered:
+                self._guesses.add(address, now)
+                if self._guesses.wait(address, now):
+                    log.warning("%s wrong admin tokens from %s; it must wait", MAX_GUESSES, address)
+        if not right:
+            raise problems.unauthorized("This needs the admin token.")
+
+    def _is_ours(self, host: str) -> bool:
+        name = hostname(host)
+        return name in self._names or is_numeric(name)
+
+
+# --- names and addresses ----------------------------------------------------------------------
+
+
+def hostname(host: str) -> str:
+    """The name or address in a Host header, in lower case and without port; "" if it is none."""
+    if ":" in host and is_numeric(host):  # an IPv6 address as the command line has it
+        return host.lower()
+    found = HOST.fullmatch(host)
+    return (found[1] or found[2]).lower().removesuffix(".") if found else ""
+
+
+def is_numeric(name: str) -> bool:
+    """Whether this is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(name: str) -> bool:
+    """Whether only this machine is reached by that name."""
+    return name == "localhost" or (is_numeric(name) and ipaddress.ip_address(name).is_loopback)
+
+
+def source(peer: str) -> str:
+    """Whom to count a connection from this address to: its owner has all of an IPv6 /64."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if address.version == 4:
+        return peer
+    if mapped := address.ipv4_mapped:
+        return str(mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a body is announced as JSON, which no form can send."""
+    return content_type.partition(";")[0].strip().lower() == "application/json"

@@ -1,0 +1,367 @@
+"""Who may act, by which name the web may be called, and how guessing is slowed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Site, eventually
+from test_web import FakeFleet
+from test_web import Site as App
+
+import admin
+import answers
+import pages
+import web
+from admin import GUESS_WINDOW, LEAST_TOKEN, MAX_GUESSES, MAX_REMEMBERED, MAX_TOKEN, Guard, Guesses
+from problems import Problem
+from zmq_protocol import Op
+
+TOKEN = "a-token-that-nobody-would-guess"
+RIGHT = {"authorization": f"Bearer {TOKEN}"}
+ACTIONS = [
+    ("POST", "/v1/workers"),
+    ("DELETE", "/v1/workers/abcd"),
+    ("DELETE", "/v1/workers/abcd?now=1"),
+    ("DELETE", "/v1/quarantine"),
+    ("DELETE", "/v1/quarantine/abcd"),
+]
+READ_ONLY = ["/", "/camera", "/status", "/v1/status", "/livez", "/readyz", "/healthz"]
+
+each_action = pytest.mark.parametrize(("method", "path"), ACTIONS)
+
+
+class Clock:
+    """A clock that stands still until it is put on."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def site(**more: Any) -> App:
+    """The application behind a guard of its own."""
+    app = App()
+    app.app = web.make_app(app.fleet, guard=Guard(**more))  # type: ignore[arg-type]
+    return app
+
+
+def act(app: App, method: str, path: str, **headers: str) -> Any:
+    body = b'{"address": "tcp://127.0.0.1:8888"}' if method == "POST" else b""
+    return app(method, path, body, **{"content_type": "application/json", **headers})
+
+
+def refusal(guard: Guard, method: str = "DELETE", peer: str = "10.0.0.9", **headers: str) -> Any:
+    """The status an action is refused with, or None."""
+    told = {"Host": "localhost", "Content-Type": "application/json"}
+    told |= {name.title().replace("_", "-"): value for name, value in headers.items()}
+    try:
+        guard.check_action(method, told, peer)
+    except Problem as problem:
+        return problem.kind.status
+    return None
+
+
+# --- the token --------------------------------------------------------------------------------
+
+
+@each_action
+def test_where_a_token_is_set_an_action_needs_it(method: str, path: str) -> None:
+    app = site(token=TOKEN)
+    for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": TOKEN}):
+        refused = act(app, method, path, **headers)
+        assert refused.status == 401
+        assert refused.headers["Www-Authenticate"] == "Bearer"
+        assert refused.json["detail"] == "This needs the admin token."
+    assert app.fleet.controls == []
+    assert act(app, method, path, **RIGHT).status == 200
+    assert len(app.fleet.controls) == 1
+
+
+def test_whatever_does_not_only_read_is_an_action() -> None:
+    nobody: Any = None
+    guard = Guard(token=TOKEN)
+    app = site(token=TOKEN)
+    routes = [(r.method, r.rule) for r in pages.make_pages(nobody, 1, nobody, guard).routes]
+    changing = [(method, rule) for method, rule in routes if method not in ("GET", "OPTIONS")]
+    assert len(changing) >= 4
+    for method, rule in changing:
+        path = rule.replace("<", "").replace(">", "")
+        assert act(app, method, path).status == 401, rule
+
+
+@pytest.mark.parametrize("path", READ_ONLY)
+def test_reading_needs_no_token_and_no_action_is_read(path: str) -> None:
+    app = site(bound="0.0.0.0", token=TOKEN)
+    assert app("GET", path).status == 200
+    for _, action in ACTIONS:
+        for method in ("GET", "HEAD"):
+            assert app(method, action, **RIGHT).status == 405
+    assert app.fleet.controls == []
+
+
+@each_action
+def test_beyond_loopback_without_a_token_nobody_acts_but_all_may_read(
+    method: str, path: str
+) -> None:
+    app = site(bound="0.0.0.0")
+    refused = act(app, method, path)
+    assert refused.status == 403
+    assert "keys.py init" in refused.json["detail"]
+    assert app.fleet.controls == []
+    assert app("GET", "/v1/status").status == 200
+
+
+@pytest.mark.parametrize(
+    ("bound", "allowed", "headers"),
+    [
+        ("0.0.0.0", [], {}),
+        ("192.168.1.7", [], {}),
+        ("::", [], {}),
+        ("127.0.0.1", ["spyglass.example.org"], {}),
+        ("127.0.0.1", [], {"x_forwarded_for": "203.0.113.5"}),
+        ("127.0.0.1", [], {"host": "203.0.113.5"}),
+        ("127.0.0.1", [], {"host": ""}),
+    ],
+)
+def test_who_may_come_from_elsewhere_needs_a_token(
+    bound: str, allowed: list[str], headers: dict[str, str]
+) -> None:
+    assert refusal(Guard(bound, allowed), **headers) == 403
+    assert refusal(Guard(bound, allowed, TOKEN), **headers) == 401
+    assert refusal(Guard(bound, allowed, TOKEN), **headers, **RIGHT) is None
+
+
+@pytest.mark.parametrize("bound", ["127.0.0.1", "127.3.2.1", "localhost", "::1"])
+def test_on_this_machine_alone_none_is_needed(bound: str) -> None:
+    for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
+        assert refusal(Guard(bound), host=host) is None
+
+
+def test_guessing_is_slowed_for_the_address_alone_that_guesses() -> None:
+    clock = Clock()
+    guard = Guard(token=TOKEN, clock=clock)
+    for n in range(MAX_GUESSES):
+        assert refusal(guard, authorization=f"Bearer {n}") == 401
+        clock.now += 1
+    assert refusal(guard, authorization="Bearer guess") == 429
+    assert refusal(guard) == 429, "missing gets the same answer as wrong"
+    assert refusal(guard, **RIGHT) == 429, "nor would a lucky guess be told"
+    assert refusal(guard, peer="10.0.0.10", **RIGHT) is None
+    clock.now += GUESS_WINDOW - MAX_GUESSES - 0.01
+    assert refusal(guard, **RIGHT) == 429
+    clock.now += 0.02
+    assert refusal(guard, **RIGHT) is None
+
+
+def test_a_missing_token_is_no_guess() -> None:
+    guard = Guard(token=TOKEN)
+    for _ in range(3 * MAX_GUESSES):
+        assert refusal(guard) == 401
+    assert refusal(guard, **RIGHT) is None
+
+
+def test_who_guesses_is_told_when_to_come_back() -> None:
+    app = site(token=TOKEN)
+    for _ in range(MAX_GUESSES):
+        act(app, "DELETE", "/v1/workers/abcd", authorization="Bearer x")
+    refused = act(app, "DELETE", "/v1/workers/abcd", **RIGHT)
+    assert refused.status == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= GUESS_WINDOW
+    assert app.fleet.controls == []
+
+
+def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> None:
+    guesses = Guesses()
+    for n in range(MAX_REMEMBERED + 5):
+        guesses.add(str(n), 0.0)
+    assert len(guesses._wrong) == MAX_REMEMBERED
+    assert admin.source("2001:db8::1") == admin.source("2001:db8::ffff:1:2%eth0")
+    assert admin.source("2001:db8::1") != admin.source("2001:db8:0:1::1")
+    assert admin.source("::ffff:10.0.0.1") == admin.source("10.0.0.1") != admin.source("10.0.0.2")
+
+
+# --- other sites' pages -----------------------------------------------------------------------
+
+
+@each_action
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:9999"},
+        {"origin": "http://localhost.evil.example"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_another_origins_page_cannot_act_even_with_the_token(
+    method: str, path: str, headers: dict[str, str]
+) -> None:
+    app = site(token=TOKEN)
+    assert act(app, method, path, **headers, **RIGHT).status == 403
+    assert app.fleet.controls == []
+
+
+def test_behind_a_proxy_that_puts_its_own_host_the_page_may_act() -> None:
+    guard = Guard(allowed=["Spyglass.example.org"], token=TOKEN)
+    own = {"origin": "https://spyglass.example.org", "sec_fetch_site": "same-origin", **RIGHT}
+    assert refusal(guard, host="127.0.0.1:8080", **own) is None
+    assert refusal(Guard(token=TOKEN), host="127.0.0.1:8080", **own) == 403
+
+
+def test_a_form_cannot_act() -> None:
+    for kind in ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        assert refusal(Guard(), "POST", content_type=kind) == 415
+    assert refusal(Guard(), "POST", content_type="Application/JSON; charset=utf-8") is None
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/v1/status", "/v1/classify"])
+def test_a_name_that_is_not_ours_is_refused_since_dns_may_have_been_rebound(path: str) -> None:
+    app = site()
+    refused = app("POST" if path == "/v1/classify" else "GET", path, host="evil.example:8080")
+    assert refused.status == 403
+    assert "--allowed-host" in refused.json["detail"]
+    assert refused.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", ["a b", "evil.example@localhost", "localhost:x", "[::1", "é", "/"])
+def test_what_is_no_name_is_refused(host: str) -> None:
+    assert site()("GET", "/v1/status", host=host).status == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "LocalHost:8080", "localhost.", "127.0.0.1", "192.168.1.7:8080", "[::1]:80",
+        "spyglass.example.org", "spyglass.example.org:8443", "lan-name", "other.example.org", "",
+    ],
+)  # fmt: skip
+def test_own_names_and_numeric_addresses_are_taken(host: str) -> None:
+    app = site(bound="lan-name", allowed=["spyglass.example.org", "other.example.org:8443"])
+    assert app("GET", "/v1/status", host=host).status == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
+def test_health_answers_whatever_name_it_is_called_by(path: str) -> None:
+    assert site(token=TOKEN)("GET", path, host="probe.example").status == 200
+
+
+def test_every_answer_forbids_foreign_code_and_guessing_of_types() -> None:
+    app = site(token=TOKEN)
+    asked = [
+        ("GET", "/"), ("GET", "/status"), ("GET", "/v1/status"), ("GET", "/livez"),
+        ("GET", "/static/style.css"), ("GET", "/static/none.css"),
+        ("GET", "/nope"), ("POST", "/v1/classify"), ("PUT", "/v1/classify"), ("POST", "/"),
+        ("OPTIONS", "/status"), ("HEAD", "/"), ("DELETE", "/v1/workers/abcd"),
+    ]  # fmt: skip
+    statuses = set()
+    for method, path in asked:
+        for host in ("localhost", "evil.example"):
+            for accept in ("text/html", "application/json"):
+                answer = app(method, path, host=host, accept=accept)
+                statuses.add(answer.status)
+                for name, value in answers.SECURITY_HEADERS.items():
+                    assert answer.headers[name.title()] == value, (method, path, host)
+    assert statuses == {200, 400, 401, 403, 404, 405}
+
+
+# --- where the token comes from ---------------------------------------------------------------
+
+
+@pytest.fixture
+def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A good file, at the place where it is looked for."""
+    monkeypatch.setenv("SPYGLASS_KEYS", str(tmp_path))
+    monkeypatch.delenv("SPYGLASS_ADMIN_TOKEN", raising=False)
+    file = tmp_path / "admin.token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    return file
+
+
+def test_a_token_comes_from_a_file_the_environment_or_its_place(
+    token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert admin.load_token("") == TOKEN
+    monkeypatch.setenv("SPYGLASS_ADMIN_TOKEN", TOKEN.upper())
+    assert admin.load_token("") == TOKEN.upper()
+    assert admin.load_token(str(token_file)) == TOKEN
+    monkeypatch.delenv("SPYGLASS_ADMIN_TOKEN")
+    token_file.unlink()
+    assert admin.load_token("") == ""
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
+def test_a_file_that_others_may_read_is_refused(token_file: Path, mode: int) -> None:
+    token_file.chmod(mode)
+    for named in ("", str(token_file)):
+        with pytest.raises(admin.BadToken, match="chmod 600"):
+            admin.load_token(named)
+
+
+@pytest.mark.parametrize("length", [LEAST_TOKEN, MAX_TOKEN])
+def test_a_token_of_an_allowed_length_is_taken(token_file: Path, length: int) -> None:
+    token_file.write_text("x" * length)
+    assert admin.load_token(str(token_file)) == "x" * length
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "x" * (LEAST_TOKEN - 1), "x" * (MAX_TOKEN + 1), "two words " * 5, "é" * 30]
+)
+def test_another_is_refused_in_a_sentence(token_file: Path, text: str) -> None:
+    token_file.write_text(text)
+    with pytest.raises(admin.BadToken, match="admin token"):
+        admin.load_token(str(token_file))
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(token_file: Path) -> None:
+    with pytest.raises(admin.BadToken, match="No such file"):
+        admin.load_token(f"{token_file}.none")
+    token_file.write_bytes(b"\xff" * 40)
+    with pytest.raises(admin.BadToken, match="no text"):
+        admin.load_token(str(token_file))
+
+
+def test_a_web_that_cannot_keep_its_token_secret_does_not_start(token_file: Path) -> None:
+    token_file.chmod(0o644)
+    for flags in ([], ["--admin-token-file", str(token_file)], ["--admin-token", TOKEN]):
+        ended = subprocess.run(
+            [sys.executable, "web.py", "--port", "0", *flags],
+            cwd=ROOT, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("web.py: ") and "Traceback" not in ended.stderr
+        assert TOKEN not in ended.stderr + ended.stdout
+
+
+def test_a_real_web_asks_for_its_token(token_file: Path) -> None:
+    site = Site()
+    try:
+        site.start_broker()
+        site.start_worker("attic")
+        site.start_web(env={**os.environ, "SPYGLASS_ADMIN_TOKEN_FILE": str(token_file)})
+        url = f"{site.url}/v1/workers/{site.worker('attic')['id']}"
+        assert site._ask(urllib.request.Request(url, method="DELETE"))[0] == 401
+        assert site.names() == ["attic"]
+        right = urllib.request.Request(url, method="DELETE", headers=RIGHT)
+        status, body = site._ask(right)
+        assert (status, list(json.loads(body))) == (200, ["detail"])
+        eventually(lambda: site.names() == [], "it is drained")
+    finally:
+        site.close()
+
+
+def test_an_action_reaches_the_broker_as_it_was_asked() -> None:
+    app = site(bound="0.0.0.0", token=TOKEN)
+    assert isinstance(app.fleet, FakeFleet)
+    act(app, "DELETE", "/v1/workers/abcd?now=1", host="10.0.0.5", **RIGHT)
+    assert app.fleet.controls == [(Op.REMOVE, "abcd")]

@@ -84,7 +84,7 @@ class Jobs:
 
     def assign(self, pool: Pool, now: float) -> None:
         """Give waiting jobs to workers with credit until one of the two runs out."""
-        while pool.waiting and pool.idle:
+        while pool.queued and pool.idle:
             retries = not pool.requeued or self._may_retry(pool)
             match = pool.next_match(retries, self.quarantine.holds_up)
             if match is None:

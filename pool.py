@@ -245,6 +245,11 @@ class Pool:
         return len(self._fresh) + len(self._requeued) + self._parked_jobs
 
     @property
+    def queued(self) -> int:
+        """How many of them do not wait for a copy of their picture."""
+        return len(self._fresh) + len(self._requeued)
+
+    @property
     def requeued(self) -> int:
         """How many of them stand at the head of the queue: most were tried before."""
         return len(self._requeued)

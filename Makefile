@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests of the parts that do no I/O.
 FAST := protocol dispatcher membership requests quarantine ejection hedging history
 
-.PHONY: help run test test-fast faults chaos bench simulate check audit lint format types clean
+.PHONY: help run test test-fast faults ray chaos bench simulate check audit lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -23,6 +23,9 @@ test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no m
 
 faults: $(VENV)/dev.stamp  ## run the slow tests of faults: partitions, floods, chaos
 	$(BIN)/python -m pytest -q -m slow --reruns 1  # they hold limits in time on a shared machine
+
+ray: $(VENV)/ray.stamp  ## test a fleet on a real Ray cluster of two nodes on this machine
+	$(BIN)/python -m pytest -q -m slow tests/test_ray.py
 
 chaos: $(VENV)/dev.stamp  ## hit a real fleet with one fault a second and check every promise
 	$(BIN)/python -m chaos $(ARGS)
@@ -47,7 +50,7 @@ format: $(VENV)/dev.stamp  ## rewrite to the style
 	$(BIN)/ruff format .
 
 types: $(VENV)/dev.stamp  ## mypy, strict
-	$(BIN)/mypy *.py chaos bench simulation
+	$(BIN)/mypy *.py chaos bench simulation deploy
 
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts
@@ -62,4 +65,8 @@ $(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/ray.stamp: deploy/requirements-ray.txt $(VENV)/dev.stamp
+	$(BIN)/pip install -q --disable-pip-version-check -r deploy/requirements-ray.txt
 	@touch $@

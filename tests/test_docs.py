@@ -178,7 +178,10 @@ def flags_of(command: list[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def flags() -> dict[str, set[str]]:
     """The flags of each program and tool, by the words that start it."""
-    programs = [f"{program.__name__}.py" for program in PROGRAMS] + ["run.py"]
+    programs = [f"{program.__name__}.py" for program in PROGRAMS] + [
+        "run.py",
+        "deploy/ray_fleet.py",
+    ]
     commands = [[name] for name in programs] + [["-m", name] for name in TOOLS]
     return {f"python {' '.join(command)}": flags_of(command) for command in commands}
 

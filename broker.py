@@ -15,15 +15,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from socket import gethostname
 
 import zmq
 
 import logs
 import trail
+from addresses import this_machine
+from curve import FRONT_DOMAIN, WORKER_DOMAIN
 from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
+from keyring import DEFAULT_FOLDER, BadKeys
 from limits import TooFewOpenFiles, raise_open_files
+from security import ENCRYPTED, INSECURE, PLAIN, Security
 from settings import (
     BACKEND,
     EXIT_FAILED,
@@ -34,8 +37,9 @@ from settings import (
     address,
     whole,
 )
-from snapshot import join_command, snapshot
-from sockets import DropWatch, Waker, receive, router, send
+from snapshot import snapshot
+from sockets import DropWatch, Waker, receive, router, send, user_of
+from zap import Gate, GateDown
 from zmq_protocol import (
     Ack,
     Body,
@@ -76,6 +80,14 @@ GARBAGE_THRESHOLD = 20_000
 #: Share of the open files allowed that connections may take before the event log says so.
 CROWDED = 0.8
 
+#: Why somebody is not listened to any more.
+KEY_REVOKED = "its key was revoked"
+#: What a client is told whose key is not an admin's.
+MAY_NOT = (
+    "This key may only send pictures and look. One that may change the fleet is made by:"
+    " python keys.py front --admin"
+)
+
 
 class Broker:
     """Carries messages between sockets and the dispatcher. Binds nothing until `open`."""
@@ -87,14 +99,18 @@ class Broker:
         policy: Policy,
         open_files: int,
         clock: Callable[[], float] = time.monotonic,
+        security: Security = PLAIN,
     ) -> None:
-        """Where to bind, how to decide, and how many files this process may have open."""
+        """Where to bind, how to decide, how many files this process may have open, and which ports
+        are encrypted."""
         self.frontend = frontend
         self.backend = backend
         self.dispatcher = Dispatcher(policy, clock())
         self._clock = clock
         self._stopping = False
         self._open_files = open_files
+        self._security = security
+        self._gate = security.gate
         self._crowded = False
         self._dialled: set[str] = set()
         self._status_body = Body()
@@ -110,8 +126,10 @@ class Broker:
         Raises:
             zmq.ZMQError: an address is in use or not ours; `frontend` or `backend` tells which.
         """
-        self._front = router(self._context)
-        self._back = router(self._context)
+        if self._gate is not None:
+            self._gate.open(self._context)
+        self._front = router(self._context, self._security.guard(FRONT_DOMAIN))
+        self._back = router(self._context, self._security.guard(WORKER_DOMAIN))
         self._front_watch = DropWatch(self._front)
         self._back_watch = DropWatch(self._back)
         self._front.bind(self.frontend)
@@ -144,7 +162,8 @@ class Broker:
                     self._carry_out(self.dispatcher.stop(now))
                 if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
                     break
-                self._turn(min(self.dispatcher.next_deadline(), leave_at) - now)
+                due = min(self.dispatcher.next_deadline(), leave_at, self._security.next_look())
+                self._turn(due - now)
             self._carry_out(self.dispatcher.hand_back())
             farewell = self._clock() + FAREWELL
             while (left := farewell - self._clock()) > 0:
@@ -162,6 +181,9 @@ class Broker:
             self._front_watch.read()
             self._back_watch.read()
             self._count_connections()
+        if self._gate is not None:
+            self._gate.look(self._clock())
+            self._keep_out(self._gate)
         front_drained = back_drained = True
         if dropped or self._front in ready:
             front_drained = self._drain(self._front, self._front_watch, self._from_client)
@@ -175,6 +197,18 @@ class Broker:
             for client in self._front_watch.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
         self._carry_out(self.dispatcher.tick(self._clock()))
+
+    def _keep_out(self, gate: Gate) -> None:
+        """Shut out whoever is connected with a key that is not on the list any more."""
+        for worker, user in list(self._back_watch.users.items()):
+            if not gate.admits(user, WORKER_DOMAIN):
+                self._back_watch.cut(worker)
+                gone = self.dispatcher.worker_shut_out(worker, KEY_REVOKED, self._clock())
+                self._carry_out(gone)
+        for client, user in list(self._front_watch.users.items()):
+            if not gate.admits(user, FRONT_DOMAIN):
+                self._front_watch.cut(client)
+                self._carry_out(self.dispatcher.client_gone(client, self._clock()))
 
     def _count_connections(self) -> None:
         """Tell the operator before connections run out, once each time they come near."""
@@ -193,12 +227,16 @@ class Broker:
         handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
     ) -> bool:
         """Handle what waits on a socket, at most 256 messages; whether that was all."""
+        gate = self._gate if watch.domain else None
         for _ in range(MESSAGES_PER_TURN):
             try:
                 frames = receive(socket)
             except zmq.Again:
                 return True
             peer = watch.saw(frames[0])
+            if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
+                log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
+                continue
             try:
                 actions = handle(peer, frames[1:])
             except ProtocolError as error:
@@ -240,15 +278,19 @@ class Broker:
             case Cancel():
                 return self.dispatcher.request_cancelled(client, message.id, self._clock())
             case Query():
-                self._to_client(client, self.reply(message))
+                user = self._front_watch.users.get(client)
+                may = user is None or self._gate is None or self._gate.manages(user)
+                self._to_client(client, self.reply(message, may))
                 return []
         raise AssertionError(f"{message!r} is not for a broker")
 
-    def reply(self, query: Query) -> Reply:
+    def reply(self, query: Query, may_change: bool = True) -> Reply:
         """What a question about the fleet, or a change of it, is answered with."""
         now = self._clock()
         if query.op is Op.STATUS:
             return Reply(query.id, True, body=self._status(now))
+        if not may_change:
+            return Reply(query.id, False, MAY_NOT)
         self._status_until = now  # what is done now shows at once
         if query.op is Op.ADD:
             return self._dial(query)
@@ -268,8 +310,12 @@ class Broker:
         again soon gets the same one."""
         if now >= self._status_until:
             status = snapshot(self.dispatcher, now)
-            join = join_command(self.backend, gethostname())
-            status["broker"] |= {"frontend": self.frontend, "backend": self.backend, "join": join}
+            status["broker"] |= {
+                "frontend": self.frontend,
+                "backend": self.backend,
+                "join": self._security.join_command(self.backend, this_machine()),
+                "security": self._security.told(self.frontend, self.backend),
+            }
             self._status_body = Body.of(json.dumps(status).encode())
             took = self._clock() - now
             self._status_until = now + min(SNAPSHOT_KEPT, took / SNAPSHOT_SHARE)
@@ -336,6 +382,8 @@ class Broker:
     def _close(self) -> None:
         self._front_watch.close()
         self._back_watch.close()
+        if self._gate is not None:
+            self._gate.close()
         self._context.destroy(linger=200)  # ms for last answers to leave
         self._waker.close()
 
@@ -347,22 +395,42 @@ def parser() -> Parser:
         "Takes pictures from clients and shares them out among workers.",
         "  python broker.py\n"
         "  python broker.py --frontend tcp://127.0.0.1:7555 --backend tcp://127.0.0.1:7556\n"
-        "  SPYGLASS_MAX_WAITING=1000 python broker.py",
+        "  SPYGLASS_MAX_WAITING=1000 python broker.py\n"
+        "  python keys.py init && python broker.py --backend tcp://0.0.0.0:5556",
     )
     p.setting("--frontend", FRONTEND, "address for clients", address)
     p.setting("--backend", BACKEND, "address for workers", address)
     p.setting("--max-waiting", Policy.max_waiting, "pictures that may wait", whole(1, 1_000_000))
+    p.setting(
+        "--keys",
+        None,
+        "folder of keys: encrypts both ports; without it, those beyond loopback, by the keys in"
+        f" {DEFAULT_FOLDER}",
+    )
+    p.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let ports beyond loopback be open to everybody there, unencrypted",
+    )
     logs.add_settings(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a broker until SIGTERM or SIGINT; the exit code."""
-    options = parser().parse_args(argv)
+    p = parser()
+    options = p.parse_args(argv)
+    try:
+        security = Security.chosen(
+            options.frontend, options.backend, options.keys, options.insecure
+        )
+    except BadKeys as error:
+        p.error(str(error))
     logs.configure("broker", options)
     policy = Policy(max_waiting=options.max_waiting)
+    ends = options.frontend, options.backend
     try:
-        broker = Broker(options.frontend, options.backend, policy, raise_open_files())
+        broker = Broker(*ends, policy, raise_open_files(), security=security)
         broker.open()
     except TooFewOpenFiles as error:
         print(f"broker.py: {error}", file=sys.stderr)
@@ -380,7 +448,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.freeze()  # modules stay anyway
     gc.set_threshold(GARBAGE_THRESHOLD)
     log.info("clients at %s, workers at %s", broker.frontend, broker.backend)
-    broker.run()
+    for port, state in security.told(broker.frontend, broker.backend).items():
+        if state == INSECURE:
+            log.warning("the %s is open to everybody on its network, unencrypted", port)
+        elif state == ENCRYPTED:
+            log.info("the %s is encrypted, by the keys in %s", port, security.folder)
+    try:
+        broker.run()
+    except GateDown as error:
+        log.error("leaving: %s", error)
+        return EXIT_FAILED
     return EXIT_OK
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
+from curve import REFUSED, split, unheard
 from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events, send
 from zmq_protocol import (
     HEARTBEAT_INTERVAL,
@@ -45,7 +46,7 @@ class BrokerLink:
         listen: bool,
         hello: Callable[[], Ready | None],
     ) -> None:
-        self.address = address
+        self.address, self._login = split(address)
         self.connected = False
         self.epoch = 0  # counts connections
         self._context = context
@@ -58,6 +59,8 @@ class BrokerLink:
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
         self._tell_at = float("inf")  # when to say that nobody answers
+        self._told = False  # said since we were connected last
+        self._met = False  # something takes connections there, and ends them
         # None before `open`, after `close`, and while a rebuild waits for its time.
         self._sockets: tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None = None
 
@@ -68,7 +71,7 @@ class BrokerLink:
             zmq.ZMQError: the address to listen on is in use or not ours.
         """
         self._poller = poller
-        socket = dealer(self._context)
+        socket = dealer(self._context, self._login)
         monitor = socket.get_monitor_socket(DEALER_EVENTS)
         self._sockets = socket, monitor
         poller.register(socket, zmq.POLLIN)
@@ -78,7 +81,8 @@ class BrokerLink:
             self.address = socket.last_endpoint.decode()  # type: ignore[union-attr]
         else:
             socket.connect(self.address)
-            self._tell_at = now + TELL_AFTER
+            if not self._told:
+                self._tell_at = min(self._tell_at, now + TELL_AFTER)
 
     def close(self) -> None:
         """Leave; what was sent last still has a moment to go out."""
@@ -108,6 +112,7 @@ class BrokerLink:
         if self._sockets is None:
             return messages
         socket, monitor = self._sockets
+        failed = False
         for event, value in monitor_events(monitor):
             if event in (zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED):
                 self._fd = value
@@ -118,8 +123,16 @@ class BrokerLink:
                 self._next_beat = float("inf")
                 self._tell_at = now + TELL_AFTER
                 log.info("lost the broker at %s; trying again", self.address)
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                log.error("the broker at %s refuses our key", self.address)
+            elif event == zmq.EVENT_DISCONNECTED:
+                failed = self._met = True
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and not self._told:
+                self._told = True
+                self._tell_at = float("inf")
+                log.error("the broker at %s %s", self.address, REFUSED)
+        if failed and not self._listen and self._sockets is not None:
+            # libzmq itself tries no more once a handshake has gone wrong.
+            self._start_over(now)
+            return messages
         for message in incoming(socket, Direction.BROKER_TO_WORKER):
             self._heard = now
             self._rebuild_delay = FIRST_REBUILD_DELAY
@@ -139,10 +152,8 @@ class BrokerLink:
     def tick(self, now: float, beat: Callable[[], Heartbeat]) -> None:
         """Beat, and start over when a connected broker stays silent."""
         if now >= self._tell_at:
-            self._tell_at = float("inf")
-            log.warning(
-                "no broker answers at %s; is broker.py running there? Still trying", self.address
-            )
+            self._tell_at, self._told = float("inf"), True
+            log.warning("%s Still trying", unheard(self.address, self._login, self._met))
         if now >= self._rebuild_at:
             self._rebuild_at = float("inf")
             self.open(self._poller, now)
@@ -150,6 +161,7 @@ class BrokerLink:
             self._next_beat = now + HEARTBEAT_INTERVAL
             self._note_progress(now)
             if now - self._heard > HEARTBEAT_INTERVAL * LIVENESS and not self._listen:
+                log.warning("the broker at %s is silent; connecting anew", self.address)
                 self._start_over(now)
             else:
                 self.send(beat())
@@ -161,7 +173,7 @@ class BrokerLink:
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)
         self.connected = True
-        self._tell_at = float("inf")
+        self._tell_at, self._told, self._met = float("inf"), False, False
         self._heard = now
         self._received = 0
         self._next_beat = now + HEARTBEAT_INTERVAL
@@ -174,7 +186,6 @@ class BrokerLink:
             self._heard = now
 
     def _start_over(self, now: float) -> None:
-        log.warning("the broker at %s is silent; connecting anew", self.address)
         self.close()
         self._next_beat = float("inf")
         self._rebuild_at = now + self._rebuild_delay * random.uniform(0.5, 1.0)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 import formats
 from brokerclient import Answer, BrokerClient, RequestFailed
 from clientcore import MAX_PICTURE_BYTES
+from curve import joining
 from outputs import Csv, Form, JsonLines, NotOurs, Record, Table
 from paths import pictures
 from settings import (
@@ -33,7 +34,6 @@ from settings import (
     EXIT_USAGE,
     FRONTEND,
     Parser,
-    address,
     seconds,
     whole,
 )
@@ -68,7 +68,7 @@ def parser() -> Parser:
         metavar="PATH",
         help="picture, folder of pictures, pattern, or - for a list of paths on standard input",
     )
-    p.setting("--broker", FRONTEND, "address of the broker's clients' port", address)
+    p.setting("--broker", FRONTEND, "address of the broker's clients' port", joining)
     p.setting("--model", "", "the model to ask (the broker's default if none)")
     p.setting("--top-k", 5, "predictions for each picture", whole(1, MAX_TOP_K))
     p.setting("--timeout", DEFAULT_TIMEOUT, "seconds for a picture", seconds(0.1, MAX_TIMEOUT))

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import zmq
 
+from curve import REFUSED, split, unheard
 from sockets import DEALER_EVENTS, dealer, incoming, monitor_events, send
 from zmq_protocol import (
     ID_BYTES,
@@ -58,6 +59,8 @@ GRACE = 0.25
 RESEND_DELAY = 0.1
 #: Seconds for an answer to a question about the fleet.
 QUERY_TIMEOUT = 2.0
+#: Seconds after a handshake that went wrong until the next, if somebody waits.
+CONNECT_AGAIN = 1.0
 #: Bytes of the largest picture a message carries.
 MAX_PICTURE_BYTES = MAX_PARTS * PART_BYTES
 
@@ -120,12 +123,32 @@ class _Link:
     """One DEALER to one broker."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self.address = address
+        self.address, self._login = split(address)
         self.connected = False
+        self.trouble = unheard(self.address, self._login, False)  # while it is not connected
+        self.again_at = float("inf")  # when to connect anew
         self.on_the_way = 0  # bytes of pictures not acknowledged yet
-        self.socket = dealer(context)
+        self.socket = dealer(context, self._login)
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
-        self.socket.connect(address)
+        self.socket.connect(self.address)
+
+    def refused(self, by_key: bool, now: float) -> None:
+        """The handshake went wrong. libzmq itself tries no more after some of the reasons."""
+        before = self.trouble
+        if by_key:
+            self.trouble = f"The broker at {self.address} {REFUSED}"
+        elif self.again_at == float("inf"):  # else the reason is known already
+            self.trouble = unheard(self.address, self._login, True)
+        self.again_at = now + CONNECT_AGAIN
+        if self.trouble != before:
+            log.warning("%s", self.trouble)
+
+    def connect_again(self) -> None:
+        """Give up what libzmq still has of the connection, and begin a new one."""
+        self.again_at = float("inf")
+        with suppress(zmq.ZMQError):  # it has given it up itself
+            self.socket.disconnect(self.address)
+        self.socket.connect(self.address)
 
     def send(self, message: Message) -> bool:
         try:
@@ -240,7 +263,7 @@ class Client:
     def _read_monitor(self, link: _Link, now: float) -> None:
         for event, _ in monitor_events(link.monitor):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                link.connected = True
+                link.connected, link.again_at = True, float("inf")
                 log.info("connected to the broker at %s", link.address)
                 for pending in self._pending.values():
                     if pending.link is None:
@@ -251,8 +274,8 @@ class Client:
                 for pending in self._pending.values():
                     if pending.link is link:
                         self._send(pending, now)
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                log.error("the broker at %s refuses our key", link.address)
+            elif event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_DISCONNECTED):
+                link.refused(event == zmq.EVENT_HANDSHAKE_FAILED_AUTH, now)
 
     def _read_messages(self, link: _Link, now: float) -> None:
         for message in incoming(link.socket, Direction.BROKER_TO_CLIENT):
@@ -295,10 +318,13 @@ class Client:
 
     def _sweep(self, now: float) -> None:
         """Send again what nobody acknowledged; fail what is past its deadline."""
+        for link in self._links:
+            if now >= link.again_at:
+                link.connect_again()
         for pending in list(self._pending.values()):
             if now >= pending.deadline + (GRACE if pending.acked else 0):
                 if pending.link is None:
-                    what = f"No broker answers at {self.address}. Is broker.py running there?"
+                    what = " ".join(link.trouble for link in self._links)
                     self._fail(pending, Reason.NO_BROKER, what)
                 else:
                     self._fail(pending, Reason.DEADLINE, "No answer came in the time allowed.")

@@ -25,6 +25,11 @@ KEY_BYTES = 32
 #: Whom a port lets in: ZAP's word for it, one for each of the two ports.
 WORKER_DOMAIN, FRONT_DOMAIN = "worker", "front"
 
+#: What to do when keys do not fit.
+NEW_LINE = "Print a new line on the broker's machine, with python keys.py join (or front)."
+#: What a broker does that lets us not in; its address stands before it.
+REFUSED = f"refuses this key: it was revoked, or is for its other port. {NEW_LINE}"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Login:
@@ -103,6 +108,16 @@ def joining(text: str) -> str:
 def join(place: str, login: Login) -> str:
     """The address with its secret."""
     return f"{place}#{login.text()}"
+
+
+def unheard(place: str, login: Login | None, met: bool) -> str:
+    """A sentence on a broker that does not answer, `met` if something there takes connections and
+    ends them."""
+    text = f"No broker answers at {place}. Is broker.py running there?"
+    if met:
+        kind = "other keys, or none" if login is not None else "keys, and this address has none"
+        text += f" What is there ends our connections: if it is a broker, it has {kind}. {NEW_LINE}"
+    return text
 
 
 def missing() -> str:

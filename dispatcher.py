@@ -196,6 +196,13 @@ class Dispatcher:
             self.jobs.abandon([job], now)
         return self.record.flush()
 
+    def worker_shut_out(self, address: bytes, reason: str, now: float) -> list[Action]:
+        """It is listened to no more: its requests move at once, and nobody is blamed."""
+        worker = self.workers.get(address)
+        if worker is not None:
+            self._forget(worker, reason, now)
+        return self.record.flush()
+
     def client_gone(self, client: bytes, now: float) -> list[Action]:
         """Its connection dropped: all it waited for is cancelled."""
         self.jobs.abandon(self.jobs.of_client(client), now)

@@ -16,6 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import settings
+from addresses import as_others_call
+from curve import join
+from keyring import BadKeys, Role
+from security import Security
 
 HERE = Path(__file__).resolve().parent
 #: Workers started here, as a fleet of one machine: one can die without a pause.
@@ -40,6 +44,26 @@ def environment() -> dict[str, str]:
     env["SPYGLASS_PYTHON"] = sys.executable
     env["SPYGLASS_RUN"] = str(HERE)
     return env
+
+
+def let_in(env: dict[str, str]) -> None:
+    """Give what is started here its keys to those of the broker's ports that are encrypted.
+
+    Raises:
+        BadKeys: keys are needed, and missing or open to others.
+    """
+    front, back = env["SPYGLASS_FRONTEND"], env["SPYGLASS_BACKEND"]
+    security = Security.chosen(front, back, env.get("SPYGLASS_KEYS"))
+    if security.gate is None:
+        return
+    for encrypted, port, variable, name, role in (
+        (security.front, front, "SPYGLASS_BROKER", "make-run-web", Role.ADMIN),
+        (security.back, back, "SPYGLASS_BROKERS", "make-run-workers", Role.WORKER),
+    ):
+        if encrypted and env[variable] == port:
+            security.gate.keyring.revoke(name)  # of the last time
+            _, login = security.gate.keyring.issue(role, name)
+            env[variable] = join(as_others_call(port, "127.0.0.1"), login)
 
 
 def taken(env: dict[str, str]) -> str:
@@ -85,6 +109,11 @@ def main() -> int:
     if problem := taken(env):
         print(f"run.py: {problem}", file=sys.stderr)
         return settings.EXIT_FAILED
+    try:
+        let_in(env)
+    except BadKeys as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return settings.EXIT_USAGE
     with tempfile.TemporaryDirectory(prefix="spyglass-") as state:
         return supervise(env | {"SPYGLASS_STATE": state})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from addresses import as_others_call
 from dispatcher import Dispatcher
 from pool import Pool, Worker, percentile
 from trend import Trend
@@ -66,16 +65,6 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
             for suspect in dispatcher.jobs.quarantine.entries(now)
         ],
     }
-
-
-def join_command(backend: str, host: str) -> str:
-    """The line that joins a worker, typed on another machine.
-
-    Args:
-        backend: the broker's address for workers, as it is bound.
-        host: the broker's machine, as others call it.
-    """
-    return f"python worker.py {as_others_call(backend, host)}"
 
 
 def _trend(trend: Trend, now: float) -> dict[str, list[float]]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import zmq
 
+from curve import Guard, Login
 from zmq_protocol import Direction, Message, Part, ProtocolError, decode
 
 #: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
@@ -55,8 +56,10 @@ ROUTER_EVENTS = (
 DEALER_EVENTS = ROUTER_EVENTS | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    """A broker's socket: one for clients, one for workers. Not yet bound."""
+def router(
+    context: zmq.Context[zmq.Socket[bytes]], guard: Guard | None = None
+) -> zmq.Socket[bytes]:
+    """A broker's socket: one for clients, one for workers. Not yet bound; encrypted by `guard`."""
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a gone peer is an error, not silence
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
@@ -65,18 +68,24 @@ def router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
     socket.setsockopt(zmq.LINGER, 0)
+    if guard is not None:
+        guard.apply(socket)
     _common(socket)
     return socket
 
 
-def dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    """A worker's or client's socket. No identity is set: the ROUTER gives each connection a
-    fresh one, so two peers can never claim the same (libzmq issue 4503)."""
+def dealer(
+    context: zmq.Context[zmq.Socket[bytes]], login: Login | None = None
+) -> zmq.Socket[bytes]:
+    """A worker's or client's socket, encrypted by `login`. No identity is set: the ROUTER gives
+    each connection a fresh one, so two peers can never claim the same (libzmq issue 4503)."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a broker that is not there
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.SNDHWM, DEALER_SEND_QUEUE)
     socket.setsockopt(zmq.LINGER, DEALER_LINGER_MS)
+    if login is not None:
+        login.apply(socket)
     _common(socket)
     return socket
 
@@ -179,6 +188,11 @@ def bytes_received(fd: int) -> int:
         return 0
 
 
+def user_of(frame: zmq.Frame) -> str:
+    """Whose message it is: the public key, in Z85, that ZAP let in. On encrypted ports only."""
+    return str(frame.get("User-Id"))
+
+
 class DropWatch:
     """Knows, within milliseconds, which peer's connection to a ROUTER has dropped.
 
@@ -194,6 +208,8 @@ class DropWatch:
         self._peers: dict[tuple[int, int], bytes] = {}
         self._connection: dict[bytes, tuple[int, int]] = {}
         self._dropped: list[bytes] = []
+        self.domain = str(socket.getsockopt_string(zmq.ZAP_DOMAIN))  # empty: not encrypted
+        self.users: dict[bytes, str] = {}  # on an encrypted port: whose key each peer has
 
     @property
     def connections(self) -> int:
@@ -219,6 +235,8 @@ class DropWatch:
             self.read()
             connection = (fd, self._live.get(fd, 0))
             self._connection[address] = connection
+            if self.domain:
+                self.users[address] = user_of(identity)
             if connection[1]:
                 self._peers[connection] = address
             else:  # it has dropped already: what it said counts, but it is not there
@@ -231,7 +249,17 @@ class DropWatch:
         dropped, self._dropped = self._dropped, []
         for address in dropped:
             self._connection.pop(address, None)
+            self.users.pop(address, None)
         return dropped
+
+    def cut(self, address: bytes) -> None:
+        """End this peer's connection. libzmq has no stable call for it, but it takes the end of
+        the TCP connection beneath as the peer's own."""
+        fd, generation = self._connection.get(address, (-1, 0))
+        self.read()
+        if generation and self._live.get(fd) == generation:
+            with contextlib.suppress(OSError), network.socket(fileno=os.dup(fd)) as connection:
+                connection.shutdown(network.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.disable_monitor()

@@ -26,6 +26,7 @@ import openinference
 import problems
 import torchserve
 from answers import SECURITY_HEADERS, Reply
+from curve import joining
 from httpserver import Server
 from limits import TooFewOpenFiles, raise_open_files
 from loopclient import LoopClient
@@ -42,7 +43,6 @@ from settings import (
     PORT,
     BadSetting,
     Parser,
-    address,
     seconds,
     whole,
 )
@@ -190,13 +190,14 @@ def parser() -> Parser:
         "  python web.py\n"
         "  python web.py --port 9000 --max-upload 20000000\n"
         "  python web.py --host 0.0.0.0 --allowed-host spyglass.example.org\n"
-        "  SPYGLASS_BROKER=tcp://127.0.0.1:7555 python web.py",
+        "  SPYGLASS_BROKER='tcp://10.0.0.5:5555#SECRET' python web.py   # see keys.py front",
     )
     p.setting(
         "--broker",
         None,
-        f"a broker's clients' port; may be repeated ({FRONTEND})",
-        address,
+        f"a broker's clients' port; may be repeated; keep one with a secret in SPYGLASS_BROKER,"
+        f" where other users of this machine cannot see it ({FRONTEND})",
+        joining,
         action="append",
     )
     p.setting("--host", HOST, "address to listen on")

@@ -23,8 +23,10 @@ import zmq
 
 import logs
 import trail
+from addresses import beyond_loopback
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
+from curve import Login, joining, missing, split
 from pipe import NO_ID, REFUSED, TOOK, Frame
 from settings import (
     BACKEND,
@@ -32,7 +34,6 @@ from settings import (
     EXIT_OK,
     BadSetting,
     Parser,
-    address,
     cores,
     seconds,
     whole,
@@ -373,13 +374,19 @@ def name_setting(text: str) -> str:
     return text
 
 
+def safe_to_listen(place: str, login: Login | None) -> bool:
+    """Whether only the broker can come in there."""
+    return login is not None or not beyond_loopback(place)
+
+
 def parser() -> Parser:
     """The command line."""
     p = Parser(
         "worker.py",
         "Joins a broker and recognises pictures until it is stopped.",
         "  python worker.py\n"
-        "  python worker.py tcp://192.168.1.5:5556\n"
+        "  python worker.py 'tcp://10.0.0.5:5556#SECRET'   # as keys.py join prints it\n"
+        "  SPYGLASS_BROKERS='tcp://10.0.0.5:5556#SECRET' python worker.py   # hidden from ps\n"
         "  python worker.py --processes 4 --name attic\n"
         "  python worker.py --listen tcp://127.0.0.1:8888",
     )
@@ -387,9 +394,10 @@ def parser() -> Parser:
         "brokers",
         nargs="*",
         metavar="BROKER",
-        type=address,
+        type=joining,
         default=os.environ.get("SPYGLASS_BROKERS", BACKEND).split(),
-        help=f"address of a broker's workers' port (default: {BACKEND})",
+        help="address of a broker's workers' port; keep one with a secret in SPYGLASS_BROKERS,"
+        f" where other users of this machine cannot see it (default: {BACKEND})",
     )
     p.setting("--processes", cores(), "child processes, each with the model", whole(1, 512))
     p.setting("--model", "squeezenet1_1", "any torchvision classification model")
@@ -397,8 +405,13 @@ def parser() -> Parser:
     p.setting("--device", "cpu", "where children compute: cpu, cuda, cuda:1")
     p.setting("--batch", 1, "pictures a child takes at a time, if they wait", whole(1, 64))
     p.setting("--job-limit", DEFAULT_JOB_LIMIT, "seconds for one picture", seconds(0.05, 3600))
-    p.setting("--listen", None, "wait for a broker to dial this address instead", address)
+    p.setting("--listen", None, "wait for a broker to dial this address instead", joining)
     p.setting("--name", "", "name on the status page", name_setting)
+    p.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let a --listen beyond loopback be open to everybody there, unencrypted",
+    )
     logs.add_settings(p)
     return p
 
@@ -410,7 +423,21 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
         argv: the command line, without the program's name.
         classifier: `module:Class` for the children, made with model, weights and device.
     """
-    options = parser().parse_args(argv)
+    p = parser()
+    options = p.parse_args(argv)
+    try:
+        places = [split(place) for place in [options.listen or "", *options.brokers] if place]
+    except BadSetting as error:
+        p.error(f"SPYGLASS_BROKERS: {error}")
+    if any(login for _, login in places) and (problem := missing()):
+        p.error(problem)
+    if options.listen and not options.insecure and not safe_to_listen(*places[0]):
+        p.error(
+            f"Other machines may reach {options.listen}, so it must be encrypted. On the broker's"
+            " machine run: python keys.py init, then python keys.py join --address"
+            f" {options.listen}, and listen at what it prints (--insecure leaves the port open to"
+            " everybody)"
+        )
     name = options.name or default_name()
     logs.configure("worker", options, name)
     arguments = {k: getattr(options, k) for k in ("model", "weights", "device")}
@@ -430,7 +457,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
         worker.run()
     except zmq.ZMQError as error:
         print(
-            f"worker.py: cannot use {options.listen or ' '.join(options.brokers)}: {error}."
+            f"worker.py: cannot use {' '.join(place for place, _ in places)}: {error}."
             " Choose another address.",
             file=sys.stderr,
         )

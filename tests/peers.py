@@ -7,6 +7,7 @@ import os
 
 import zmq
 
+from curve import Login
 from sockets import dealer
 from zmq_protocol import (
     ID_BYTES,
@@ -31,10 +32,15 @@ MODEL, DIGEST = "squeezenet1_1", hashlib.sha256(b"ndf").hexdigest()
 class Peer:
     """One DEALER connected to a broker's port; `close` it."""
 
-    def __init__(self, address: str, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        login: Login | None = None,
+    ) -> None:
         self.context = context or zmq.Context()
         self._own = context is None
-        self.socket = dealer(self.context)
+        self.socket = dealer(self.context, login)
         self.socket.connect(address)
 
     def say(self, message: Message) -> None:

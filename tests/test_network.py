@@ -271,7 +271,7 @@ def test_a_worker_says_once_that_no_broker_answers_and_joins_when_one_does(
     listener = socket.create_server(("127.0.0.1", port)) if there != "nobody" else None
     worker = fleet.launch_worker("early", at=f"tcp://127.0.0.1:{port}", stderr=subprocess.PIPE)
     lines = said_by(worker)
-    eventually(lambda: any("no broker answers" in line for line in lines), "it says so")
+    eventually(lambda: any("No broker answers" in line for line in lines), "it says so")
     if listener is not None:
         listener.settimeout(5)
         stranger = listener.accept()[0]
@@ -282,7 +282,7 @@ def test_a_worker_says_once_that_no_broker_answers_and_joins_when_one_does(
     fleet.start("broker.py", "--frontend", f"tcp://127.0.0.1:{free_port()}",
                 "--backend", f"tcp://127.0.0.1:{port}")  # fmt: skip
     eventually(lambda: any("connected to the broker" in line for line in lines), "it joins")
-    assert sum("no broker answers" in line for line in lines) == 1
+    assert sum("No broker answers" in line for line in lines) == 1
     assert worker.poll() is None
 
 
@@ -291,7 +291,7 @@ def test_a_worker_goes_on_trying_a_host_that_has_no_address_yet(fleet: Fleet) ->
         "lost", at="tcp://no-such-host.invalid:5556", stderr=subprocess.PIPE
     )
     lines = said_by(worker)
-    eventually(lambda: any("no broker answers" in line for line in lines), "it says so")
+    eventually(lambda: any("No broker answers" in line for line in lines), "it says so")
     assert worker.poll() is None
     assert not any("Traceback" in line for line in lines)
 

@@ -10,7 +10,8 @@ from dispatching import fleet, ready, request, result
 from broker import Broker
 from decisions import Policy
 from dispatcher import Dispatcher
-from snapshot import join_command, snapshot
+from security import PLAIN
+from snapshot import snapshot
 from trend import SAMPLES_KEPT
 from zmq_protocol import ID_BYTES, Nack, Op, Query, Reason
 
@@ -113,7 +114,7 @@ def test_the_trend_shows_what_waits_and_counts_what_was_answered() -> None:
     ],
 )
 def test_the_line_to_join_names_an_address_others_can_reach(backend: str, line: str) -> None:
-    assert join_command(backend, "harbour") == line
+    assert PLAIN.join_command(backend, "harbour") == line
 
 
 def test_a_snapshot_that_took_long_is_told_again_for_a_while_unless_something_was_done() -> None:

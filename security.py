@@ -1,0 +1,90 @@
+"""Which of a broker's ports are encrypted, and what is said about it.
+
+A port beyond loopback is always encrypted, unless `--insecure` says otherwise. One on loopback is
+encrypted if `--keys` names the keys; else only programs of this machine reach it, without keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import curve
+from addresses import as_others_call, beyond_loopback
+from curve import FRONT_DOMAIN, WORKER_DOMAIN, Guard
+from keyring import DEFAULT_FOLDER, BadKeys, Keyring
+from zap import Gate
+
+#: What the status page says of a port.
+ENCRYPTED, LOOPBACK, INSECURE = "encrypted", "loopback", "insecure"
+#: What stands for the secret where everybody may read.
+HIDDEN = "SECRET"
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What was chosen. Without a gate no port is encrypted."""
+
+    gate: Gate | None = None
+    front: bool = False
+    back: bool = False
+
+    @classmethod
+    def chosen(
+        cls, frontend: str, backend: str, keys: str | None, insecure: bool = False
+    ) -> Security:
+        """By the broker's flags.
+
+        Raises:
+            BadKeys: keys are needed, and missing or open to others.
+        """
+        always = keys is not None
+        if insecure and always:
+            raise BadKeys("--insecure and --keys exclude each other.")
+        ports = frontend, backend
+        front, back = (always or (beyond_loopback(a) and not insecure) for a in ports)
+        if not (front or back):
+            return PLAIN
+        if problem := curve.missing():
+            raise BadKeys(problem)
+        try:
+            keyring = Keyring.open(Path(keys or DEFAULT_FOLDER).expanduser())
+        except BadKeys as error:
+            if always:
+                raise
+            where = frontend if front else backend
+            raise BadKeys(
+                f"Other machines may reach {where}, so it must be encrypted. {error}"
+                " (or name their folder with --keys; --insecure leaves the port open to everybody)"
+            ) from None
+        return cls(Gate(keyring), front, back)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the keys are."""
+        return None if self.gate is None else self.gate.keyring.folder
+
+    def guard(self, domain: str) -> Guard | None:
+        """What the port of this domain is to be told; None for one that is not encrypted."""
+        wanted = {FRONT_DOMAIN: self.front, WORKER_DOMAIN: self.back}[domain]
+        return self.gate.guard(domain) if self.gate is not None and wanted else None
+
+    def next_look(self) -> float:
+        """When the list of keys is to be looked at again."""
+        return float("inf") if self.gate is None else self.gate.next_look
+
+    def told(self, frontend: str, backend: str) -> dict[str, str]:
+        """How each port is protected."""
+        ports = {"frontend": (frontend, self.front), "backend": (backend, self.back)}
+        return {
+            port: ENCRYPTED if encrypted else INSECURE if beyond_loopback(address) else LOOPBACK
+            for port, (address, encrypted) in ports.items()
+        }
+
+    def join_command(self, backend: str, host: str) -> str:
+        """The line that joins a worker, typed on another machine; a secret is not shown."""
+        place = as_others_call(backend, host)
+        return f"python worker.py '{place}#{HIDDEN}'" if self.back else f"python worker.py {place}"
+
+
+PLAIN = Security()

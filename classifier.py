@@ -179,7 +179,7 @@ class Classifier:
         try:
             pixels = picture.decode(image, self._recipe.shorter_side)
         except BadImage as error:
-            return error.with_traceback(None)
+            return BadImage(error.code, error.detail)  # without what its traceback holds
         return self._recipe.prepare(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def _probabilities(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

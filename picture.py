@@ -5,6 +5,7 @@ by it. `decode` runs the codecs on a stranger's bytes and belongs into a worker'
 Both raise `BadImage` and nothing else for whatever the bytes hold.
 """
 
+import ctypes
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ MAX_ASPECT = 100
 #: Bytes decoding may take at its peak. 25 Mpx of RGBA take Pillow 100 MB; what takes more for each
 #: pixel (progressive JPEG with full colour, lossless WebP, long strips) may have fewer.
 MAX_MEMORY = 140_000_000
+
+#: Bytes beyond which freed memory is returned to the system at once. It costs 1 ms or so.
+MUCH_MEMORY = 16_000_000
 
 #: Passes over a pixel that the scans of a JPEG may add up to: 20 over a picture of 25 Mpx take
 #: 0.2 s. Encoders write 10 (colour) to 18 (CMYK).
@@ -102,15 +106,17 @@ def decode(data: bytes, shorter_side: int) -> Pixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd EXIF, and torchvision's decoders being deprecated
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with _open(data, name) as image, _refusing():
-            _check_cost(image, data, parts, shorter_side)
-            if _is_ordinary_jpeg(image, shorter_side):
-                pixels = _decode_jpeg(data)
-            elif name == "WEBP" and parts[-1] != b"ANMF":
-                pixels = _decode_webp(data, shorter_side)
-            else:
-                pixels = _decode_with_pillow(image, shorter_side)
-            return _upright(pixels, _orientation(image))
+        image = _open(data, name)
+        memory = 0
+        try:
+            with _refusing():
+                memory = _check_cost(image, data, parts, shorter_side)
+                return _upright(_decode(image, data, parts, shorter_side), _orientation(image))
+        finally:
+            # A failure's traceback may hold the picture for long: what it holds goes now.
+            vars(image).clear()
+            if memory > MUCH_MEMORY:
+                _give_back()
 
 
 @contextmanager
@@ -183,8 +189,8 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
 
 def _check_cost(
     image: ImageFile.ImageFile, data: bytes, parts: list[bytes], shorter_side: int
-) -> None:
-    """Hold what decoding will take, in memory and time, against the limits."""
+) -> int:
+    """Hold what decoding will take, in memory and time, against the limits; bytes of memory."""
     pixels = image.width * image.height
     factor = _factor(image.size, shorter_side)
     memory = 3 * pixels // factor**2  # the answer
@@ -209,6 +215,25 @@ def _check_cost(
     run_length = image.format == "BMP" and image.info["compression"] in (1, 2)  # RLE8, RLE4
     if run_length and max(pixels, len(data)) > MAX_RUN_LENGTH:
         raise _too_costly()
+    return memory
+
+
+def _decode(
+    image: ImageFile.ImageFile, data: bytes, parts: list[bytes], shorter_side: int
+) -> Pixels:
+    """By the decoder that takes least for this picture."""
+    if _is_ordinary_jpeg(image, shorter_side):
+        return _decode_jpeg(data)
+    if image.format == "WEBP" and parts[-1] != b"ANMF":
+        return _decode_webp(data, shorter_side)
+    return _decode_with_pillow(image, shorter_side)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: glibc would keep it, in pieces, for the next picture."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _is_ordinary_jpeg(image: ImageFile.ImageFile, shorter_side: int) -> bool:

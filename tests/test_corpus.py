@@ -19,6 +19,8 @@ from pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
 #: Seconds of CPU and bytes of memory one picture may take a child that has done nothing yet.
 MOST_SECONDS = 0.3
 MOST_MEMORY = 150_000_000
+#: Bytes it may keep when all are done.
+MOST_KEPT = 60_000_000
 #: HTTP's word for each refusal; anything else is 422.
 STATUS = {"": 200, "unsupported": 415}
 #: One of each format at 25 Mpx, which must be answered.
@@ -48,7 +50,7 @@ class RealChild:
         self.stream = Reassembly()
         greeting = self._next()
         assert (greeting.id, greeting.number) == (NO_ID, 0), greeting
-        self.rested = self._memory("VmRSS")
+        self.rested = {field: self._memory(field) for field in ("VmRSS", "VmData")}
 
     def ask(self, picture: bytes) -> tuple[str, float, int]:
         """The code of its refusal or nothing, seconds of CPU and bytes of memory it took."""
@@ -59,7 +61,11 @@ class RealChild:
         outcome = self._next()
         took = self._seconds() - began
         code = json.loads(outcome.payload)["code"] if outcome.number == REFUSED else ""
-        return code, took, self._memory("VmHWM") - self.rested
+        return code, took, self._memory("VmHWM") - self.rested["VmRSS"]
+
+    def grown(self, field: str) -> int:
+        """Bytes more than when it was new, in this field of proc(5)'s status."""
+        return self._memory(field) - self.rested[field]
 
     def close(self) -> None:
         self.nursery.close()
@@ -113,6 +119,8 @@ def test_every_picture_costs_a_child_little_and_none_its_life(child: RealChild) 
     assert set(in_order.values()) == {200}, in_order
     assert {name: answered[name] for name in LARGEST} == dict.fromkeys(LARGEST, 200)
     assert set(answered.values()) == {200, 415, 422}
+    # Failed decoders once were kept by their traceback, 200 MB each, until the memory ran out.
+    assert child.grown("VmRSS") < MOST_KEPT and child.grown("VmData") < MOST_KEPT
 
 
 @pytest.mark.slow

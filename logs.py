@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import io
 import json
 import logging
 import logging.handlers
@@ -29,6 +30,9 @@ MAX_LINES = 1000
 #: Seconds a leaving process waits for its last lines to be written: they say why it leaves. A
 #: terminal or pipe that is stuck for longer must not keep it.
 LAST_LINES_WITHIN = 1.0
+
+#: The file descriptor of standard error.
+STDERR = 2
 
 #: What every record has; anything else was added by whoever logged it.
 _STANDARD = frozenset((*logging.makeLogRecord({}).__dict__, "message", "asctime", "color_message"))
@@ -76,7 +80,16 @@ class _Writer(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more
-            os.write(sys.stderr.fileno(), f"{self.format(record)}\n".encode())
+            os.write(STDERR, f"{self.format(record)}\n".encode())
+
+
+class _Stderr(io.TextIOBase):
+    """Makes a line of the log of each text that is printed to standard error."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.error("%s", text.strip())
+        return len(text)
 
 
 class Text(logging.Formatter):
@@ -137,6 +150,8 @@ def configure(program: str, options: argparse.Namespace, name: str = "") -> None
     atexit.register(_write_last, lines)
     logging.basicConfig(level=options.log_level.upper(), handlers=[_DroppingHandler(lines)])
     logging.captureWarnings(True)
+    if machine:
+        sys.stderr = _Stderr()
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(
         args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback

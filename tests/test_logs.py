@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -154,6 +155,7 @@ def test_no_line_of_a_traceback_looks_like_one_of_the_log() -> None:
         "import threading\ndef fail(): raise ValueError('nobody foresaw it')\n"
         "t = threading.Thread(target=fail); t.start(); t.join()",
         "import warnings\nwarnings.warn('nobody foresaw it')",
+        "import sys\nprint('nobody foresaw it:\\nchoose another', file=sys.stderr)",
     ],
 )
 def test_what_nobody_foresaw_is_an_object_on_a_line_too(script: str) -> None:
@@ -286,6 +288,20 @@ def test_the_id_a_caller_gave_leads_to_ours(logged: LoggedSite) -> None:
     first, second = eventually(lambda: len(found := pictures()) == 2 and found, "two lines")
     assert first["callers_id"] == "order-7"
     assert "callers_id" not in second  # no name, so it may be anything
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_why_a_program_does_not_start_is_told_in_the_format_wished(format: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        flags = ["--port", str(taken.getsockname()[1]), "--log-format", format]
+        tried = subprocess.run(
+            [sys.executable, "web.py", *flags], cwd=ROOT, capture_output=True, check=False
+        )
+    assert tried.returncode == 1
+    said = tried.stderr.decode()
+    if format == "json":
+        (said,) = [json.loads(line)["message"] for line in said.splitlines()]
+    assert "cannot listen" in said and "Choose another port with --port" in said
 
 
 def test_every_line_of_every_program_is_json_also_when_a_page_fails(logged: LoggedSite) -> None:

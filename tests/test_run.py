@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,17 +26,21 @@ CAT = ROOT / "static" / "samples" / "cat.jpg"
 
 
 class Service:
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
         self.port = free_port()
         self.env = {
             **os.environ,
             "SPYGLASS_PORT": str(self.port),
             "SPYGLASS_FRONTEND": f"tcp://127.0.0.1:{free_port()}",
             "SPYGLASS_BACKEND": f"tcp://127.0.0.1:{free_port()}",
+            "SPYGLASS_LOG_FORMAT": "json",
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "run.py"], cwd=ROOT, env=self.env, stdout=subprocess.PIPE
-        )
+        self.log = log
+        with log.open("wb") as stderr:
+            command = [sys.executable, "run.py"]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=stderr
+            )
         assert self.process.stdout is not None
         lines = iter(self.process.stdout.readline, b"")
         self.said = next((line.decode() for line in lines if b"Open http" in line), "")
@@ -53,8 +58,8 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    service = Service()
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("run") / "log")
     yield service
     everybody = below(service.process.pid)
     assert everybody
@@ -119,6 +124,12 @@ def test_a_killed_worker_comes_back(service: Service) -> None:
         return len(workers) == 2 and doomed["pid"] not in [w["pid"] for w in workers]
 
     eventually(replaced, "supervisor starts it again", 60)
+
+
+def test_its_programs_write_their_logs_as_the_environment_says(service: Service) -> None:
+    told = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert {line["program"] for line in told} == {"broker", "worker", "web"}
+    assert any("ready with squeezenet1_1" in line["message"] for line in told)
 
 
 def test_supervisor_writes_no_file_outside_its_own_folder() -> None:

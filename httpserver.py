@@ -240,7 +240,7 @@ class Server(uvicorn.Server):
                 http=protocol,
                 ws="none",
                 lifespan="off",
-                loop="asyncio",
+                loop="uvloop",
                 backlog=BACKLOG,
                 log_config=None,
                 access_log=False,

@@ -169,9 +169,10 @@ def site() -> Iterator[Site]:
         site.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for all tests of the pages."""
+    """One Chromium for all tests of a module. Playwright keeps an event loop running meanwhile, and
+    nothing else could run one in this thread."""
     browsing = pytest.importorskip("browsing")
     if not browsing.CHROMIUM:
         pytest.skip("Chromium is not installed")
@@ -185,7 +186,7 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def all_pages(browser: Any) -> Iterator[Any]:
     from browsing import Pages
 

@@ -264,8 +264,9 @@ class Dispatcher:
             self._next_heartbeat = now + self.policy.heartbeat_interval
             waiting, answered = self.waiting, self.record.counters.answered
             self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
+            heartbeat = Heartbeat()
             for worker in list(self.workers.values()):
-                self.record.to_worker(worker.address, Heartbeat())
+                self.record.to_worker(worker.address, heartbeat)
                 if self.outliers.end_ejection(worker, now):
                     self._settle(worker, now)
         self._promised = self.next_deadline()

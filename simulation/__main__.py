@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     told = {f"{run.part}: {run.name}": run.figures.json() for run in runs}
     (options.folder / "simulation.json").write_text(json.dumps(told, indent=1) + "\n")
-    plot.draw(runs, options.folder / "simulation.png")
-    print(f"figures and plot: {options.folder / 'simulation.json'} and simulation.png")
+    drawn = plot.draw(runs, options.folder / "simulation.png")
+    print(f"written: {options.folder / 'simulation.json'}{' and simulation.png' if drawn else ''}")
     kept = all(not run.figures.lost and not run.figures.twice for run in runs)
     return EXIT_OK if kept else EXIT_FAILED
 

@@ -11,24 +11,31 @@ from simulation.study import Run
 COLOURS = ("#2a7f62", "#2b6cb0", "#b7791f", "#c0392b", "#6b46c1")
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Write the plot, a PNG, with a panel for each part that was run."""
+def draw(runs: Sequence[Run], path: Path) -> bool:
+    """Write the plot, a PNG, with a panel for each part that can be drawn; whether any can."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(12, 8.5), layout="constrained")
     loads = [run for run in runs if run.part == "loads"]
-    _latency(axes[0][0], loads)
-    _queue(axes[0][1], loads)
-    _cost(axes[1][0], [run for run in runs if run.part == "workers"])
-    _death(axes[1][1], [run for run in runs if run.figures.failover is not None])
-    for panel in axes.flat:
+    sizes = [run for run in runs if run.part == "workers"]
+    deaths = [run for run in runs if run.figures.failover is not None]
+    wanted = [(_latency, loads), (_queue, loads), (_cost, sizes), (_death, deaths)]
+    panels = [(panel, shown) for panel, shown in wanted if shown]
+    if not panels:
+        return False
+    rows = (len(panels) + 1) // 2
+    size = 12, 4.25 * rows
+    columns = min(2, len(panels))
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for panel, (fill, shown) in zip(axes.flat, panels, strict=False):
+        fill(panel, shown)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color="#dddddd", linewidth=0.6)
     figure.savefig(path, dpi=110, facecolor="white")
     pyplot.close(figure)
+    return True
 
 
 def _latency(panel: Any, runs: Sequence[Run]) -> None:
@@ -60,10 +67,12 @@ def _cost(panel: Any, runs: Sequence[Run]) -> None:
 
 
 def _death(panel: Any, runs: Sequence[Run]) -> None:
+    panel.axvline(runs[0].figures.lasts_s / 2, color="#888888", linestyle=":", label="its death")
     for run, colour in zip(runs, COLOURS[1:], strict=False):
         times, rates = run.rates
         panel.plot(times, rates, label=run.name, color=colour)
-    panel.set(ylim=(0, None), xlabel="simulated time (s)", ylabel="answers a second")
+    panel.set(xlim=(0, 1.1 * runs[0].figures.lasts_s), ylim=(0, None))
+    panel.set(xlabel="simulated time (s)", ylabel="answers a second")
     panel.set(title="One of two brokers killed half-way")
     _legend(panel)
 

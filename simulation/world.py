@@ -76,7 +76,7 @@ class World:
         self._connections = 0
         self._at: dict[bytes, Worker] = {}  # by the address of a connection
         self._poisons: set[str] = set()
-        self._begun = 0.0  # when the first request arrives
+        self.begun = 0.0  # when the first request arrives
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -85,12 +85,12 @@ class World:
         for worker in self.workers:
             self._join(worker)
             self._after(self.random.random() * HEARTBEAT_INTERVAL, self._beat, worker)
-        self._begun = self.now + HEARTBEAT_INTERVAL
+        self.begun = self.now + HEARTBEAT_INTERVAL
         self._schedule_faults()
-        self._after(self._begun, self._arrive, None)
+        self._after(self.begun, self._arrive, None)
         self._after(TURN, self._tick, None)
-        self._after(self._begun, self._sample, None)
-        until = self._begun + self.lasts + PATIENCE
+        self._after(self.begun, self._sample, None)
+        until = self.begun + self.lasts + PATIENCE
         while self._events and self.now < until:
             self.now, _, happen, what = heapq.heappop(self._events)
             happen(what)
@@ -125,7 +125,7 @@ class World:
     def _sample(self, _: None) -> None:
         alive = [side.dispatcher for side in self.sides if side.alive]
         waiting = sum(d.waiting for d in alive)
-        at = self.now - self._begun
+        at = self.now - self.begun
         self.samples.append((at, waiting, sum(len(d.jobs.open) for d in alive) - waiting))
         self._after(SAMPLE, self._sample, None)
 
@@ -242,13 +242,13 @@ class World:
         struck = iter(random.sample(self.workers, len(self.workers)))  # each at most once
         for share, strike in kinds:
             for _ in range(round(share * len(self.workers))):
-                self._after(self._begun + random.random() * self.lasts, strike, next(struck))
+                self._after(self.begun + random.random() * self.lasts, strike, next(struck))
         count = round(faults.poison * self.plan.requests)
         self._poisons = {f"{2**200 + number:064x}" for number in range(count)}
         if self.plan.storm:
-            self._after(self._begun + self.lasts / 2, self._storm, None)
+            self._after(self.begun + self.lasts / 2, self._storm, None)
         if self.plan.kill:
-            self._after(self._begun + self.lasts / 2, self._kill, 0)
+            self._after(self.begun + self.lasts / 2, self._kill, 0)
 
     def _lost(self, worker: Worker, back: float, rejoin: Callable[[Worker], None]) -> None:
         """Its connections end, and it is back after a while."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import formats
 import problems
+from admin import HEALTH
 from answers import JSON, PROBLEM
 from openinference import HEADER_LENGTH
 from schemas import (
@@ -331,6 +332,13 @@ PATHS: dict[str, Json] = {
     "/models/{model}/{version}": {"get": _describe(NAME_IN_PATH, VERSION_IN_PATH)},
     **_inference_paths(),
 }
+
+
+for _path, _methods in PATHS.items():
+    for _described in _methods.values():
+        if _path not in HEALTH:  # may be called by a name that is not the server's: see admin.py
+            forbidden = {**_described["responses"]["500"], "description": problems.title_of(403)}
+            _described["responses"].setdefault("403", forbidden)
 
 
 def document() -> Json:

@@ -19,7 +19,7 @@ from test_web import LIMIT, Site, jpeg
 from tritonclient.utils import InferenceServerException
 
 import recognition
-from clientcore import RequestFailed
+from clientcore import Answer, RequestFailed
 from openinference import body_limit
 from tensors import MAX_HEADER, MAX_IMAGES
 from zmq_protocol import MAX_TOP_K, Reason
@@ -212,6 +212,22 @@ def test_whoever_hangs_up_cancels_all_its_images(app: Site) -> None:
     app.fleet.hangs = True
     asyncio.run(app.ask("POST", INFER, asking(jpeg(), jpeg()), hangs_up=True))
     assert [future.cancelled() for future in app.fleet.futures] == [True, True]
+
+
+def test_one_failure_fails_the_request_and_cancels_its_other_images(
+    app: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = app.fleet.submit
+
+    def only_the_second_fails(picture: bytes, **wishes: Any) -> asyncio.Future[Answer]:
+        app.fleet.hangs = not app.fleet.futures
+        return submit(picture, **wishes)
+
+    monkeypatch.setattr(app.fleet, "submit", only_the_second_fails)
+    app.fleet.failure = RequestFailed(Reason.BAD_IMAGE, "A sentence.")
+    answer = app("POST", INFER, asking(jpeg(), jpeg()))
+    assert (answer.status, answer.json) == (422, {"error": "Image 2 of 2: A sentence."})
+    assert app.fleet.futures[0].cancelled()
 
 
 @pytest.mark.parametrize(

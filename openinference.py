@@ -109,6 +109,10 @@ class OpenInference:
     # --- inference ----------------------------------------------------------------------------
 
     async def _infer(self, request: Request) -> Reply:
+        with self._recognition.failures_counted():
+            return await self._inferred(request)
+
+    async def _inferred(self, request: Request) -> Reply:
         model = _named(request)
         if not NAME.fullmatch(model):
             raise _unknown(model)

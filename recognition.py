@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
@@ -123,8 +124,14 @@ class Recognition:
 
     async def recognise(self, request: Request) -> tuple[dict[str, Any], str]:
         """The picture in a request, recognised: the answer, and its file name."""
-        try:
+        with self.failures_counted():
             return await self._passed_on(request)
+
+    @contextmanager
+    def failures_counted(self) -> Iterator[None]:
+        """Tell the metrics of whatever fails within."""
+        try:
+            yield
         except Problem as problem:
             self._metrics.failed(problem.code)
             raise
@@ -160,18 +167,16 @@ class Recognition:
         limit = timeout or self._timeout
         self._in_flight += len(pictures)
         submit = partial(self._client.submit, model=model, top_k=top_k, timeout=limit)
-        futures = [submit(picture) for picture in pictures]
+        futures: list[asyncio.Future[Answer]] = []
         try:
+            futures.extend(map(submit, pictures))
             found = await _awaited(asyncio.gather(*futures), limit + PATIENCE, request)
         except Problem as problem:
             for number, future in enumerate(futures):
-                if future.done() and not future.cancelled() and future.exception():
+                failed = future.done() and not future.cancelled() and future.exception()
+                if failed and str(failed) == problem.detail:
                     problem.detail = which(number, len(futures)) + problem.detail
                     break
-            self._metrics.failed(problem.code)
-            raise
-        except HungUp:
-            self._metrics.failed(HUNG_UP)
             raise
         finally:
             self._in_flight -= len(pictures)

@@ -240,6 +240,16 @@ def test_failures_of_the_fleet_are_errors(app: Site, reason: Reason, status: int
     assert (answer.status, answer.json) == (status, {"error": "A sentence."})
 
 
+def test_every_outcome_is_counted(app: Site) -> None:
+    app("POST", INFER, b"{")
+    app("POST", INFER, asking(jpeg(), jpeg()))
+    app.fleet.failure = RequestFailed(Reason.CRASH, "A sentence.")
+    app("POST", INFER, asking(jpeg(), jpeg()))
+    figures = app("GET", "/metrics").body.decode()
+    for outcome, count in (("malformed", 1), ("answered", 2), ("crash", 1)):
+        assert f'spyglass_recognitions_total{{outcome="{outcome}"}} {count}.0' in figures
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

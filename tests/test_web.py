@@ -64,7 +64,7 @@ class FakeFleet:
             )
         return future
 
-    def status(self) -> dict[str, Any]:
+    def status(self, timeout: float = 1.0) -> dict[str, Any]:
         if self.failure:
             raise self.failure
         default = {"name": "squeezenet1_1", "workers": self.workers, "default": True}

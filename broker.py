@@ -296,6 +296,8 @@ class Broker:
             return self._dial(query)
         if query.op is Op.CLEAR:
             return self._clear(query, now)
+        if query.op is Op.JOIN:
+            return self._let_in(query, now)
         worker = self.dispatcher.find_worker(query.target)
         if worker is None:
             return Reply(query.id, False, "No worker with this id is connected.")
@@ -328,6 +330,16 @@ class Broker:
         if query.target and not cleared:
             return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
         return Reply(query.id, True, f"Out of quarantine: {cleared}.")
+
+    def _let_in(self, query: Query, now: float) -> Reply:
+        """Make a line that joins a worker."""
+        ends = self.frontend, self.backend
+        try:
+            line = self._security.make_join_command(*ends, this_machine(), query.target)
+        except BadKeys as error:
+            return Reply(query.id, False, str(error)[:500])
+        self.dispatcher.record.note("an admin made a line that joins a worker", now)
+        return Reply(query.id, True, line)
 
     def _dial(self, query: Query) -> Reply:
         """Connect to a worker that listens. libzmq keeps trying, so it may start later."""

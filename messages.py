@@ -63,6 +63,7 @@ class Op(Enum):
     REMOVE = "remove"
     ADD = "add"
     CLEAR = "clear"
+    JOIN = "join"
 
 
 def crc_of(parts: Sequence[Part], crc: int = 0) -> int:

@@ -250,6 +250,7 @@ SHA256 = parameter("path", "sha256", TEXT, "The picture's `sha256` from /v1/stat
 FILE = parameter("path", "path", TEXT, "A file's path, which may contain slashes.")
 PICTURE_ANSWER = told("What the picture shows.", JSON, schema("Answer"))
 ADDRESS = record(address={**TEXT, "examples": ["tcp://192.168.1.7:8888"]})
+JOINING = record({"name": {**TEXT, "examples": ["kitchen"]}})
 MODELS = record({"nextPageToken": TEXT}, models=several(record(modelName=TEXT, modelUrl=TEXT)))
 PING = {"status": {"enum": ["Healthy", "Unhealthy"]}}
 
@@ -286,6 +287,9 @@ PATHS: dict[str, Json] = {
     },
     "/v1/workers": {
         "post": _admin("Dial out to a listening worker", 400, 415, body=json_body(ADDRESS))
+    },
+    "/v1/join": {
+        "post": _admin("Make the line that joins a worker", 400, 415, body=json_body(JOINING))
     },
     "/v1/workers/{worker_id}": {
         "delete": _admin("Drain a worker, or remove it at once", 404, parameters=[WORKER, NOW])

@@ -20,7 +20,7 @@ from logs import about
 from metrics import Metrics
 from problems import Problem
 from settings import address
-from zmq_protocol import Op, Reason
+from zmq_protocol import NAME, Op, Reason
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
         except RequestFailed as failed:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
         if not done:
-            raise problems.not_found(detail) if op is not Op.ADD else problems.malformed(detail)
+            asked_wrongly = op in (Op.ADD, Op.JOIN)
+            raise problems.malformed(detail) if asked_wrongly else problems.not_found(detail)
         return _json({"detail": detail})
 
     def status_page() -> str:
@@ -101,6 +102,19 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
         return control(Op.ADD, target)
 
     app.post("/v1/workers", callback=add_worker)
+
+    def let_in() -> str:
+        text = bottle.request.environ["wsgi.input"].read(4096)
+        try:
+            name = json.loads(text).get("name", "")
+            if name and not NAME.fullmatch(name):
+                raise ValueError
+        except Exception:
+            raise problems.malformed('Send JSON such as {"name": "kitchen"}, or {}.') from None
+        bottle.response.set_header("Cache-Control", "no-store")  # it holds a secret
+        return control(Op.JOIN, name)
+
+    app.post("/v1/join", callback=let_in)
 
     def remove_worker(worker_id: str) -> str:
         now = bottle.request.query.get("now") == "1"

@@ -12,7 +12,7 @@ from pathlib import Path
 import curve
 from addresses import as_others_call, beyond_loopback
 from curve import FRONT_DOMAIN, WORKER_DOMAIN, Guard
-from keyring import DEFAULT_FOLDER, BadKeys, Keyring
+from keyring import DEFAULT_FOLDER, BadKeys, Keyring, Role
 from zap import Gate
 
 #: What the status page says of a port.
@@ -85,6 +85,19 @@ class Security:
         """The line that joins a worker, typed on another machine; a secret is not shown."""
         place = as_others_call(backend, host)
         return f"python worker.py '{place}#{HIDDEN}'" if self.back else f"python worker.py {place}"
+
+    def make_join_command(self, frontend: str, backend: str, host: str, name: str) -> str:
+        """The same with a new secret, by which whoever runs it is let in under this name.
+
+        Raises:
+            BadKeys: the name is taken, or whoever asks may be anybody.
+        """
+        if self.told(frontend, backend)["frontend"] == INSECURE:
+            raise BadKeys("Anybody may ask this broker. On its machine run: python keys.py join")
+        if self.gate is None or not self.back:
+            return self.join_command(backend, host)
+        _, login = self.gate.keyring.issue(Role.WORKER, name)
+        return f"python worker.py '{curve.join(as_others_call(backend, host), login)}'"
 
 
 PLAIN = Security()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import broker, http, pipeline, plot, table, workers
+from bench import broker, http, pipeline, plot, secure, table, workers
 from bench.photos import Photo, photos, usual
 from settings import EXIT_FAILED, EXIT_OK, cores
 
@@ -28,6 +28,10 @@ PARTS: dict[str, tuple[str, Measure]] = {
     "http": (
         "All of `make run` over HTTP",
         lambda pictures: http.measure(usual(pictures), RUNS, TURN),
+    ),
+    "secure": (
+        "Encrypted, beside plain, over HTTP",
+        lambda pictures: secure.measure(usual(pictures), RUNS, TURN),
     ),
 }
 

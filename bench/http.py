@@ -46,7 +46,8 @@ START_WITHIN = 120.0
 class Running:
     """What `make run` starts, on ports of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """With the defaults, but for what these environment variables say."""
         self.port = free_port()
         self._process = subprocess.Popen(
             [sys.executable, "run.py"],
@@ -58,6 +59,7 @@ class Running:
                 "SPYGLASS_PORT": str(self.port),
                 "SPYGLASS_FRONTEND": f"tcp://127.0.0.1:{free_port()}",
                 "SPYGLASS_BACKEND": f"tcp://127.0.0.1:{free_port()}",
+                **settings,
             },
         )
 
@@ -115,9 +117,9 @@ class Running:
 
 
 @contextmanager
-def running() -> Iterator[Running]:
+def running(**settings: str) -> Iterator[Running]:
     """A fleet that is ready; ended afterwards."""
-    fleet = Running()
+    fleet = Running(**settings)
     try:
         fleet.wait()
         yield fleet

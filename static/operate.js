@@ -77,6 +77,17 @@ yes.addEventListener("click", async () => {
   }
 });
 
+byId("let-in").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const field = byId("let-in-name");
+  try {
+    setText(byId("let-in-line"), await send("POST", "/v1/join", { name: field.value.trim() }));
+    field.value = "";
+  } catch (error) {
+    setText(byId("let-in-line"), error.message);
+  }
+});
+
 byId("add").addEventListener("submit", async (event) => {
   event.preventDefault();
   const field = byId("address");

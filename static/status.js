@@ -119,6 +119,9 @@ function showSnapshot(snapshot) {
     page.querySelector(`[data-empty="${name}"]`).hidden = snapshot[name].length > 0;
   }
   setText(byId("departed-count"), written(snapshot.departed.length, "count"));
+  const { security = {} } = snapshot.broker;
+  byId("insecure").hidden = !Object.values(security).includes("insecure");
+  byId("let-in").hidden = security.backend !== "encrypted";
   byId("clear").hidden = snapshot.quarantine.length < 2;
   charts.rate.show(rates(snapshot.trend));
   charts.waiting.show(column(snapshot.trend, "waiting"));

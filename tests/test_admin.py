@@ -27,6 +27,7 @@ TOKEN = "a-token-that-nobody-would-guess"
 RIGHT = {"authorization": f"Bearer {TOKEN}"}
 ACTIONS = [
     ("POST", "/v1/workers"),
+    ("POST", "/v1/join"),
     ("DELETE", "/v1/workers/abcd"),
     ("DELETE", "/v1/workers/abcd?now=1"),
     ("DELETE", "/v1/quarantine"),

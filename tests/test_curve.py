@@ -24,7 +24,7 @@ from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
 from curve import Login, join, split
 from decisions import Policy
-from keyring import ALLOWED, Keyring, Role
+from keyring import ALLOWED, BadKeys, Keyring, Role
 from limits import raise_open_files
 from security import Security
 from zap import Gate
@@ -514,6 +514,43 @@ def why(client: BrokerClient) -> str:
     except RequestFailed as failed:
         return str(failed)
     return ""
+
+
+# --- lines made by an admin -------------------------------------------------------------------
+
+
+def test_an_admin_makes_a_line_by_the_front_that_lets_a_worker_in(encrypted: Encrypted) -> None:
+    done, line = encrypted.client.control(Op.JOIN, "kitchen")
+    assert done
+    program, place = line.strip("'").rsplit(" '", 1)
+    assert program == "python worker.py"
+    encrypted.launch_worker("kitchen", at=place)
+    eventually(lambda: "kitchen" in encrypted.names(), "it joins")
+    assert place.partition("#")[2] not in str(encrypted.status())
+    done, why = encrypted.client.control(Op.JOIN, "kitchen")
+    assert not done and "python keys.py revoke kitchen" in why
+
+
+def test_a_front_key_makes_no_line(encrypted: Encrypted) -> None:
+    office = BrokerClient([encrypted.way_in(Role.FRONT)])
+    try:
+        assert not office.control(Op.JOIN, "")[0]
+    finally:
+        office.close()
+
+
+def test_a_line_without_a_secret_is_told_where_none_is_needed(fleet: Fleet) -> None:
+    assert fleet.client.control(Op.JOIN, "") == (True, f"python worker.py {fleet.backend}")
+
+
+def test_no_line_is_made_for_whoever_reaches_an_insecure_front(tmp_path: Path) -> None:
+    keyring = Keyring.create(tmp_path / "keys")
+    security = Security(Gate(keyring), front=False, back=True)
+    with pytest.raises(BadKeys, match=r"python keys\.py join"):
+        security.make_join_command("tcp://0.0.0.0:5555", "tcp://0.0.0.0:5556", "harbour", "")
+    assert keyring.allowed().entries() == []
+    line = security.make_join_command("tcp://127.0.0.1:1", "tcp://0.0.0.0:5556", "harbour", "")
+    assert line.startswith("python worker.py 'tcp://harbour:5556#")
 
 
 # --- beyond loopback --------------------------------------------------------------------------

@@ -50,7 +50,7 @@ README, PROTOCOL, CONFIGURATION = (
 PROGRAMS: list[Any] = [broker, worker, web, client]
 #: What is started with `python -m`; only their help is looked at.
 TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
-TOOLS += ["bench.workers", "simulation"]
+TOOLS += ["bench.secure", "bench.workers", "simulation"]
 
 ID = bytes(range(16))
 SHA = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"

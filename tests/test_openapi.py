@@ -56,6 +56,8 @@ def site() -> Site:
 
 
 def body_for(path: str) -> bytes:
+    if path == "/v1/join":
+        return b'{"name": "kitchen"}'
     if path == "/v1/workers":
         return b'{"address": "tcp://127.0.0.1:8888"}'
     return asking(jpeg()) if path.startswith("/v2") else jpeg()
@@ -69,7 +71,7 @@ def asked(site: Site, method: str, path: str, **more: Any) -> tuple[int, str]:
     body = more.pop("body", None)
     if body is None:
         body = body_for(path)
-    if path == "/v1/workers":
+    if path in ("/v1/workers", "/v1/join"):
         more = TYPED | more
     answer = site(method, target, body, **more)
     assert str(answer.status) in operation["responses"], (answer.status, answer.body)

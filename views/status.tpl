@@ -111,6 +111,7 @@
 %
 % snapshot = status or {}
 % workers = snapshot.get('workers', ())
+% security = snapshot.get('broker', {}).get('security', {})
 % able = sum(worker.get('state') in ('ready', 'busy') for worker in workers)
 % if status is None:
 %   condition, sentence = 'down', 'The broker cannot be reached'
@@ -194,6 +195,13 @@
           <p class="line"><code id="join-line" data-path="broker.join">{{ figure('broker.join') }}</code>
             <button id="copy" class="quiet" type="button" hidden>Copy</button></p>
           <p class="fine">A broker on 127.0.0.1 hears its own machine only; <code>broker.py --backend</code> widens that.</p>
+          <p id="insecure" role="note"{{ '' if 'insecure' in security.values() else ' hidden' }}>This broker was started with <code>--insecure</code>: whoever reaches its port on the network may join or ask, and read every picture.</p>
+          <form id="let-in" class="with-script"{{ '' if security.get('backend') == 'encrypted' else ' hidden' }}>
+            <label for="let-in-name">SECRET stands for a key of its own. Make one, named so that it can be revoked:</label>
+            <input id="let-in-name" type="text" name="name" placeholder="kitchen" pattern="[A-Za-z0-9._#\-]{1,64}" title="A name of A-Z a-z 0-9 . _ # -" autocomplete="off" spellcheck="false">
+            <button class="quiet">Make a line</button>
+            <output id="let-in-line"></output>
+          </form>
           <form id="add" class="with-script">
             <label for="address">Or let the broker dial a worker started with <code>--listen</code>:</label>
             <input id="address" type="text" name="address" placeholder="tcp://192.168.1.7:8888" required pattern="(tcp|ipc)://.+" title="An address such as tcp://192.168.1.7:8888" autocomplete="off" spellcheck="false">

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import zmq
 
@@ -26,7 +27,7 @@ from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from keyring import DEFAULT_FOLDER, BadKeys
 from limits import TooFewOpenFiles, raise_open_files
-from security import ENCRYPTED, INSECURE, PLAIN, Security
+from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
 from settings import (
     BACKEND,
     EXIT_FAILED,
@@ -35,6 +36,7 @@ from settings import (
     BadSetting,
     Parser,
     address,
+    one_of,
     whole,
 )
 from snapshot import snapshot
@@ -413,11 +415,9 @@ def parser() -> Parser:
     p.setting("--frontend", FRONTEND, "address for clients", address)
     p.setting("--backend", BACKEND, "address for workers", address)
     p.setting("--max-waiting", Policy.max_waiting, "pictures that may wait", whole(1, 1_000_000))
+    p.setting("--keys", DEFAULT_FOLDER, "folder of the keys, see keys.py", Path)
     p.setting(
-        "--keys",
-        None,
-        "folder of keys: encrypts both ports; without it, those beyond loopback, by the keys in"
-        f" {DEFAULT_FOLDER}",
+        "--encrypt", BEYOND, f"{BEYOND}, or {ALWAYS}: ports on loopback too", one_of(BEYOND, ALWAYS)
     )
     p.add_argument(
         "--insecure",
@@ -433,16 +433,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = parser()
     options = p.parse_args(argv)
     try:
-        security = Security.chosen(
-            options.frontend, options.backend, options.keys, options.insecure
-        )
+        ports = options.frontend, options.backend
+        security = Security.chosen(*ports, options.keys, options.encrypt, options.insecure)
     except BadKeys as error:
         p.error(str(error))
     logs.configure("broker", options)
     policy = Policy(max_waiting=options.max_waiting)
-    ends = options.frontend, options.backend
     try:
-        broker = Broker(*ends, policy, raise_open_files(), security=security)
+        broker = Broker(*ports, policy, raise_open_files(), security=security)
         broker.open()
     except TooFewOpenFiles as error:
         print(f"broker.py: {error}", file=sys.stderr)

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import settings
 from addresses import as_others_call
 from curve import join
-from keyring import BadKeys, Role
-from security import Security
+from keyring import DEFAULT_FOLDER, BadKeys, Role
+from security import BEYOND, Security
 
 HERE = Path(__file__).resolve().parent
 #: Workers started here, as a fleet of one machine: one can die without a pause.
@@ -53,7 +53,8 @@ def let_in(env: dict[str, str]) -> None:
         BadKeys: keys are needed, and missing or open to others.
     """
     front, back = env["SPYGLASS_FRONTEND"], env["SPYGLASS_BACKEND"]
-    security = Security.chosen(front, back, env.get("SPYGLASS_KEYS"))
+    keys = Path(env.get("SPYGLASS_KEYS", DEFAULT_FOLDER))
+    security = Security.chosen(front, back, keys, env.get("SPYGLASS_ENCRYPT", BEYOND))
     if security.gate is None:
         return
     for encrypted, port, variable, name, role in (

@@ -1,7 +1,7 @@
 """Which of a broker's ports are encrypted, and what is said about it.
 
 A port beyond loopback is always encrypted, unless `--insecure` says otherwise. One on loopback is
-encrypted if `--keys` names the keys; else only programs of this machine reach it, without keys.
+encrypted with `--encrypt always`; else only programs of this machine reach it, without keys.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 import curve
 from addresses import as_others_call, beyond_loopback
 from curve import FRONT_DOMAIN, WORKER_DOMAIN, Guard
-from keyring import DEFAULT_FOLDER, BadKeys, Keyring, Role
+from keyring import BadKeys, Keyring, Role
 from zap import Gate
 
+#: Which ports are to be encrypted.
+BEYOND, ALWAYS = "beyond-loopback", "always"
 #: What the status page says of a port.
 ENCRYPTED, LOOPBACK, INSECURE = "encrypted", "loopback", "insecure"
 #: What stands for the secret where everybody may read.
@@ -31,16 +33,16 @@ class Security:
 
     @classmethod
     def chosen(
-        cls, frontend: str, backend: str, keys: str | None, insecure: bool = False
+        cls, frontend: str, backend: str, keys: Path, encrypt: str, insecure: bool = False
     ) -> Security:
         """By the broker's flags.
 
         Raises:
             BadKeys: keys are needed, and missing or open to others.
         """
-        always = keys is not None
+        always = encrypt == ALWAYS
         if insecure and always:
-            raise BadKeys("--insecure and --keys exclude each other.")
+            raise BadKeys("--insecure and --encrypt always exclude each other.")
         ports = frontend, backend
         front, back = (always or (beyond_loopback(a) and not insecure) for a in ports)
         if not (front or back):
@@ -48,7 +50,7 @@ class Security:
         if problem := curve.missing():
             raise BadKeys(problem)
         try:
-            keyring = Keyring.open(Path(keys or DEFAULT_FOLDER).expanduser())
+            keyring = Keyring.open(keys.expanduser())
         except BadKeys as error:
             if always:
                 raise

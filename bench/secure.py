@@ -21,7 +21,7 @@ from bench import load, table
 from bench.http import Running, running
 from bench.photos import photos, usual
 from keyring import Keyring
-from security import ENCRYPTED
+from security import ALWAYS, ENCRYPTED
 from settings import EXIT_FAILED, seconds, whole
 
 #: Connections at a time: enough that all cores are busy.
@@ -41,7 +41,10 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
     spent: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         keys = Keyring.create(Path(folder) / "keys").folder
-        with running() as plain, running(SPYGLASS_KEYS=str(keys)) as encrypted:
+        with (
+            running() as plain,
+            running(SPYGLASS_KEYS=str(keys), SPYGLASS_ENCRYPT=ALWAYS) as encrypted,
+        ):
             sides = {"plain": plain, "encrypted": encrypted}
             if protection(encrypted) != {ENCRYPTED}:
                 raise ValueError("the encrypted fleet is not encrypted")

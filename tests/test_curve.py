@@ -50,7 +50,9 @@ class Encrypted(Fleet):
         return join(at or (self.backend if role is Role.WORKER else self.frontend), login)
 
     def start_broker(self, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
-        return super().start_broker(*flags, "--keys", str(self.keyring.folder), **more)
+        return super().start_broker(
+            *flags, "--keys", str(self.keyring.folder), "--encrypt", "always", **more
+        )
 
     def start_worker(self, name: str, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
         return super().start_worker(name, *flags, at=self.way_in(Role.WORKER, name), **more)
@@ -577,16 +579,17 @@ def test_keys_open_to_others_are_refused(
 ) -> None:
     keyring = Keyring.create(tmp_path / "keys")
     (keyring.folder / ALLOWED).chmod(0o644)
-    refused(broker_program.main, "--keys", str(keyring.folder))
+    refused(broker_program.main, "--keys", str(keyring.folder), "--encrypt", "always")
     assert "chmod 600" in capsys.readouterr().err
 
 
 def chosen(*argv: str) -> Security:
     options = broker_program.parser().parse_args(argv)
-    return Security.chosen(options.frontend, options.backend, options.keys, options.insecure)
+    ports = options.frontend, options.backend
+    return Security.chosen(*ports, options.keys, options.encrypt, options.insecure)
 
 
-def test_a_port_is_encrypted_beyond_loopback_or_when_keys_are_named(
+def test_a_port_is_encrypted_beyond_loopback_or_always(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -600,8 +603,11 @@ def test_a_port_is_encrypted_beyond_loopback_or_when_keys_are_named(
     assert ports(chosen()) == (False, False)
     assert ports(chosen(*beyond)) == (False, True)
     assert ports(chosen(*beyond, "--insecure")) == (False, False)
-    assert ports(chosen("--keys", str(other))) == (True, True)
-    assert chosen("--keys", str(other)).folder == other
+    assert ports(chosen("--encrypt", "always")) == (True, True)
+    assert ports(chosen("--keys", str(other))) == (False, False)
+    assert chosen(*beyond, "--keys", str(other)).folder == other
+    with pytest.raises(BadKeys, match="exclude each other"):
+        chosen("--encrypt", "always", "--insecure")
 
 
 def test_an_insecure_port_is_told_in_the_log_and_on_the_status_page() -> None:

@@ -230,7 +230,10 @@ def is_numeric(name: str) -> bool:
 
 def is_loopback(name: str) -> bool:
     """Whether only this machine is reached by that name."""
-    return name == "localhost" or (is_numeric(name) and ipaddress.ip_address(name).is_loopback)
+    if not is_numeric(name):
+        return name == "localhost"
+    address = ipaddress.ip_address(name)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def source(peer: str) -> str:

@@ -84,7 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(503, "There are too many connections. Try again shortly.")
             return
         peer = self.client[0] if self.client else ""
-        if not is_loopback(peer):  # there many may come through one proxy
+        if peer and not is_loopback(peer):  # there many may come through one proxy
             self._caller = source(peer)
             self.callers[self._caller] += 1
             if self.callers[self._caller] > self.max_per_address:

@@ -140,7 +140,9 @@ def test_who_may_come_from_elsewhere_needs_a_token(
     assert refusal(Guard(bound, allowed, TOKEN), **headers, **RIGHT) is None
 
 
-@pytest.mark.parametrize("bound", ["127.0.0.1", "127.3.2.1", "localhost", "::1"])
+@pytest.mark.parametrize(
+    "bound", ["127.0.0.1", "127.3.2.1", "localhost", "::1", "::ffff:127.0.0.1"]
+)
 def test_on_this_machine_alone_none_is_needed(bound: str) -> None:
     for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
         assert refusal(Guard(bound), host=host) is None

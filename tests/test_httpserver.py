@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -11,9 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, eventually
+from conftest import PATIENCE, eventually, rss
 
 import httpserver
+from answers import SECURITY_HEADERS
 from httpserver import HEADER_OVERHEAD, MAX_HEADER_BYTES, Server
 
 #: Seconds a request may take to arrive in these tests.
@@ -86,15 +88,167 @@ def test_a_chunked_body_is_read_whole(port: int) -> None:
         b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5, 5\r\n",
+        b"Content-Length: +5\r\n",
+        b"Content-Length : 5\r\n",
+        b"Content-Length: 5\nX-A: b\r\n",
         b"Transfer-Encoding:\r\n chunked\r\n",
         b"Transfer-Encoding: xchunked\r\n",
-        b"Content-Length: +5\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding: \x0bchunked\r\n",
+        b"X-A: b\r\n c\r\nTransfer-Encoding: chunked\r\n",
+        b"X\0A: b\r\nTransfer-Encoding: chunked\r\n",
     ],
 )
 def test_a_request_of_ambiguous_length_is_refused(port: int, headers: bytes) -> None:
     answer = ask(port, b"POST / HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n0\r\n\r\n")
-    assert answer.split()[1] in (b"400", b"501")
+    assert answer.split()[1] == b"400"
     assert answer.count(b"HTTP/1.") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5 \r\nhello\r\n0\r\n\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b"+5\r\nhello\r\n0\r\n\r\n",
+        b"5;a\0b\r\nhello\r\n0\r\n\r\n",
+        b"5;a=b\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello!\r\n0\r\n\r\n",
+        b"FFFFFFFFFFFFFFFF5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n0\r\nX-A: b\nX-C: d\r\n\r\n",
+    ],
+)
+def test_a_chunk_that_two_readers_might_read_differently_is_refused(port: int, body: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = ask(port, head + body + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.split()[1] == b"400"
+    assert answer.count(b"HTTP/1.") == 1
+
+
+def test_an_old_request_cannot_be_chunked(port: int) -> None:
+    head = b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert ask(port, head + b"5\r\nhello\r\n0\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        (b"1.1", b"Host: x\r\n", b"200"),
+        (b"1.1", b"Host:\r\n", b"200"),
+        (b"1.1", b"", b"400"),
+        (b"1.1", b"Host: x\r\nHost: x\r\n", b"400"),
+        (b"1.1", b"Host: x\r\nhOST: y\r\n", b"400"),
+        (b"1.0", b"", b"200"),
+        (b"1.0", b"Host: x\r\nHost: y\r\n", b"400"),
+    ],
+)
+def test_a_request_has_one_host(port: int, version: bytes, hosts: bytes, status: bytes) -> None:
+    answer = ask(port, b"GET / HTTP/%b\r\n%bConnection: close\r\n\r\n" % (version, hosts))
+    assert answer.split()[1] == status
+
+
+def test_what_is_refused_before_the_application_is_told_in_a_sentence_and_as_safely(
+    port: int,
+) -> None:
+    for request in (b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"):
+        head, _, body = ask(port, request).decode().partition("\r\n\r\n")
+        assert body.endswith(".\n")
+        assert f"content-length: {len(body)}" in head
+        for name, value in SECURITY_HEADERS.items():
+            assert f"{name.lower()}: {value}" in head
+
+
+def test_a_refusal_never_passes_for_the_answer_of_a_request_before() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+        await echo_length(scope, receive, send)
+
+    with serving(slow) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(PATIENCE)
+        client.sendall(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(PATIENCE)
+        client.sendall(b"GET /second HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):
+            assert client.recv(100) == b""
+        go_on.set()
+
+
+# --- chunks -----------------------------------------------------------------------------------
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(size: int, total: int, extension: bytes = b"") -> bytes:
+    """A body in chunks of one size."""
+    chunk = b"%x%b\r\n%b\r\n" % (size, extension, b"x" * size)
+    return CHUNKED + chunk * (total // size) + b"0\r\n\r\n"
+
+
+def refused(port: int, request: bytes) -> bool:
+    """Whether it is refused, even if that cuts us short."""
+    try:
+        answer = ask(port, request)
+    except ConnectionError:
+        return True
+    assert answer[:12] in (b"", b"HTTP/1.1 200", b"HTTP/1.1 400")
+    return not answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_in_chunks_of_a_byte_is_refused_and_in_sensible_ones_taken(port: int) -> None:
+    assert not refused(port, chunked(128, 99_968))
+    assert not refused(port, chunked(1, 2000)), "a few, as of somebody who types"
+    assert refused(port, chunked(1, 99_999))
+
+
+def test_chunk_extensions_are_bounded(port: int) -> None:
+    assert not refused(port, chunked(5000, 95_000, b";sha=abcdef"))
+    assert refused(port, chunked(5000, 95_000, b";a=" + b"b" * 100_000))
+
+
+def test_trailers_are_bounded_and_never_pass_for_headers() -> None:
+    heard: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await echo_length(scope, receive, send)
+        heard.append(dict(scope["headers"]))
+
+    body = CHUNKED + b"5\r\nhello\r\n0\r\n"
+    with serving(app) as server:
+        answer = ask(server.port, body + b"Authorization: Bearer x\r\nHost: y\r\n\r\n")
+        assert b"5 bytes" in answer
+        assert heard[0][b"host"] == b"x" and b"authorization" not in heard[0]
+        assert refused(server.port, body + b"X-A: b\r\n" * 100_000 + b"\r\n")
+        assert refused(server.port, body + b"X-A: " + b"b" * 1_000_000 + b"\r\n\r\n")
+
+
+def test_no_request_of_a_few_megabytes_costs_much_cpu_or_memory(port: int) -> None:
+    """However it is made up: the server is in this process, so its cost is ours."""
+    requests = {
+        "plain": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
+        + b"x" * 4_000_000,
+        "chunks of a byte": chunked(1, 600_000),
+        "extensions": chunked(1, 100, b";" + b"a" * 40_000),
+        "trailers": CHUNKED + b"0\r\n" + b"X-A: b\r\n" * 500_000,
+        "headers": b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 500_000,
+        "address": b"GET /" + b"a" * 4_000_000,
+        "empty lines": b"\r\n" * 2_000_000,
+    }
+    memory = rss(os.getpid())
+    for name, request in requests.items():
+        began = time.process_time()
+        with suppress(ConnectionError):
+            ask(port, request)
+        took = time.process_time() - began
+        print(f"{name}: {1000 * took:.0f} ms of CPU")
+        assert took < 0.5, name
+    assert rss(os.getpid()) - memory < 50_000_000
 
 
 def test_headers_over_16_kib_are_refused_and_under_it_taken(port: int) -> None:
@@ -215,6 +369,31 @@ def test_one_connection_more_than_allowed_is_refused(monkeypatch: pytest.MonkeyP
             connection.sendall(request)
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert ask(server.port, request).startswith(b"HTTP/1.1 503")
+        taken[0].close()
+        eventually(lambda: ask(server.port, request).startswith(b"HTTP/1.1 200"), "room again")
+
+
+def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver.GuardedProtocol, "max_per_address", 2)
+    local = threading.Event()
+    monkeypatch.setattr(httpserver, "is_loopback", lambda peer: local.is_set())
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(echo_length) as server, ExitStack() as stack:
+        taken = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(2)
+        ]
+        eventually(lambda: len(server.server_state.connections) == 2, "both are counted")
+        assert ask(server.port, request).startswith(b"HTTP/1.1 429")
+        elsewhere = socket.create_connection(
+            ("127.0.0.1", server.port), source_address=("127.0.0.2", 0)
+        )
+        with elsewhere:
+            elsewhere.sendall(request)
+            assert elsewhere.recv(100).startswith(b"HTTP/1.1 200"), "another address has its own"
+        local.set()
+        assert ask(server.port, request).startswith(b"HTTP/1.1 200"), "this machine is not counted"
+        local.clear()
         taken[0].close()
         eventually(lambda: ask(server.port, request).startswith(b"HTTP/1.1 200"), "room again")
 

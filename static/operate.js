@@ -5,17 +5,41 @@ import { byId, setText } from "./ask.js";
 const dialog = byId("confirm");
 const yes = byId("confirm-yes");
 
-async function send(method, url, body) {
+// The admin token, once somebody has typed it. Kept in this page's memory only: what is stored could
+// be read by whoever sits down here next.
+let token = "";
+
+// Does it; where that needs the token, `field` is shown and asked.
+async function send(field, method, url, body) {
+  if (field.value) token = field.value;
+  field.value = "";
+  if (!/^[!-~]*$/.test(token)) {
+    token = "";
+    throw new Error("A token consists of letters, digits and signs only.");
+  }
+  const headers = {};
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(url, { method, headers: body && { "Content-Type": "application/json" }, body: body && JSON.stringify(body) });
+    response = await fetch(url, { method, headers, body: body && JSON.stringify(body) });
   } catch {
     throw new Error("The web server does not answer. Try again.");
   }
   const told = await response.json().catch(() => ({}));
+  if (response.status === 401) {
+    field.closest(".token").hidden = false;
+    field.focus();
+    const wrong = token !== "";
+    token = "";
+    if (wrong) throw new Error("That is not the admin token.");
+  }
   if (!response.ok) throw new Error(told.detail || `The server said ${response.status} and nothing more.`);
+  for (const shown of document.querySelectorAll(".token")) shown.hidden = true;
   return told.detail;
 }
+
+const act = (...request) => send(byId("confirm-token"), ...request);
 
 const holds = ({ in_flight: n }) => (n === 1 ? "the picture it holds" : `the ${n} pictures it holds`);
 
@@ -25,25 +49,25 @@ const QUESTIONS = {
     title: `Drain ${worker.name}?`,
     text: `It gets no more pictures, finishes ${worker.in_flight ? holds(worker) : "what it holds"}, and ends. To have it back, start it again.`,
     action: "Drain",
-    run: () => send("DELETE", `/v1/workers/${worker.id}`),
+    run: () => act("DELETE", `/v1/workers/${worker.id}`),
   }),
   remove: (worker) => ({
     title: `Remove ${worker.name} at once?`,
     text: `${worker.in_flight ? `Other workers get ${holds(worker)}` : "It holds no picture"}, and it ends. To have it back, start it again.`,
     action: "Remove",
-    run: () => send("DELETE", `/v1/workers/${worker.id}?now=1`),
+    run: () => act("DELETE", `/v1/workers/${worker.id}?now=1`),
   }),
   "let-out": ({ sha256 }) => ({
     title: "Let this picture out of quarantine?",
     text: "It may be sent again. Should it kill again, two more child processes are lost.",
     action: "Let it out",
-    run: () => send("DELETE", `/v1/quarantine/${sha256}`),
+    run: () => act("DELETE", `/v1/quarantine/${sha256}`),
   }),
   clear: () => ({
     title: "Let all pictures out of quarantine?",
     text: "They may be sent again. Each that kills again costs two more child processes.",
     action: "Let all out",
-    run: () => send("DELETE", "/v1/quarantine"),
+    run: () => act("DELETE", "/v1/quarantine"),
   }),
 };
 
@@ -55,11 +79,14 @@ export function propose(what, subject, done) {
   setText(byId("confirm-title"), asked.title);
   setText(byId("confirm-text"), asked.text);
   setText(byId("confirm-error"), "");
+  byId("confirm-token").closest(".token").hidden = true;
   setText(yes, asked.action);
   yes.disabled = false;
   dialog.showModal();
   byId("confirm-no").focus();
 }
+
+byId("confirm-token").addEventListener("keydown", ({ key }) => { if (key === "Enter") yes.click(); });
 
 byId("confirm-no").addEventListener("click", () => dialog.close());
 
@@ -92,7 +119,7 @@ byId("add").addEventListener("submit", async (event) => {
   event.preventDefault();
   const field = byId("address");
   try {
-    setText(byId("added"), await send("POST", "/v1/workers", { address: field.value.trim() }));
+    setText(byId("added"), await send(byId("add-token"), "POST", "/v1/workers", { address: field.value.trim() }));
     field.value = "";
   } catch (error) {
     setText(byId("added"), error.message);

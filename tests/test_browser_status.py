@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from browsing import HOSTILE, Pages, shoot
-from conftest import eventually
+from conftest import Site, eventually
 from playwright.sync_api import Page, Route, expect
 
 import answers
 from brokerclient import RequestFailed
 from chaos.fleet import free_port
+
+TOKEN = "a-token-that-nobody-would-guess"
 
 
 @pytest.fixture
@@ -122,6 +125,78 @@ def test_a_listening_worker_is_added_by_its_address(pages: Pages, status: Page) 
     status.get_by_role("button", name="Add").click()
     expect(status.locator("#added")).to_contain_text("Send JSON such as")
     pages.processes[-1].kill()
+
+
+@pytest.fixture
+def guarded(page: Page, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Site, Page]]:
+    """The status page of a web whose actions need TOKEN."""
+    monkeypatch.setenv("SPYGLASS_ADMIN_TOKEN", TOKEN)
+    site = Site()
+    try:
+        site.start_broker()
+        site.start_worker("attic")
+        site.start_worker("loft", "--model", "another")
+        site.start_web()
+        page.goto(f"{site.url}/status")
+        expect(page.locator("#status")).to_have_attribute("data-condition", "serving")
+        yield site, page
+    finally:
+        site.close()
+
+
+def test_an_action_asks_for_the_admin_token_where_it_is_needed(
+    guarded: tuple[Site, Page],
+) -> None:
+    site, page = guarded
+    row(page, "loft").get_by_role("button", name="Drain").click()
+    field = page.get_by_label("Admin token").and_(page.locator("#confirm-token"))
+    expect(field).to_be_hidden()
+    page.click("#confirm-yes")
+    expect(page.locator("#confirm-error")).to_have_text("This needs the admin token.")
+    expect(field).to_be_focused()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for name, width in (("desktop", 1280), ("phone", 390)):
+            page.set_viewport_size({"width": width, "height": 800})
+            shoot(page, f"status-token-{name}-{scheme}", whole=False)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for wrong, told in (
+        ("not-the-token", "That is not the admin token."),
+        ("é", "A token consists of letters, digits and signs only."),
+    ):
+        page.keyboard.type(wrong)
+        page.keyboard.press("Enter")
+        expect(page.locator("#confirm-error")).to_have_text(told)
+        expect(field).to_be_focused()
+        expect(field).to_be_empty()
+    assert set(site.names()) == {"attic", "loft"}
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#confirm")).to_be_hidden()
+    expect(row(page, "loft")).to_have_count(0)
+    row(page, "attic").get_by_role("button", name="Remove").click()
+    confirm(page, "Remove attic at once?")
+    eventually(lambda: site.names() == [], "the page remembers it, and asks once only")
+    assert page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])") == "[{},{}]"
+
+
+def test_the_form_that_adds_a_worker_asks_for_the_token_too(guarded: tuple[Site, Page]) -> None:
+    site, page = guarded
+    address = f"tcp://127.0.0.1:{free_port()}"
+    site.launch_worker("pier", "--listen", address)
+    page.fill("#address", address)
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#added")).to_have_text("This needs the admin token.")
+    expect(page.locator("#add-token")).to_be_focused()
+    for name, width in (("desktop", 1280), ("phone", 390)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.locator("#join-title").scroll_into_view_if_needed()
+        shoot(page, f"status-token-add-{name}", whole=False)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    expect(row(page, "pier")).to_have_count(1)
+    expect(page.locator("#add-token")).to_be_hidden()
 
 
 def test_pictures_are_let_out_of_quarantine_after_asking(pages: Pages, status: Page) -> None:

@@ -128,6 +128,13 @@
           <div><dt>{{ heading }}</dt><dd data-path="{{ path }}" data-format="{{ format }}">{{ figure(path, format) }}</dd></div>
 % end
 %
+% # Shown where an action is refused without it.
+% def token_field(id):
+            <p class="token" hidden><label for="{{ id }}">Admin token</label>
+              <input id="{{ id }}" type="password" autocomplete="off" autocapitalize="off" spellcheck="false" aria-describedby="{{ id }}-where">
+              <span id="{{ id }}-where" class="fine">Whoever set Spyglass up has it. This page forgets it when it is left.</span></p>
+% end
+%
 % def chart(name, heading):
           <figure class="chart" data-chart="{{ name }}">
             <figcaption><span>{{ heading }}</span> <strong class="now"></strong> <span class="fine peak"></span></figcaption>
@@ -206,6 +213,7 @@
             <label for="address">Or let the broker dial a worker started with <code>--listen</code>:</label>
             <input id="address" type="text" name="address" placeholder="tcp://192.168.1.7:8888" required pattern="(tcp|ipc)://.+" title="An address such as tcp://192.168.1.7:8888" autocomplete="off" spellcheck="false">
             <button class="quiet">Add</button>
+%   token_field('add-token')
             <output id="added" class="soft"></output>
           </form>
         </section>
@@ -278,6 +286,7 @@
       <h2 id="confirm-title"></h2>
       <p id="confirm-text"></p>
       <p id="confirm-error" class="bad" role="alert"></p>
+%   token_field('confirm-token')
       <p class="buttons"><button id="confirm-no" class="quiet" type="button">Cancel</button>
         <button id="confirm-yes" type="button"></button></p>
     </dialog>

@@ -23,11 +23,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import problems
+from keyring import DEFAULT_FOLDER, TOKEN
 
 log = logging.getLogger(__name__)
 
-#: Where the token is unless another file is named.
-DEFAULT_FOLDER, TOKEN = "~/.config/spyglass", "admin.token"
 #: Characters of the shortest token: 128 random bits in base64.
 LEAST_TOKEN = 22
 #: Characters of the longest; more does not fit the headers of some proxies.
@@ -65,8 +64,8 @@ def load_token(file: str) -> str:
     if not file and (token := os.environ.get("SPYGLASS_ADMIN_TOKEN")):
         return _checked_token(token, "SPYGLASS_ADMIN_TOKEN")
     if not file:
-        folder = Path(os.environ.get("SPYGLASS_KEYS") or DEFAULT_FOLDER).expanduser()
-        file = str(folder / TOKEN)
+        folder = Path(os.environ.get("SPYGLASS_KEYS") or DEFAULT_FOLDER)
+        file = str(folder.expanduser() / TOKEN)
         if not Path(file).exists():
             return ""
     try:

@@ -265,7 +265,7 @@ def test_a_picture_costs_less_than_ten_microseconds() -> None:
     measured = metrics.measured(app, ["/v1/classify"])
     scope = {"type": "http", "method": "POST", "path": "/v1/classify"}
 
-    def seconds_for(wanted: Any, count: int = 2000, also: Any = lambda answer: None) -> float:
+    def seconds_for(wanted: Any, count: int = 500, also: Any = lambda answer: None) -> float:
         began = time.perf_counter()
         for _ in range(count):
             also(ANSWER)
@@ -274,5 +274,7 @@ def test_a_picture_costs_less_than_ten_microseconds() -> None:
                 request.send(None)
         return (time.perf_counter() - began) / count
 
-    rounds = [seconds_for(measured, also=metrics.answered) - seconds_for(app) for _ in range(20)]
-    assert min(rounds) < 10e-6
+    # The least of many short rounds: others use this machine as well.
+    counted = min(seconds_for(measured, also=metrics.answered) for _ in range(60))
+    plain = min(seconds_for(app) for _ in range(60))
+    assert counted - plain < 10e-6

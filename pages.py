@@ -67,6 +67,8 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
 
     def control(op: Op, target: str) -> str:
+        if not target.isprintable():  # the broker would drop the message, and never answer
+            raise problems.not_found("Nothing has such a name. See /v1/status for those there are.")
         try:
             done, detail = client.control(op, target)
         except RequestFailed as failed:

@@ -363,6 +363,12 @@ def test_a_person_who_is_lost_gets_a_page(site: Site) -> None:
     assert b"<!doctype html>" in page.body
 
 
+@pytest.mark.parametrize("path", ["/v1/workers/%C2%8D", "/v1/quarantine/%C2%8D", "/v1/workers/%0A"])
+def test_a_name_that_no_message_can_hold_is_unknown(site: Site, path: str) -> None:
+    # It used to be sent, dropped by the broker as a broken message, and answered 503 after 2 s.
+    assert site("DELETE", path).status == 404
+
+
 def test_the_quarantine_is_cleared_by_picture_or_as_a_whole(site: Site) -> None:
     assert site("DELETE", f"/v1/quarantine/{'ab' * 32}").status == 200
     assert site("DELETE", "/v1/quarantine").status == 200

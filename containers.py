@@ -21,9 +21,12 @@ PARTIAL_SCAN = b"partial scan"
 #: JPEG markers of a frame's head: all from C0 to CF but DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
+#: Kinds of frames hardly anything writes or shows: arithmetic (whose decoding takes long, and in
+#: which scans would have to be counted otherwise), lossless and hierarchical.
+RARE_FRAMES = frozenset(bytes([marker]) for marker in _FRAMES - {0xC0, 0xC1, _PROGRESSIVE})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 #: JPEG markers that stand alone, without a length.
-_ALONE = frozenset({0xC8, *range(0xD0, 0xD9), *range(0xF0, 0xFE)})
+_ALONE = frozenset({*range(0x01, 0xC0), 0xC8, *range(0xD0, 0xD9), *range(0xF0, 0xFE)})
 #: What ends a scan's data: a marker that is neither an escaped 255 nor a restart.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 

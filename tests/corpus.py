@@ -288,6 +288,8 @@ def _jpeg_bombs() -> Iterator[tuple[str, bytes]]:
         scan = progressive.rindex(b"\xff\xda")
         many = progressive[:scan] + 100 * progressive[scan:-2] + progressive[-2:]
         yield f"25 Mpx progressive {mode} {sampling}, 100 scans", many[:LARGEST]
+        arithmetic = many.replace(b"\xff\xc2", b"\xff\xca")
+        yield f"25 Mpx arithmetic {mode} {sampling}, 100 scans", arithmetic[:LARGEST]
     small = encoded(Image.new("RGB", (500, 500)), "JPEG", progressive=True)
     scan = small.rindex(b"\xff\xda")
     many = small[:scan] + 2000 * small[scan:-2] + small[-2:]

@@ -202,6 +202,20 @@ def test_what_takes_long_or_much_to_decode_is_refused(
     assert refusal(beyond).code == code
 
 
+@pytest.mark.parametrize("marker", [*range(0x01, 0xC0, 7), 0xD0, 0xF0])
+def test_no_marker_between_scans_hides_those_that_follow(marker: int) -> None:
+    many = scanned(picture.MAX_SCANS + 1)
+    first = many.index(b"\xff\xda", many.index(b"\xff\xda") + 2)
+    assert refusal(many[:first] + bytes([0xFF, marker]) + many[first:]).code == "too-many-pixels"
+
+
+@pytest.mark.parametrize("frame", [0xC3, 0xC9, 0xCA])
+def test_kinds_of_jpegs_that_hide_their_cost_are_refused(frame: int) -> None:
+    progressive = encoded(CAT, "JPEG", progressive=True)
+    error = refusal(progressive.replace(b"\xff\xc2", bytes([0xFF, frame])))
+    assert error.code == "bad-image" and "ordinary" in error.detail
+
+
 def test_a_film_behind_a_photo_counts_as_no_scans() -> None:
     film = 1000 * b"\xff\xda\0\x0c"  # phones append one
     assert difference(picture.decode(encoded(CAT, "JPEG") + film, SIDE), CAT) < 3

@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from curve import joining  # noqa: E402
 from settings import (  # noqa: E402
     BACKEND,
     EXIT_FAILED,
@@ -29,7 +30,6 @@ from settings import (  # noqa: E402
     EXIT_UNREACHABLE,
     BadSetting,
     Parser,
-    address,
     whole,
 )
 
@@ -60,12 +60,14 @@ OWN = {"SPYGLASS_NAME", "SPYGLASS_PROCESSES", "SPYGLASS_BROKERS", "SPYGLASS_LIST
 class Place:
     """The actor: one worker's place in the cluster. Ray makes it anew wherever there is room."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], brokers: Sequence[str]) -> None:
         """Start nothing yet: a call that blocked here could not be told to stop.
 
         Args:
             command: what runs the worker, without the interpreter.
+            brokers: whom it joins. Secrets may be in them, so no command line shows them.
         """
+        self._brokers = " ".join(brokers)
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
@@ -79,7 +81,8 @@ class Place:
             return EXIT_OK
         # The kernel's word that this actor is gone reaches the worker as an order to leave.
         told = ("setpriv", "--pdeathsig", "TERM", "--", sys.executable)
-        self._process = await asyncio.create_subprocess_exec(*told, *self._command)
+        environment = os.environ | {"SPYGLASS_BROKERS": self._brokers}
+        self._process = await asyncio.create_subprocess_exec(*told, *self._command, env=environment)
         if self._stopping:  # asked while it started
             self._process.terminate()
         code = await self._process.wait()
@@ -147,9 +150,7 @@ class RayFleet:
             scheduling_strategy="SPREAD",
         )
         self.actors: list[Any] = [
-            kind.remote(
-                [program, *brokers, "--processes", str(cpus), "--name", f"ray-{n}", *device]
-            )
+            kind.remote([program, "--processes", str(cpus), "--name", f"ray-{n}", *device], brokers)
             for n in range(1, workers + 1)
         ]
         #: By what tells that it has left: the number of each worker that is to run.
@@ -212,9 +213,10 @@ def parser() -> Parser:
         "brokers",
         nargs="*",
         metavar="BROKER",
-        type=address,
+        type=joining,
         default=os.environ.get("SPYGLASS_BROKERS", BACKEND).split(),
-        help=f"address of a broker's workers' port, seen from the nodes (default: {BACKEND})",
+        help="address of a broker's workers' port, seen from the nodes; keep one with a secret in"
+        f" SPYGLASS_BROKERS, where no list of processes shows it (default: {BACKEND})",
     )
     p.setting("--workers", 2, "how many workers", whole(1, 10_000))
     p.setting("--cpus", 1, "cores, and child processes, of each", whole(1, 512))

@@ -155,13 +155,11 @@ class Metrics:
         return timed
 
     def _served(self, method: str, route: str, status: int, took: float) -> None:
-        series = self._of_route.get((method, route, status))
+        told = method if method in METHODS else OTHER  # a client may make up any number
+        series = self._of_route.get((told, route, status))
         if series is None:
-            told = method if method in METHODS else OTHER
             counter = self._requests.labels(told, route, status or "none")
-            series = counter, self._durations.labels(route)
-            if told == method:  # a client may make up any number of others
-                self._of_route[method, route, status] = series
+            series = self._of_route[told, route, status] = counter, self._durations.labels(route)
         series[0].inc()
         series[1].observe(took)
 

@@ -104,24 +104,18 @@ yes.addEventListener("click", async () => {
   }
 });
 
-byId("let-in").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const field = byId("let-in-name");
-  try {
-    setText(byId("let-in-line"), await send("POST", "/v1/join", { name: field.value.trim() }));
-    field.value = "";
-  } catch (error) {
-    setText(byId("let-in-line"), error.message);
-  }
-});
+// A form of one field: sent when it is submitted, and what comes of it told beside it.
+function listen(form, field, output, tokenField, url, key) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      setText(output, await send(tokenField, "POST", url, { [key]: field.value.trim() }));
+      field.value = "";
+    } catch (error) {
+      setText(output, error.message);
+    }
+  });
+}
 
-byId("add").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const field = byId("address");
-  try {
-    setText(byId("added"), await send(byId("add-token"), "POST", "/v1/workers", { address: field.value.trim() }));
-    field.value = "";
-  } catch (error) {
-    setText(byId("added"), error.message);
-  }
-});
+listen(byId("let-in"), byId("let-in-name"), byId("let-in-line"), byId("let-in-token"), "/v1/join", "name");
+listen(byId("add"), byId("address"), byId("added"), byId("add-token"), "/v1/workers", "address");

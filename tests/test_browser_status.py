@@ -199,6 +199,31 @@ def test_the_form_that_adds_a_worker_asks_for_the_token_too(guarded: tuple[Site,
     expect(page.locator("#add-token")).to_be_hidden()
 
 
+def test_the_form_that_makes_a_line_asks_for_the_token_too(guarded: tuple[Site, Page]) -> None:
+    _, page = guarded
+    asked: list[Any] = []
+
+    def made(route: Route) -> None:
+        if route.request.headers.get("authorization") == f"Bearer {TOKEN}":
+            asked.append(route.request.post_data_json)
+            route.fulfill(json={"detail": "python worker.py 'tcp://10.0.0.5:5556#secret'"})
+        else:
+            route.continue_()  # the real web refuses it
+
+    page.route("**/v1/join", made)
+    told(page, lambda snapshot: snapshot["broker"]["security"].update(backend="encrypted"))
+    expect(page.locator("#let-in")).to_be_visible()
+    page.fill("#let-in-name", "kitchen")
+    page.locator("#let-in-name").press("Enter")
+    expect(page.locator("#let-in-line")).to_have_text("This needs the admin token.")
+    expect(page.locator("#let-in-token")).to_be_focused()
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#let-in-line")).to_contain_text("#secret")
+    expect(page.locator("#let-in-token")).to_be_hidden()
+    assert asked == [{"name": "kitchen"}]
+
+
 def test_pictures_are_let_out_of_quarantine_after_asking(pages: Pages, status: Page) -> None:
     doomed = pages.start_worker("doomed", "--model", "stand-in")
     for n in range(2):

@@ -207,6 +207,7 @@
             <label for="let-in-name">SECRET stands for a key of its own. Make one, named so that it can be revoked:</label>
             <input id="let-in-name" type="text" name="name" placeholder="kitchen" pattern="[A-Za-z0-9._#\-]{1,64}" title="A name of A-Z a-z 0-9 . _ # -" autocomplete="off" spellcheck="false">
             <button class="quiet">Make a line</button>
+%   token_field('let-in-token')
             <output id="let-in-line"></output>
           </form>
           <form id="add" class="with-script">

@@ -99,6 +99,29 @@ def test_an_immense_head_is_refused_and_others_are_served(site: Site, request_he
     assert site.get("/livez")[0] == 200
 
 
+def test_odd_requests_get_a_plain_refusal_and_never_a_file_or_a_fault(site: Site) -> None:
+    asked = {
+        b"TRACE / HTTP/1.1": 405,
+        b"OPTIONS * HTTP/1.1": 404,
+        b"CONNECT evil.example:80 HTTP/1.1": 400,
+        b"PRI * HTTP/2.0": 400,
+        b"GET //evil.example/status HTTP/1.1": 404,
+        b"GET /static/..%2f..%2fweb.py HTTP/1.1": 404,
+        b"GET /status%00 HTTP/1.1": 404,
+        b"GET /%ff%fe HTTP/1.1": 404,
+        b"GET /livez HTTP/1.1\r\nUpgrade: h2c": 200,
+        b"POST /v1/classify HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 5": 400,
+    }
+    for request, status in asked.items():
+        with site.connect() as client:
+            client.sendall(
+                request + b"\r\nHost: localhost\r\nConnection: close, Upgrade\r\n\r\nhello"
+            )
+            answer = client.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), request
+        assert b"nosniff" in answer, request
+
+
 def test_ten_thousand_requests_on_one_connection_are_answered_in_order(site: Site) -> None:
     asked = [(404, b"/v1/nothing") if n % 7 == 0 else (405, b"/v1/classify") for n in range(10_000)]
     heads = [b"GET %b HTTP/1.1\r\nHost: localhost\r\n" % path for _, path in asked]

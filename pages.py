@@ -109,7 +109,7 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
         text = bottle.request.environ["wsgi.input"].read(4096)
         try:
             name = json.loads(text).get("name", "")
-            if name and not NAME.fullmatch(name):
+            if name != "" and not NAME.fullmatch(name):
                 raise ValueError
         except Exception:
             raise problems.malformed('Send JSON such as {"name": "kitchen"}, or {}.') from None

@@ -403,3 +403,10 @@ def test_another_sites_page_cannot_act(site: Site, headers: dict[str, str]) -> N
 def test_our_own_page_can_act(site: Site) -> None:
     own = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
     assert site("DELETE", "/v1/workers/abcd", **own).status == 200
+
+
+@pytest.mark.parametrize("name", ["{}", "null", "0", "[]", '"a b"'])
+def test_a_name_to_join_by_that_is_none_is_malformed(site: Site, name: str) -> None:
+    # What is neither text nor true used to pass as no name, and ended in a 500.
+    body = b'{"name": %s}' % name.encode()
+    assert site("POST", "/v1/join", body, **TYPED).json["code"] == "malformed"

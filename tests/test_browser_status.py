@@ -383,3 +383,31 @@ def test_a_broker_that_is_down_is_shown_as_such_and_heals(pages: Pages, status: 
     pages.start_broker()
     expect(status.locator("#status")).to_have_attribute("data-condition", "serving")
     expect(status.locator("tr.worker")).to_have_count(2)
+
+
+def test_a_line_with_a_secret_is_made_where_workers_come_in_encrypted(status: Page) -> None:
+    expect(status.locator("#let-in")).to_be_hidden()  # on loopback none is needed
+    told(status, lambda snapshot: snapshot["broker"]["security"].update(backend="encrypted"))
+    asked: list[Any] = []
+    made = f"python worker.py 'tcp://10.0.0.5:5556#{'secret' * 14}'"
+    status.set_viewport_size({"width": 400, "height": 800})
+
+    def make(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        route.fulfill(json={"detail": made})
+
+    status.route("**/v1/join", make)
+    status.fill("#let-in-name", "kitchen")
+    status.click("#let-in button")
+    line = status.locator("#let-in-line")
+    expect(line).to_have_text(made)
+    assert status.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it runs out"
+    assert asked == [{"name": "kitchen"}]
+    shoot(status, "status-join")
+
+
+def test_an_insecure_port_is_told_as_long_as_it_is_one(status: Page) -> None:
+    expect(status.locator("#insecure")).to_be_hidden()
+    told(status, lambda snapshot: snapshot["broker"]["security"].update(backend="insecure"))
+    expect(status.locator("#insecure")).to_be_visible()
+    expect(status.locator("#insecure")).to_contain_text("--insecure")

@@ -117,6 +117,7 @@ def test_an_address_with_a_secret_is_not_dialled_and_its_secret_not_repeated(
     assert place.partition("#")[2] not in why
 
 
+@pytest.mark.slow
 def test_workers_and_clients_use_several_brokers_each_with_its_own_secret(tmp_path: Path) -> None:
     first, second = (Encrypted(tmp_path / name) for name in ("first", "second"))
     both = BrokerClient([first.way_in(Role.FRONT), second.way_in(Role.FRONT)])
@@ -180,6 +181,7 @@ def test_nothing_readable_passes_on_the_wire(tmp_path: Path, keys: bool) -> None
     taps = []
     try:
         fleet.start_broker()
+        eventually(lambda: fleet.status()["queue"], "the broker answers")
         for port in (fleet.frontend, fleet.backend):
             taps.append(Tap(port))
         ways = [tap.address for tap in taps]
@@ -485,6 +487,7 @@ def test_a_worker_with_a_secret_tells_a_plain_broker_by_name_and_joins_once_it_i
         fleet.close()
 
 
+@pytest.mark.slow
 def test_a_client_that_is_kept_out_is_told_why_and_comes_in_when_it_may(
     tmp_path: Path,
 ) -> None:

@@ -132,6 +132,11 @@ class _Link:
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
         self.socket.connect(self.address)
 
+    def greeted(self) -> None:
+        """The broker is there."""
+        self.connected, self.again_at = True, float("inf")
+        self.trouble = unheard(self.address, self._login, False)
+
     def refused(self, by_key: bool, now: float) -> None:
         """The handshake went wrong. libzmq itself tries no more after some of the reasons."""
         before = self.trouble
@@ -263,7 +268,7 @@ class Client:
     def _read_monitor(self, link: _Link, now: float) -> None:
         for event, _ in monitor_events(link.monitor):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                link.connected, link.again_at = True, float("inf")
+                link.greeted()
                 log.info("connected to the broker at %s", link.address)
                 for pending in self._pending.values():
                     if pending.link is None:

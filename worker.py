@@ -374,6 +374,16 @@ def name_setting(text: str) -> str:
     return text
 
 
+def hide(brokers: Sequence[str]) -> None:
+    """Start this program anew, as the same process, with the brokers' secrets in its environment:
+    its command line shows in `ps` to every user of this machine."""
+    shown = {broker for broker in brokers if "#" in broker and broker in sys.argv}
+    if shown:
+        rest = [word for word in sys.orig_argv[1:] if word not in brokers]
+        environment = os.environ | {"SPYGLASS_BROKERS": " ".join(brokers)}
+        os.execve(sys.executable, [sys.executable, *rest], environment)
+
+
 def safe_to_listen(place: str, login: Login | None) -> bool:
     """Whether only the broker can come in there."""
     return login is not None or not beyond_loopback(place)
@@ -425,6 +435,8 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
     """
     p = parser()
     options = p.parse_args(argv)
+    if argv is None:
+        hide(options.brokers)
     try:
         places = [split(place) for place in [options.listen or "", *options.brokers] if place]
     except BadSetting as error:

@@ -675,6 +675,7 @@ def test_no_secret_shows_in_what_the_programs_write_or_tell(encrypted: Encrypted
     eventually(lambda: "kitchen" in encrypted.names(), "it joins")
     encrypted.keyring.revoke("kitchen")
     said.wait("refuses this key")
+    assert b"#" not in Path(f"/proc/{worker.pid}/cmdline").read_bytes()
     secret = place.partition("#")[2]
     assert secret[:20] not in "".join(said.lines) + str(encrypted.status())
     assert "its key was revoked" in str(encrypted.status()["departed"])

@@ -127,7 +127,7 @@ def split(tmp_path: Path) -> Iterator[Split]:
         pytest.skip(reason)
     split = Split(tmp_path)
     try:
-        split.start_broker()
+        split.start_broker("--insecure")
         eventually(lambda: split.status()["queue"], "the broker answers")
         yield split
     finally:

@@ -186,7 +186,8 @@ def test_a_worker_that_beats_but_never_acknowledges_loses_its_requests(fleet: Fl
         deaf.request()
         fleet.start_worker("attic")
         assert future.result(30).worker == "attic"
-    assert fleet.status()["counters"]["requeued"] >= 1
+    counters = fleet.status()["counters"]
+    assert counters["requeued"] + counters["hedged"] >= 1  # whichever came first
 
 
 def test_a_worker_of_the_past_is_asked_to_say_ready(fleet: Fleet) -> None:

@@ -374,13 +374,21 @@ def name_setting(text: str) -> str:
     return text
 
 
-def hide(brokers: Sequence[str]) -> None:
-    """Start this program anew, as the same process, with the brokers' secrets in its environment:
+def hide(brokers: Sequence[str], listen: str | None) -> None:
+    """Start this program anew, as the same process, with its addresses' secrets in its environment:
     its command line shows in `ps` to every user of this machine."""
-    shown = {broker for broker in brokers if "#" in broker and broker in sys.argv}
-    if shown:
-        rest = [word for word in sys.orig_argv[1:] if word not in brokers]
-        environment = os.environ | {"SPYGLASS_BROKERS": " ".join(brokers)}
+    words = iter(sys.orig_argv[1:])
+    rest: list[str] = []
+    moved: list[str] = []
+    for word in words:
+        flag = word.partition("=")[0]
+        if len(flag) > 2 and "--listen".startswith(flag):  # argparse takes --li too
+            moved.append(word if "=" in word else next(words))
+        else:
+            (moved if word in brokers else rest).append(word)
+    if any("#" in word for word in moved):
+        addresses = {"SPYGLASS_BROKERS": " ".join(brokers), "SPYGLASS_LISTEN": listen or ""}
+        environment = os.environ | {name: value for name, value in addresses.items() if value}
         os.execve(sys.executable, [sys.executable, *rest], environment)
 
 
@@ -436,7 +444,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
     p = parser()
     options = p.parse_args(argv)
     if argv is None:
-        hide(options.brokers)
+        hide(options.brokers, options.listen)
     try:
         places = [split(place) for place in [options.listen or "", *options.brokers] if place]
     except BadSetting as error:

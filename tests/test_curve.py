@@ -682,6 +682,22 @@ def test_no_secret_shows_in_what_the_programs_write_or_tell(encrypted: Encrypted
     assert re.search(rf"at {re.escape(encrypted.backend)} refuses", "".join(said.lines))
 
 
+@pytest.mark.parametrize("written", ["--listen PLACE", "--listen=PLACE", "--li PLACE"])
+def test_no_secret_shows_in_the_command_line_of_a_worker_that_listens(
+    encrypted: Encrypted, written: str
+) -> None:
+    place = f"tcp://127.0.0.1:{free_port()}"
+    secret = encrypted.way_in(Role.WORKER, "cellar", place)
+    flags = written.replace("PLACE", secret).split()
+    command = ["tests/stand_in.py", *flags, "--processes", "1", "--name", "cellar#1"]
+    worker = encrypted.start(*command)
+    assert encrypted.client.control(Op.ADD, place)[0]
+    eventually(lambda: "cellar#1" in encrypted.names(), "it is dialled")
+    words = Path(f"/proc/{worker.pid}/cmdline").read_bytes().decode().split("\0")
+    assert secret.partition("#")[2] not in "".join(words)
+    assert words[2:-1] == ["--processes", "1", "--name", "cellar#1"]
+
+
 def test_make_run_gives_its_own_parts_keys_to_encrypted_ports_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

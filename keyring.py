@@ -189,16 +189,16 @@ class Keyring:
             entries.append(Entry(role, name, public.decode()))
         return name, Login(self.public, secret)
 
-    def revoke(self, name: str) -> Entry | None:
-        """Shut a way in; what it was, or None if there was none of this name.
+    def revoke(self, name: str) -> list[Entry]:
+        """Shut all ways in of this name; what they were. A list put together by hand may hold
+        several, and whoever revokes a name means that nobody comes in by it.
 
         Raises:
             BadKeys: the list cannot be written.
         """
         with self._changing() as entries:
-            found = next((entry for entry in entries if entry.name == name), None)
-            if found is not None:
-                entries.remove(found)
+            found = [entry for entry in entries if entry.name == name]
+            entries[:] = [entry for entry in entries if entry.name != name]
         return found
 
     @contextlib.contextmanager

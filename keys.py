@@ -96,8 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.command == "list":
             for entry in keyring.allowed().entries():
                 print(f"{entry.role.value:8}{entry.name}")
-        elif (gone := keyring.revoke(options.name)) is not None:
-            print(f"Revoked {gone.name}: this {gone.role.value} is shut out.")
+        elif gone := keyring.revoke(options.name):
+            roles = " and ".join(dict.fromkeys(entry.role.value for entry in gone))
+            keys = "1 key" if len(gone) == 1 else f"{len(gone)} keys"
+            print(f"Revoked {options.name}, {keys}: this {roles} is shut out.")
         else:
             raise BadKeys(f"Nobody is called {options.name}. Who is let in: python keys.py list")
     except BadKeys as error:

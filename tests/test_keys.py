@@ -245,6 +245,20 @@ def test_list_and_revoke_go_by_name(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert code == EXIT_FAILED and "python keys.py list" in why
 
 
+def test_revoke_shuts_all_of_a_name_out_and_says_how_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--keys", str(tmp_path / "keys"))
+    run(capsys, "init", *where)
+    for name in ("kitchen", "pantry", "attic"):
+        run(capsys, "join", "--name", name, *where)
+    path = tmp_path / "keys" / ALLOWED
+    path.write_text(path.read_text().replace("pantry", "kitchen"))  # as if merged by hand
+    assert "2 keys" in run(capsys, "revoke", "kitchen", *where)[1]
+    assert run(capsys, "list", *where)[1].split() == ["worker", "attic"]
+    assert "1 key:" in run(capsys, "revoke", "attic", *where)[1]
+
+
 def test_keys_are_never_made_anew_by_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

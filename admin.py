@@ -178,8 +178,12 @@ class Guard:
         host = headers.get("Host", "")
         origin = headers.get("Origin", "")
         site = headers.get("Sec-Fetch-Site", "same-origin")
+        try:
+            named = urlsplit(origin).netloc.lower()
+        except ValueError:  # no address at all, such as http://[x
+            named = ""
         # A proxy may have put its own Host, but the browser tells the name it was given.
-        own = not origin or urlsplit(origin).netloc.lower() in self._origins | {host.lower() or "?"}
+        own = not origin or named in self._origins | {host.lower() or "?"}
         if not own or site not in ("same-origin", "none"):
             raise problems.forbidden("This action must come from Spyglass's own page.")
 

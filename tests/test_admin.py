@@ -200,6 +200,8 @@ def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> 
     [
         {"origin": "http://evil.example"},
         {"origin": "null"},
+        {"origin": "http://[x"},
+        {"origin": "http://[localhost]"},
         {"origin": "http://localhost:9999"},
         {"origin": "http://localhost.evil.example"},
         {"sec_fetch_site": "cross-site"},

@@ -156,8 +156,16 @@ class Guard:
                 " start web.py with --allowed-host and that name."
             )
 
-    def check_action(self, method: str, headers: Mapping[str, str], peer: str) -> None:
+    def check_action(
+        self, method: str, headers: Mapping[str, str], peer: str, protocol: str
+    ) -> None:
         """Let only those act who may.
+
+        Args:
+            method: POST or DELETE.
+            headers: of the request.
+            peer: the address at the connection's other end, never one that a header tells.
+            protocol: of the request, such as HTTP/1.1.
 
         Raises:
             problems.Problem: 403 from another site's page or where no token is set, 415 for a form,
@@ -168,7 +176,7 @@ class Guard:
             raise problems.unsupported("Send JSON, with Content-Type: application/json.")
         if self._token:
             self._check_token(headers.get("Authorization", ""), source(peer))
-        elif not (self._alone and self._from_this_machine(headers)):
+        elif not (self._alone and self._from_this_machine(headers, peer, protocol)):
             raise problems.forbidden(
                 "This needs an admin token, and the web has none. Make one with python keys.py"
                 " init, or name its file with web.py --admin-token-file, and start the web again."
@@ -187,9 +195,10 @@ class Guard:
         if not own or site not in ("same-origin", "none"):
             raise problems.forbidden("This action must come from Spyglass's own page.")
 
-    def _from_this_machine(self, headers: Mapping[str, str]) -> bool:
-        proxied = any(headers.get(name) for name in PROXY_HEADERS)
-        return not proxied and is_loopback(hostname(headers.get("Host", "")))
+    def _from_this_machine(self, headers: Mapping[str, str], peer: str, protocol: str) -> bool:
+        # Browsers and their like speak HTTP/1.1; a proxy that adds no header often speaks 1.0.
+        proxied = protocol != "HTTP/1.1" or any(headers.get(name) for name in PROXY_HEADERS)
+        return not proxied and all(map(is_loopback, (peer, hostname(headers.get("Host", "")))))
 
     def _check_token(self, authorization: str, address: str) -> None:
         scheme, _, named = authorization.partition(" ")
@@ -240,11 +249,12 @@ def is_loopback(name: str) -> bool:
 
 
 def source(peer: str) -> str:
-    """Whom to count a connection from this address to: its owner has all of an IPv6 /64."""
+    """Whom to count a connection from this address to: its owner has all of an IPv6 /64. What is
+    no address counts to "", so that nobody fills the memory or the log with texts."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
-        return peer
+        return ""
     if address.version == 4:
         return peer
     if mapped := address.ipv4_mapped:

@@ -145,7 +145,10 @@ class _Guarded:
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             request = bottle.request
-            self._guard.check_action(request.method, request.headers, request.remote_addr or "")
+            # Not request.remote_addr: that is whatever X-Forwarded-For says.
+            environ = request.environ
+            peer, protocol = environ.get("REMOTE_ADDR", ""), environ.get("SERVER_PROTOCOL", "")
+            self._guard.check_action(request.method, request.headers, peer, protocol)
             return route(*args, **kwargs)
 
         return wrapped

@@ -59,12 +59,18 @@ def act(app: App, method: str, path: str, **headers: str) -> Any:
     return app(method, path, body, **{"content_type": "application/json", **headers})
 
 
-def refusal(guard: Guard, method: str = "DELETE", peer: str = "10.0.0.9", **headers: str) -> Any:
+def refusal(
+    guard: Guard,
+    method: str = "DELETE",
+    peer: str = "127.0.0.1",
+    protocol: str = "HTTP/1.1",
+    **headers: str,
+) -> Any:
     """The status an action is refused with, or None."""
     told = {"Host": "localhost", "Content-Type": "application/json"}
     told |= {name.title().replace("_", "-"): value for name, value in headers.items()}
     try:
-        guard.check_action(method, told, peer)
+        guard.check_action(method, told, peer, protocol)
     except Problem as problem:
         return problem.kind.status
     return None
@@ -130,6 +136,10 @@ def test_beyond_loopback_without_a_token_nobody_acts_but_all_may_read(
         ("127.0.0.1", [], {"x_forwarded_for": "203.0.113.5"}),
         ("127.0.0.1", [], {"host": "203.0.113.5"}),
         ("127.0.0.1", [], {"host": ""}),
+        ("127.0.0.1", [], {"protocol": "HTTP/1.0"}),
+        ("127.0.0.1", [], {"protocol": ""}),
+        ("127.0.0.1", [], {"peer": "203.0.113.5"}),
+        ("127.0.0.1", [], {"peer": ""}),
     ],
 )
 def test_who_may_come_from_elsewhere_needs_a_token(
@@ -146,6 +156,16 @@ def test_who_may_come_from_elsewhere_needs_a_token(
 def test_on_this_machine_alone_none_is_needed(bound: str) -> None:
     for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
         assert refusal(Guard(bound), host=host) is None
+
+
+@each_action
+def test_a_proxy_that_adds_no_header_shows_by_its_old_protocol(method: str, path: str) -> None:
+    app = site()
+    app.version = "1.0"  # as nginx's bare proxy_pass does, which puts its own Host too
+    assert act(app, method, path, host="127.0.0.1:8080").status == 403
+    assert app.fleet.controls == []
+    app.version = "1.1"
+    assert act(app, method, path, host="127.0.0.1:8080").status == 200
 
 
 def test_guessing_is_slowed_for_the_address_alone_that_guesses() -> None:
@@ -181,6 +201,25 @@ def test_who_guesses_is_told_when_to_come_back() -> None:
     assert app.fleet.controls == []
 
 
+def test_a_forged_address_neither_escapes_the_limit_nor_locks_out_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = site(token=TOKEN)
+    app.peer = "10.0.0.9"
+
+    def guess(forged: str, **token: str) -> int:
+        wrong = {"authorization": "Bearer x"}
+        headers = {"x_forwarded_for": forged, **(token or wrong)}
+        status: int = act(app, "DELETE", "/v1/workers/abcd", **headers).status
+        return status
+
+    statuses = [guess(f"10.0.0.{n}, forged") for n in range(40)]
+    assert statuses == [401] * MAX_GUESSES + [429] * (40 - MAX_GUESSES)
+    assert "forged" not in caplog.text and "10.0.0.9" in caplog.text
+    app.peer = "10.0.0.10"
+    assert guess("10.0.0.9", **RIGHT) == 200
+
+
 def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> None:
     guesses = Guesses()
     for n in range(MAX_REMEMBERED + 5):
@@ -189,6 +228,7 @@ def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> 
     assert admin.source("2001:db8::1") == admin.source("2001:db8::ffff:1:2%eth0")
     assert admin.source("2001:db8::1") != admin.source("2001:db8:0:1::1")
     assert admin.source("::ffff:10.0.0.1") == admin.source("10.0.0.1") != admin.source("10.0.0.2")
+    assert admin.source("no address") == admin.source("x" * 14_000) == ""
 
 
 # --- other sites' pages -----------------------------------------------------------------------

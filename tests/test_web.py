@@ -100,6 +100,8 @@ class Response:
 class Site:
     """Calls the app as a server would."""
 
+    peer, version = "127.0.0.1", "1.1"
+
     def __init__(self, fleet: FakeFleet | None = None) -> None:
         self.fleet = fleet or FakeFleet()
         self.app = web.make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
@@ -117,8 +119,8 @@ class Site:
         raw = [(k.lower().replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
         path, _, query = path.partition("?")
         scope = {
-            "type": "http", "method": method, "path": unquote(path), "http_version": "1.1",
-            "query_string": query.encode(), "server": ("here", 80), "client": ("there", 1),
+            "type": "http", "method": method, "path": unquote(path), "http_version": self.version,
+            "query_string": query.encode(), "server": ("here", 80), "client": (self.peer, 1),
             "headers": raw,
         }  # fmt: skip
         half = len(body) // 2

@@ -71,8 +71,15 @@ LEAVE_WITHIN = 10.0
 #: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
 #: end of a connection may drop what it has not read from it.
 FAREWELL = 0.2
+#: Seconds between two looks for messages that never end.
+ENDLESS_LOOK_INTERVAL = 1.0
 #: Listening workers one broker dials.
 MAX_DIALLED = 64
+#: Why one beyond loopback is not dialled without keys.
+UNSAFE_TO_DIAL = (
+    "Other machines are on the way there, and this broker's port for workers is not encrypted."
+    " Make keys with python keys.py init, and start the broker with --encrypt always."
+)
 #: Share of the broker's time that snapshots may take, and seconds one is kept at most for that.
 #: With a handful of workers one takes 0.1 ms, and is 2 ms old at most.
 SNAPSHOT_SHARE, SNAPSHOT_KEPT = 0.05, 0.25
@@ -120,6 +127,7 @@ class Broker:
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
+        self._next_endless_look = float("-inf")
         self._detailed = trail.detailed()
 
     def open(self) -> None:
@@ -183,9 +191,9 @@ class Broker:
             self._front_watch.read()
             self._back_watch.read()
             self._count_connections()
-        if self._gate is not None:
-            self._gate.look(self._clock())
+        if self._gate is not None and self._gate.look(self._clock()):
             self._keep_out(self._gate)
+        self._look_for_endless(self._clock())
         front_drained = back_drained = True
         if dropped or self._front in ready:
             front_drained = self._drain(self._front, self._front_watch, self._from_client)
@@ -212,6 +220,13 @@ class Broker:
                 self._front_watch.cut(client)
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
 
+    def _look_for_endless(self, now: float) -> None:
+        if now >= self._next_endless_look:
+            self._next_endless_look = now + ENDLESS_LOOK_INTERVAL
+            for watch in (self._front_watch, self._back_watch):
+                for address in watch.cut_endless():
+                    log.warning("cut a connection whose message never ends: %s", address)
+
     def _count_connections(self) -> None:
         """Tell the operator before connections run out, once each time they come near."""
         connections = self._front_watch.connections + self._back_watch.connections
@@ -235,7 +250,12 @@ class Broker:
                 frames = receive(socket)
             except zmq.Again:
                 return True
-            peer = watch.saw(frames[0])
+            try:
+                peer = watch.saw(frames[0])
+            except ProtocolError as error:
+                self.dispatcher.record.counters.bad_frames += 1
+                log.debug("dropped a message: %s", error)
+                continue
             if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
                 log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
                 continue
@@ -349,6 +369,10 @@ class Broker:
             return Reply(query.id, True, f"{query.target} is being dialled already.")
         if len(self._dialled) >= MAX_DIALLED:
             return Reply(query.id, False, f"{MAX_DIALLED} addresses are dialled already.")
+        if not query.target.startswith("tcp://"):
+            return Reply(query.id, False, "Name a TCP address, such as tcp://10.0.0.7:8888.")
+        if self._security.would_leak(self.backend, query.target):
+            return Reply(query.id, False, UNSAFE_TO_DIAL)
         try:
             self._back.connect(address(query.target))
         except (BadSetting, zmq.ZMQError) as error:

@@ -10,6 +10,7 @@ Only public keys stand in the list: whoever reads it can let nobody in.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -28,6 +29,8 @@ from zmq_protocol import NAME
 
 log = logging.getLogger(__name__)
 
+#: Failures to read the list that pass, and say nothing about it.
+PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
 #: Where keys are unless another folder is named.
 DEFAULT_FOLDER = Path("~/.config/spyglass")
 SECRET, TOKEN, ALLOWED = "broker.secret", "admin.token", "allowed"
@@ -76,15 +79,17 @@ class Allowed:
         """Read the list if it has changed; whether it had. One that cannot be read, or that
         others could have written, lets nobody in."""
         try:
+            if _signs(os.stat(self._path)) == self._seen:  # without taking a descriptor
+                return False
             with self._path.open("rb") as file:
                 told = os.fstat(file.fileno())
-                seen: object = (told.st_ino, told.st_mtime_ns, told.st_size, told.st_mode)
-                if seen == self._seen:
-                    return False
+                seen: object = _signs(told)
                 entries = [] if told.st_mode & 0o022 else list(_read(file.read()))
                 if told.st_mode & 0o022:
                     log.error("others may write %s: nobody is let in. chmod 600 it", self._path)
         except OSError as error:
+            if error.errno in PASSING and self._seen is not None:
+                return False  # says nothing about the list: strangers may have taken what there is
             seen, entries = str(error), []
             if seen != self._seen:
                 log.error("cannot read %s: nobody is let in: %s", self._path, error)
@@ -99,6 +104,11 @@ class Allowed:
     def entries(self) -> list[Entry]:
         """All, in the order of the file."""
         return list(self._entries.values())
+
+
+def _signs(told: os.stat_result) -> object:
+    """What changes with the file."""
+    return told.st_ino, told.st_mtime_ns, told.st_size, told.st_mode
 
 
 def _read(text: bytes) -> Iterator[Entry]:

@@ -83,6 +83,11 @@ class Security:
             for port, (address, encrypted) in ports.items()
         }
 
+    def would_leak(self, backend: str, target: str) -> bool:
+        """Whether pictures would go to a worker dialled there in clear, unasked for."""
+        unasked = self.told("", backend)["backend"] == LOOPBACK
+        return unasked and beyond_loopback(target)
+
     def join_command(self, backend: str, host: str) -> str:
         """The line that joins a worker, typed on another machine; a secret is not shown."""
         place = as_others_call(backend, host)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import zmq
 
 from curve import Guard, Login
-from zmq_protocol import Direction, Message, Part, ProtocolError, decode
+from zmq_protocol import MAX_PARTS, PART_BYTES, Direction, Message, Part, ProtocolError, decode
 
 #: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
 #: they notice a frozen machine or a silent network even while Python is busy. Both ends ping: a
@@ -28,6 +28,10 @@ PING_TIMEOUT_MS = 750
 HANDSHAKE_MS = 2000
 #: Bytes of one frame. Our parts have 64 KiB; anything above 1 MiB is not ours.
 MAX_FRAME_BYTES = 1024 * 1024
+#: Bytes that a whole message never reaches with all its frames: its parts, and a few for the rest.
+MAX_MESSAGE_BYTES = MAX_PARTS * PART_BYTES + 1024 * 1024
+#: The ZAP domain of ports that are not encrypted.
+PLAIN_DOMAIN = b"plain"
 #: Messages queued to one peer: above the largest credit, so only a peer that reads nothing at
 #: all ever fills it.
 SEND_QUEUE = 2048
@@ -70,6 +74,8 @@ def router(
     socket.setsockopt(zmq.LINGER, 0)
     if guard is not None:
         guard.apply(socket)
+    else:
+        _refuse_the_past(socket)
     _common(socket)
     return socket
 
@@ -86,8 +92,17 @@ def dealer(
     socket.setsockopt(zmq.LINGER, DEALER_LINGER_MS)
     if login is not None:
         login.apply(socket)
+    else:
+        _refuse_the_past(socket)
     _common(socket)
     return socket
+
+
+def _refuse_the_past(socket: zmq.Socket[bytes]) -> None:
+    """Let nobody in who speaks ZMTP 1.0, which has no greeting: whatever a web page makes a browser
+    send to a port would be messages. libzmq refuses it where ZAP has a domain, and asks ZAP only if
+    somebody answers there."""
+    socket.setsockopt(zmq.ZAP_DOMAIN, PLAIN_DOMAIN)
 
 
 def _common(socket: zmq.Socket[bytes]) -> None:
@@ -188,6 +203,15 @@ def bytes_received(fd: int) -> int:
         return 0
 
 
+def _name_of_peer(fd: int) -> str:
+    """Who is at the other end of a TCP connection, for the log."""
+    try:
+        with network.socket(fileno=os.dup(fd)) as connection:
+            return str(connection.getpeername())
+    except OSError:
+        return "unknown"
+
+
 def user_of(frame: zmq.Frame) -> str:
     """Whose message it is: the public key, in Z85, that ZAP let in. On encrypted ports only."""
     return str(frame.get("User-Id"))
@@ -208,7 +232,10 @@ class DropWatch:
         self._peers: dict[tuple[int, int], bytes] = {}
         self._connection: dict[bytes, tuple[int, int]] = {}
         self._dropped: list[bytes] = []
-        self.domain = str(socket.getsockopt_string(zmq.ZAP_DOMAIN))  # empty: not encrypted
+        encrypted = bool(socket.getsockopt(zmq.CURVE_SERVER))
+        self.domain = str(socket.getsockopt_string(zmq.ZAP_DOMAIN)) if encrypted else ""
+        self._spoke: set[int] = set()  # descriptors of whole messages since the last look
+        self._begun: dict[tuple[int, int], tuple[int, int]] = {}  # bytes: in all, of one message
         self.users: dict[bytes, str] = {}  # on an encrypted port: whose key each peer has
 
     @property
@@ -228,10 +255,21 @@ class DropWatch:
                     self._dropped.append(peer)
 
     def saw(self, identity: zmq.Frame) -> bytes:
-        """A message came from this peer; remember over which connection. Returns its address."""
+        """A message came from this peer; remember over which connection. Returns its address.
+
+        Raises:
+            ProtocolError: libzmq does not tell the connection.
+        """
         address = identity.bytes
-        if address not in self._connection:
-            fd = int(identity.get(zmq.SRCFD))
+        known = self._connection.get(address)
+        if known is not None:
+            self._spoke.add(known[0])
+        else:
+            try:
+                fd = int(identity.get(zmq.SRCFD))
+            except zmq.ZMQError as error:
+                raise ProtocolError(f"a message without a connection: {error}") from None
+            self._spoke.add(fd)
             self.read()
             connection = (fd, self._live.get(fd, 0))
             self._connection[address] = connection
@@ -255,7 +293,27 @@ class DropWatch:
     def cut(self, address: bytes) -> None:
         """End this peer's connection. libzmq has no stable call for it, but it takes the end of
         the TCP connection beneath as the peer's own."""
-        fd, generation = self._connection.get(address, (-1, 0))
+        self._end(*self._connection.get(address, (-1, 0)))
+
+    def cut_endless(self) -> list[str]:
+        """End connections over which more has come than any message holds, but no whole one: libzmq
+        keeps a message's frames until its last, and bounds only each. The addresses of their peers.
+        To be called again and again; what comes between two calls is not bounded."""
+        endless = []
+        before, self._begun = self._begun, {}
+        for connection in list(self._live.items()):
+            fd = connection[0]
+            received = bytes_received(fd)
+            then, begun = before.get(connection, (received, 0))
+            begun = 0 if fd in self._spoke else begun + received - then
+            self._begun[connection] = received, begun
+            if begun > MAX_MESSAGE_BYTES:
+                endless.append(_name_of_peer(fd))
+                self._end(*connection)
+        self._spoke.clear()
+        return endless
+
+    def _end(self, fd: int, generation: int) -> None:
         self.read()
         if generation and self._live.get(fd) == generation:
             with contextlib.suppress(OSError), network.socket(fileno=os.dup(fd)) as connection:

@@ -69,18 +69,19 @@ class Gate:
         entry = self.allowed.find(public)
         return entry is not None and entry.role is Role.ADMIN
 
-    def look(self, now: float) -> None:
-        """Read the list again if it is time and it has changed.
+    def look(self, now: float) -> bool:
+        """Read the list again if it is time and it has changed; whether it was time.
 
         Raises:
             GateDown: nobody answers ZAP any more, so nobody could ever join again.
         """
         if now < self.next_look:
-            return
+            return False
         self.next_look = now + LOOK_EVERY
         if self.authenticator is None or not self.authenticator.is_alive():
             raise GateDown("the thread that checks keys has ended, so nobody could join any more")
         self.allowed.refresh()
+        return True
 
     def close(self) -> None:
         """Stop answering."""

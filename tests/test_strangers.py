@@ -1,0 +1,108 @@
+"""Strangers at the ports of a broker on loopback, which any program of the machine can reach, and
+any web page through a browser."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Fleet, eventually
+
+import keyring
+from keyring import Keyring, Role
+from sockets import MAX_MESSAGE_BYTES
+from zmq_protocol import Op
+
+#: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
+OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))
+#: What a browser sends for <img src="http://127.0.0.1:5555/x.png"> on any page.
+OF_A_BROWSER = b"GET /x.png HTTP/1.1\r\nHost: 127.0.0.1:5555\r\nAccept: image/*\r\n\r\n"
+#: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism, and READY of a DEALER.
+GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + bytes(32)
+PROPERTY = b"\x0bSocket-Type" + struct.pack("!I", 6) + b"DEALER"
+READY = bytes((4, 6 + len(PROPERTY))) + b"\x05READY" + PROPERTY
+
+
+def knock(address: str) -> socket.socket:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+@pytest.mark.parametrize("said", [OF_THE_PAST, OF_A_BROWSER], ids=["ZMTP 1.0", "HTTP"])
+def test_what_is_no_zmtp_of_today_is_turned_away(fleet: Fleet, said: bytes) -> None:
+    fleet.start_worker("attic")
+    for address in (fleet.frontend, fleet.backend):
+        with knock(address) as stranger:
+            stranger.sendall(said)
+            eventually(lambda s=stranger: cut_off(s), "the broker ends the connection")
+    assert fleet.client.submit(b"hello").result(30).worker == "attic"
+    assert fleet.status()["counters"]["bad_frames"] == 0
+
+
+def cut_off(stranger: socket.socket) -> bool:
+    try:
+        return not stranger.recv(4096)
+    except ConnectionError:
+        return True
+
+
+def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
+    fleet: Fleet,
+) -> None:
+    fleet.start_worker("attic")
+    assert fleet.broker is not None
+    broker = psutil.Process(fleet.broker.pid)
+    before = broker.memory_info().rss
+    part = bytes((3,)) + struct.pack("!Q", 1_000_000) + bytes(1_000_000)  # large, and more follow
+    sent = 0
+    with knock(fleet.frontend) as stranger:
+        stranger.sendall(GREETING + READY)
+        stranger.settimeout(0.1)  # ten parts in it, as a fast network brings them
+        try:
+            while sent < 10 * MAX_MESSAGE_BYTES:
+                for _ in range(10):
+                    stranger.sendall(part)
+                    sent += len(part)
+                with suppress(TimeoutError):
+                    if not stranger.recv(4096):
+                        break
+        except OSError:
+            pass  # cut
+    assert MAX_MESSAGE_BYTES < sent < 10 * MAX_MESSAGE_BYTES
+    assert fleet.client.submit(b"hello").result(30).worker == "attic"
+    eventually(
+        lambda: broker.memory_info().rss - before < 2 * MAX_MESSAGE_BYTES, "its frames are gone"
+    )
+
+
+def test_a_broker_without_keys_dials_nobody_beyond_loopback(fleet: Fleet) -> None:
+    done, why = fleet.client.control(Op.ADD, "tcp://192.0.2.7:8888")
+    assert not done
+    assert "python keys.py init" in why
+    done, why = fleet.client.control(Op.ADD, "inproc://zeromq.zap.01")
+    assert not done
+    assert "TCP" in why
+
+
+def test_a_list_of_keys_that_cannot_be_read_for_want_of_files_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keyring.create(tmp_path / "keys")
+    keys.issue(Role.WORKER, "kitchen")
+    allowed = keys.allowed()
+    keys.issue(Role.WORKER, "attic")
+
+    def no_descriptor_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(keyring.Path, "open", no_descriptor_left)
+        assert not allowed.refresh()
+        assert [entry.name for entry in allowed.entries()] == ["kitchen"]
+    assert allowed.refresh()
+    assert [entry.name for entry in allowed.entries()] == ["kitchen", "attic"]

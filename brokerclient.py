@@ -92,6 +92,8 @@ class BrokerClient(Client):
         self._submitted.append(Pending(message, future, now, now + timeout))
         future.add_done_callback(partial(self._done, message.id))
         self._waker.wake()
+        if not self.alive:  # it ended since, and may not have seen this one
+            raise RuntimeError("this client is closed")
         return future
 
     def _done(self, request_id: bytes, future: Future[Any]) -> None:

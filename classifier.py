@@ -180,7 +180,12 @@ class Classifier:
             pixels = picture.decode(image, self._recipe.shorter_side)
         except BadImage as error:
             return BadImage(error.code, error.detail)  # without what its traceback holds
-        return self._recipe.prepare(torch.from_numpy(pixels).permute(2, 0, 1))
+        try:
+            return self._recipe.prepare(torch.from_numpy(pixels).permute(2, 0, 1))
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):
+                raise
+            return picture.too_costly()  # torchvision's recipes scale a long strip as a whole
 
     def _probabilities(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run the network; one row of probabilities, on the CPU, for each input.

@@ -27,6 +27,7 @@ from sockets import DEALER_EVENTS, dealer, incoming, monitor_events, send
 from zmq_protocol import (
     ID_BYTES,
     MAX_PARTS,
+    MAX_TARGET,
     PART_BYTES,
     SLOWEST_LINK,
     Ack,
@@ -210,6 +211,8 @@ class Client:
         Raises:
             RequestFailed: no broker answered in time.
         """
+        if len(target) > MAX_TARGET or not target.isprintable():
+            return False, f"A name or address is printable, and {MAX_TARGET} characters at most."
         query = Query(os.urandom(ID_BYTES), op, target)
         reply = self._ask(query, QUERY_TIMEOUT)
         return reply.ok, reply.detail
@@ -253,7 +256,12 @@ class Client:
             message = replace(message, budget_ms=max(1, int(1000 * left)))
             size = message.body.size
         pending.acked = False
-        if not link.send(message):
+        try:
+            taken = link.send(message)
+        except ProtocolError as error:  # a model's name may be any text
+            self._fail(pending, Reason.NO_MODEL, f"This cannot be asked for: {error}.")
+            return
+        if not taken:
             pending.link, pending.resend_at = None, now + RESEND_DELAY
             return
         pending.link, pending.on_the_way = link, size
@@ -270,13 +278,13 @@ class Client:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 link.greeted()
                 log.info("connected to the broker at %s", link.address)
-                for pending in self._pending.values():
+                for pending in list(self._pending.values()):
                     if pending.link is None:
                         self._send(pending, now)
             elif event == zmq.EVENT_DISCONNECTED and link.connected:
                 link.connected = False
                 log.info("lost the broker at %s", link.address)
-                for pending in self._pending.values():
+                for pending in list(self._pending.values()):
                     if pending.link is link:
                         self._send(pending, now)
             elif event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_DISCONNECTED):
@@ -305,7 +313,12 @@ class Client:
                 log.warning("an answer was damaged on the way; asking again")
                 self._send(pending, now)
             case Result():
-                self._settle(pending, self._answer(pending, message, now))
+                try:
+                    answer = self._answer(pending, message, now)
+                except ValueError:
+                    self._fail(pending, Reason.CHECKSUM, "The worker's answer is not JSON.")
+                else:
+                    self._settle(pending, answer)
             case Reply():
                 self._settle(pending, message)
 
@@ -328,7 +341,7 @@ class Client:
                 link.connect_again()
         for pending in list(self._pending.values()):
             if now >= pending.deadline + (GRACE if pending.acked else 0):
-                if pending.link is None:
+                if not any(link.connected for link in self._links):
                     what = " ".join(link.trouble for link in self._links)
                     self._fail(pending, Reason.NO_BROKER, what)
                 else:

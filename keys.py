@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,8 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "init":
             Keyring.create(folder)
             print(f"Made the broker's keys and the admin's token ({TOKEN}) in {folder}.")
-            print(f"Next: python broker.py --backend tcp://0.0.0.0:{port_of(BACKEND)}")
-            print("Then, for each machine: python keys.py join")
+            named = "" if options.keys == DEFAULT_FOLDER else f" --keys {shlex.quote(str(folder))}"
+            print(f"Next: python broker.py --backend tcp://0.0.0.0:{port_of(BACKEND)}{named}")
+            print(f"Then, for each machine: python keys.py join{named}")
             return EXIT_OK
         keyring = Keyring.open(folder)
         if options.command in ("join", "front"):

@@ -7,6 +7,8 @@ a future less.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -15,8 +17,19 @@ from typing import Any
 
 import zmq
 
-from clientcore import SWEEP_INTERVAL, Answer, Client, Pending, request_for
-from zmq_protocol import DEFAULT_TIMEOUT, Query, Reply
+from clientcore import (
+    QUERY_TIMEOUT,
+    SWEEP_INTERVAL,
+    Answer,
+    Client,
+    Pending,
+    RequestFailed,
+    request_for,
+)
+from zmq_protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply
+
+#: Seconds past its time after which a thread's question was forgotten: the loop has ended.
+LOOP_ENDED = 1.0
 
 
 class LoopClient(Client):
@@ -73,8 +86,26 @@ class LoopClient(Client):
         answered: Future[Any] = Future()
         pending = Pending(query, answered, now, now + timeout)
         self._loop.call_soon_threadsafe(self._start, pending)
-        reply: Reply = answered.result()
+        try:
+            reply: Reply = answered.result(timeout + LOOP_ENDED)
+        except TimeoutError:
+            raise RequestFailed(Reason.NO_BROKER, "This program is ending.") from None
         return reply
+
+    async def fleet(self) -> dict[str, Any]:
+        """What `status` gives, without a thread that waits for it. On the loop only.
+
+        Raises:
+            RequestFailed: no broker answered in time.
+        """
+        assert self._loop is not None
+        now = self._clock()
+        query = Query(os.urandom(ID_BYTES), Op.STATUS)
+        answered: asyncio.Future[Reply] = self._loop.create_future()
+        answered.add_done_callback(partial(self._done, query.id))
+        self._start(Pending(query, answered, now, now + QUERY_TIMEOUT))
+        value: dict[str, Any] = json.loads((await answered).body.join())
+        return value
 
     def _start(self, pending: Pending) -> None:
         self._begin(pending, self._clock())
@@ -82,7 +113,7 @@ class LoopClient(Client):
         if not self._sweeping:
             self._plan_sweep()
 
-    def _done(self, request_id: bytes, future: asyncio.Future[Answer]) -> None:
+    def _done(self, request_id: bytes, future: asyncio.Future[Any]) -> None:
         if future.cancelled():
             self._abandon(request_id)
             self._look_again()
@@ -105,6 +136,8 @@ class LoopClient(Client):
             self._loop.call_later(SWEEP_INTERVAL, self._on_sweep)
 
     def _on_sweep(self) -> None:
-        self._sweep(self._clock())
-        self._look_again()
-        self._plan_sweep()
+        try:
+            self._sweep(self._clock())
+            self._look_again()
+        finally:
+            self._plan_sweep()

@@ -27,6 +27,8 @@ MAX_CHILDREN_TOLD = 32
 MAX_TIMEOUT = 3600.0
 #: Predictions a caller may ask for: all of ImageNet's labels.
 MAX_TOP_K = 1000
+#: Characters of what a query names: a worker, an address, a picture.
+MAX_TARGET = 255
 #: Credit a worker may announce: 64 children with sixteen requests each.
 MAX_CREDIT = 1024
 
@@ -403,7 +405,7 @@ class Query:
             op = Op(header.get("op"))
         except ValueError:
             raise ProtocolError("op is none of the known words") from None
-        return cls(id, op, read.text(header, "target", 255))
+        return cls(id, op, read.text(header, "target", MAX_TARGET))
 
 
 @dataclass(frozen=True, slots=True)

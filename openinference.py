@@ -94,7 +94,7 @@ class OpenInference:
 
     async def _models(self) -> list[dict[str, Any]]:
         try:
-            models: list[dict[str, Any]] = (await asyncio.to_thread(self._client.status))["models"]
+            models: list[dict[str, Any]] = (await self._client.fleet())["models"]
         except RequestFailed as failed:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
         return models

@@ -127,7 +127,7 @@ def _refusing() -> Iterator[None]:
     except BadImage:
         raise
     except MemoryError as error:  # this process may have only so much
-        raise _too_costly() from error
+        raise too_costly() from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels() from error
     except Exception as error:
@@ -146,7 +146,7 @@ def _too_many_pixels() -> BadImage:
     )
 
 
-def _too_costly() -> BadImage:
+def too_costly() -> BadImage:
     return BadImage(
         "too-many-pixels",
         "The picture takes too much memory or time to decode. Scale it down, or save it as an "
@@ -203,7 +203,7 @@ def _check_cost(
             )
         scans = parts.count(PARTIAL_SCAN)
         if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
-            raise _too_costly()
+            raise too_costly()
         if scans:  # coefficients of 2 bytes, for each layer as it is sampled
             whole = max(across * down for _, down, across, _ in image.layer)
             sampled = sum(across * down for _, down, across, _ in image.layer)
@@ -217,10 +217,10 @@ def _check_cost(
     else:
         memory += pixels * (1 if image.mode in ("1", "L", "P") else 4)
     if memory > MAX_MEMORY:
-        raise _too_costly()
+        raise too_costly()
     run_length = image.format == "BMP" and image.info["compression"] in (1, 2)  # RLE8, RLE4
     if run_length and max(pixels, len(data)) > MAX_RUN_LENGTH:
-        raise _too_costly()
+        raise too_costly()
     return memory
 
 

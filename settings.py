@@ -30,8 +30,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog,
             description=description,
-            epilog=f"examples:\n{examples}\n\nEvery flag also reads SPYGLASS_<FLAG>, for instance"
-            " SPYGLASS_NAME for --name.",
+            epilog=f"examples:\n{examples}\n\nFlags with a value also read SPYGLASS_<FLAG>, for"
+            " instance SPYGLASS_NAME for --name.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.add_argument("--version", action="version", version=f"Spyglass {RELEASE}")

@@ -7,7 +7,6 @@ as registering models, is not offered: workers bring their models with them.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,7 +111,7 @@ class TorchServe:
 
     async def _fleet(self) -> dict[str, Any]:
         try:
-            return await asyncio.to_thread(self._client.status)
+            return await self._client.fleet()
         except RequestFailed as failed:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
 

@@ -252,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # the server raises it again once it has finished
+        # Until the server has handlers of its own; and once more when it has finished.
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     log.info("open http://%s:%s/", options.host, server.port)
     server.run()
     client.close()

@@ -30,6 +30,7 @@ from header import HEX, MAX_HEADER_BYTES, NAME, Header, ProtocolError, dump, loa
 from messages import (
     MAX_CHILDREN_TOLD,
     MAX_CREDIT,
+    MAX_TARGET,
     MAX_TIMEOUT,
     MAX_TOP_K,
     NO_BODY,
@@ -66,6 +67,7 @@ __all__ = [
     "MAX_CREDIT",
     "MAX_HEADER_BYTES",
     "MAX_PARTS",
+    "MAX_TARGET",
     "MAX_TIMEOUT",
     "MAX_TOP_K",
     "NAME",

@@ -17,6 +17,7 @@ from zmq_protocol import (
     Cancel,
     Direction,
     Message,
+    Op,
     Query,
     Reason,
     Reply,
@@ -160,3 +161,34 @@ def test_a_question_that_is_open_when_the_client_closes_fails(desk: Desk) -> Non
     client.close()
     thread.join(PATIENCE)
     assert [failure.reason for failure in failures] == [Reason.NO_BROKER]
+
+
+def test_a_coroutine_may_ask_about_the_fleet_too(client: LoopClient) -> None:
+    async def scene() -> None:
+        client.open()
+        assert await client.fleet() == {"workers": []}
+
+    asyncio.run(asyncio.wait_for(scene(), PATIENCE))
+
+
+def test_what_no_message_can_say_fails_alone(client: LoopClient) -> None:
+    async def scene() -> None:
+        client.open()
+        with pytest.raises(RequestFailed, match="cannot be asked for"):
+            await client.submit(b"cat", model="\u00e9" * 4000)
+        done, why = await asyncio.to_thread(client.control, Op.ADD, "ipc://" + "\u00e9" * 900)
+        assert not done and "255" in why
+        assert (await client.submit(b"cat")).worker == "attic"
+
+    asyncio.run(asyncio.wait_for(scene(), PATIENCE))
+
+
+def test_a_question_does_not_outlive_the_loop(client: LoopClient) -> None:
+    async def scene() -> None:
+        client.open()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(scene())
+    with pytest.raises(RequestFailed, match="ending"):
+        client.status(timeout=0.1)
+    loop.close()

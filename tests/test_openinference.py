@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 import recognition
 from clientcore import Answer, RequestFailed
 from openinference import body_limit
-from tensors import MAX_HEADER, MAX_IMAGES
+from tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
 from zmq_protocol import MAX_TOP_K, Reason
 
 MODEL = "/v2/models/squeezenet1_1"
@@ -340,3 +340,16 @@ def test_tritons_client_is_told_what_is_wrong(client: triton.InferenceServerClie
     ) as bad:
         client.infer("squeezenet1_1", told_to("label:cat", "bad"))
     assert bad.value.status() == "422"
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
+def test_json_of_too_many_values_is_refused_unread(app: Site, more: int, status: int) -> None:
+    # Two objects, two lists, and their commas stand in a request already.
+    plain = json.loads(asking(jpeg()))
+    signs = sum(json.dumps(plain).count(sign) for sign in ",[{")
+    plain["parameters"] = {"filler": [0] * (MAX_VALUES - signs - 3 + more + 1)}
+    body = json.dumps(plain).encode()
+    assert sum(body.count(sign) for sign in (b",", b"[", b"{")) == MAX_VALUES + more
+    answer = app("POST", INFER, body)
+    assert answer.status == status
+    assert ("values" in answer.body.decode()) == bool(more)

@@ -64,6 +64,9 @@ class FakeFleet:
             )
         return future
 
+    async def fleet(self) -> dict[str, Any]:
+        return self.status()
+
     def status(self, timeout: float = 1.0) -> dict[str, Any]:
         if self.failure:
             raise self.failure

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CAT, Site, eventually
+from conftest import CAT, PATIENCE, ROOT, Site, eventually
 
+from chaos.fleet import free_port
 from recognition import MAX_IN_FLIGHT
 from zmq_protocol import Op
 
@@ -237,3 +242,24 @@ def test_a_rolling_restart_under_load_loses_nothing(site: Site) -> None:
     assert all(away - 0.5 <= sent <= back for sent in failed)
     counters = site.status()["counters"]
     assert counters["failed"] == 0
+
+
+def test_a_web_that_is_told_to_stop_while_it_starts_stops() -> None:
+    # As its port listens its own handler stands; uvicorn's comes some milliseconds later.
+    for _ in range(5):
+        port = free_port()
+        web = subprocess.Popen([sys.executable, "web.py", "--port", str(port)], cwd=ROOT)
+        try:
+            eventually(lambda pid=web.pid: handles(pid, signal.SIGTERM), "it has a handler")
+            web.send_signal(signal.SIGTERM)
+            assert web.wait(PATIENCE) == 0
+        finally:
+            web.kill()
+            web.wait()
+
+
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
+    return bool(caught >> (number - 1) & 1)

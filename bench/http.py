@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -191,11 +191,22 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code says whether the promises were kept."""
+    what = "Images a second through all of Spyglass, and in process, in turns."
+    return command("http", what, measure, argv)
+
+
+def command(
+    name: str,
+    what: str,
+    measure: Callable[[Sequence[bytes], int, float], list[table.Row]],
+    argv: Sequence[str] | None,
+) -> int:
+    """The command line of a measurement over HTTP; the exit code."""
     p = argparse.ArgumentParser(
-        prog="python -m bench.http",
-        description="Images a second through all of Spyglass, and in process, in turns.",
-        epilog="examples:\n  python -m bench.http\n"
-        "  python -m bench.http --photos holidays/ --runs 3 --json http.json",
+        prog=f"python -m bench.{name}",
+        description=what,
+        epilog=f"examples:\n  python -m bench.{name}\n"
+        f"  python -m bench.{name} --photos holidays/ --runs 3 --json {name}.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--photos", type=Path, help="folder of JPEGs (default: made ones)")
@@ -206,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rows = measure(usual(photos(options.photos)), options.runs, options.seconds)
     except (ValueError, TimeoutError, ConnectionError, EOFError) as error:
-        print(f"bench.http: {error}", file=sys.stderr)
+        print(f"bench.{name}: {error}", file=sys.stderr)
         return EXIT_FAILED
     return table.report(rows, options.json)
 

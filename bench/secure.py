@@ -6,7 +6,6 @@ Both fleets stand ready all the time, and take turns with the same pictures over
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -18,11 +17,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import load, table
-from bench.http import Running, running
-from bench.photos import photos, usual
+from bench.http import Running, command, running
 from keyring import Keyring
 from security import ALWAYS, ENCRYPTED
-from settings import EXIT_FAILED, seconds, whole
 
 #: Connections at a time: enough that all cores are busy.
 CONNECTIONS = 32
@@ -75,24 +72,8 @@ def protection(fleet: Running) -> set[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code says whether the promise was kept."""
-    p = argparse.ArgumentParser(
-        prog="python -m bench.secure",
-        description="Images a second with both ports encrypted, and without, in turns.",
-        epilog="examples:\n  python -m bench.secure\n"
-        "  python -m bench.secure --photos holidays/ --runs 3 --json secure.json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--photos", type=Path, help="folder of JPEGs (default: made ones)")
-    p.add_argument("--runs", type=whole(1, 1000), default=7, help="turns (7)")
-    p.add_argument("--seconds", type=seconds(0.1, 600), default=3.0, help="seconds a turn (3)")
-    p.add_argument("--json", type=Path, help="file for the figures (default: none)")
-    options = p.parse_args(argv)
-    try:
-        rows = measure(usual(photos(options.photos)), options.runs, options.seconds)
-    except (ValueError, TimeoutError, ConnectionError, EOFError) as error:
-        print(f"bench.secure: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return table.report(rows, options.json)
+    what = "Images a second with both ports encrypted, and without, in turns."
+    return command("secure", what, measure, argv)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def serve(connection: socket.socket, largest_batch: int = 1) -> None:
     if failure:
         connection.sendall(_told(NO_ID, REFUSED, {"detail": failure}))
         return
-    limit_child(largest_batch)
+    device = json.loads(os.environ[CLASSIFIER_VARIABLE])["device"]
+    limit_child(largest_batch, on_cpu=device == "cpu")
     connection.sendall(_told(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
     batch: list[Frame] = []
     stream = Reassembly()

@@ -50,7 +50,7 @@ def raise_open_files() -> int:
     return max(soft, most)
 
 
-def limit_child(largest_batch: int) -> None:
+def limit_child(largest_batch: int, on_cpu: bool = True) -> None:
     """Let this process write no file and no core dump, and take little more memory than it has.
 
     Past its memory (RLIMIT_DATA, which counts what is private and writable, and not the gigabytes
@@ -59,11 +59,15 @@ def limit_child(largest_batch: int) -> None:
 
     Args:
         largest_batch: pictures it will hold at a time, at most.
+        on_cpu: whether it computes on the CPU. What a GPU's driver maps as it works is not known
+            here, so there the memory is not limited.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with suppress(OSError):  # not Linux, or somebody asked for more than our score
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    if not on_cpu:
+        return
     with suppress(OSError):  # not Linux
         pages = int(Path("/proc/self/statm").read_text().split()[5])  # private and writable
         has = pages * os.sysconf("SC_PAGE_SIZE")

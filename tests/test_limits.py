@@ -70,9 +70,9 @@ def test_strangers_who_take_all_connections_lock_nobody_out_for_long(fleet: Flee
 # --- children ---------------------------------------------------------------------------------
 
 
-def limited(code: str, largest_batch: int = 1) -> str:
+def limited(code: str, largest_batch: int = 1, on_cpu: bool = True) -> str:
     """What a limited process prints that runs this code."""
-    preamble = f"import limits; limits.limit_child({largest_batch})"
+    preamble = f"import limits; limits.limit_child({largest_batch}, {on_cpu})"
     return subprocess.run(
         [sys.executable, "-c", f"{preamble}\n{code}"],
         cwd=ROOT, capture_output=True, text=True, timeout=30,
@@ -87,6 +87,13 @@ def takes(amount: int, largest_batch: int = 1) -> bool:
 def test_a_child_may_take_the_memory_to_work_and_not_much_more() -> None:
     assert takes(MEMORY_TO_WORK - 10_000_000)
     assert not takes(MEMORY_TO_WORK + 10_000_000)
+
+
+def test_a_child_on_a_gpu_may_take_what_its_driver_needs_and_writes_no_file_either() -> None:
+    take = f"bytes({MEMORY_TO_WORK + 10_000_000}); print('taken')"
+    assert limited(take, on_cpu=False) == "taken"
+    write = "__import__('tempfile').TemporaryFile(buffering=0).write(b'x')"
+    assert limited(f"try: {write}\nexcept OSError: print('refused')", on_cpu=False) == "refused"
 
 
 def test_a_child_may_take_more_for_each_picture_of_a_larger_batch() -> None:

@@ -464,52 +464,52 @@ def test_a_worker_that_is_kept_out_says_why_and_what_to_do(
     assert "kitchen" not in encrypted.names()
 
 
-@pytest.mark.slow
-def test_a_worker_with_a_secret_tells_a_plain_broker_by_name_and_joins_once_it_is_encrypted(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[tuple[Encrypted, Fleet]]:
+    """An encrypted fleet whose broker is not started yet, and a plain one that stands there."""
     fleet = Encrypted(tmp_path / "keys")
     plain = Fleet(fleet.frontend, fleet.backend)
     try:
         plain.start_broker()
         eventually(lambda: plain.status()["queue"], "the broker answers")
-        place = fleet.way_in(Role.WORKER)
-        said = Said(fleet.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
-        said.wait("it has other keys, or none")
-        assert plain.broker is not None
-        plain.broker.kill()
-        plain.broker.wait()
-        fleet.start_broker()
-        said.wait("connected to the broker")
-        eventually(lambda: "kitchen" in fleet.names(), "it joins")
+        yield fleet, plain
     finally:
         plain.close()
         fleet.close()
+
+
+@pytest.mark.slow
+def test_a_worker_with_a_secret_tells_a_plain_broker_by_name_and_joins_once_it_is_encrypted(
+    changing: tuple[Encrypted, Fleet],
+) -> None:
+    fleet, plain = changing
+    place = fleet.way_in(Role.WORKER)
+    said = Said(fleet.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
+    said.wait("it has other keys, or none")
+    assert plain.broker is not None
+    plain.broker.kill()
+    plain.broker.wait()
+    fleet.start_broker()
+    said.wait("connected to the broker")
+    eventually(lambda: "kitchen" in fleet.names(), "it joins")
 
 
 @pytest.mark.slow
 def test_a_client_that_is_kept_out_is_told_why_and_comes_in_when_it_may(
-    tmp_path: Path,
+    changing: tuple[Encrypted, Fleet],
 ) -> None:
-    fleet = Encrypted(tmp_path / "keys")
-    plain = Fleet(fleet.frontend, fleet.backend)
-    try:
-        plain.start_broker()
-        eventually(lambda: plain.status()["queue"], "the broker answers")
-        with pytest.raises(RequestFailed, match="it has other keys, or none") as refused:
-            fleet.client.submit(CAT, timeout=1.0).result(PATIENCE)
-        assert refused.value.reason is Reason.NO_BROKER
-        plain.start_worker("kitchen")
-        assert plain.broker is not None
-        plain.broker.kill()
-        plain.broker.wait()
-        fleet.start_broker()
-        eventually(lambda: fleet.status()["queue"], "it comes in")
-        fleet.keyring.revoke("tester")
-        eventually(lambda: "refuses this key" in why(fleet.client), "it is told")
-    finally:
-        plain.close()
-        fleet.close()
+    fleet, plain = changing
+    with pytest.raises(RequestFailed, match="it has other keys, or none") as refused:
+        fleet.client.submit(CAT, timeout=1.0).result(PATIENCE)
+    assert refused.value.reason is Reason.NO_BROKER
+    plain.start_worker("kitchen")
+    assert plain.broker is not None
+    plain.broker.kill()
+    plain.broker.wait()
+    fleet.start_broker()
+    eventually(lambda: fleet.status()["queue"], "it comes in")
+    fleet.keyring.revoke("tester")
+    eventually(lambda: "refuses this key" in why(fleet.client), "it is told")
 
 
 def why(client: BrokerClient) -> str:

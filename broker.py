@@ -252,18 +252,13 @@ class Broker:
                 return True
             try:
                 peer = watch.saw(frames[0])
-            except ProtocolError as error:
-                self.dispatcher.record.counters.bad_frames += 1
-                log.debug("dropped a message: %s", error)
-                continue
-            if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
-                log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
-                continue
-            try:
+                if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
+                    log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
+                    continue
                 actions = handle(peer, frames[1:])
             except ProtocolError as error:
                 self.dispatcher.record.counters.bad_frames += 1
-                log.debug("dropped a message from %s: %s", peer.hex(), error)
+                log.debug("dropped a message from %s: %s", frames[0].bytes.hex(), error)
                 continue
             self._carry_out(actions)
         return False

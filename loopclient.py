@@ -26,7 +26,7 @@ from clientcore import (
     RequestFailed,
     request_for,
 )
-from zmq_protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply
+from zmq_protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
 
 #: Seconds past its time after which a thread's question was forgotten: the loop has ended.
 LOOP_ENDED = 1.0
@@ -65,13 +65,7 @@ class LoopClient(Client):
         timeout: float = DEFAULT_TIMEOUT,
     ) -> asyncio.Future[Answer]:
         """Have a picture recognised. On the loop only; else as `BrokerClient.submit`."""
-        assert self._loop is not None
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        now = self._clock()
-        request = request_for(picture, model, top_k)
-        future.add_done_callback(partial(self._done, request.id))
-        self._start(Pending(request, future, now, now + timeout))
-        return future
+        return self._submit(request_for(picture, model, top_k), timeout)
 
     def close(self) -> None:
         """Disconnect. The loop has ended, and with it whoever waited there; threads are told."""
@@ -98,14 +92,18 @@ class LoopClient(Client):
         Raises:
             RequestFailed: no broker answered in time.
         """
-        assert self._loop is not None
-        now = self._clock()
         query = Query(os.urandom(ID_BYTES), Op.STATUS)
-        answered: asyncio.Future[Reply] = self._loop.create_future()
-        answered.add_done_callback(partial(self._done, query.id))
-        self._start(Pending(query, answered, now, now + QUERY_TIMEOUT))
-        value: dict[str, Any] = json.loads((await answered).body.join())
+        reply: Reply = await self._submit(query, QUERY_TIMEOUT)
+        value: dict[str, Any] = json.loads(reply.body.join())
         return value
+
+    def _submit(self, message: Request | Query, timeout: float) -> asyncio.Future[Any]:
+        assert self._loop is not None
+        future: asyncio.Future[Any] = self._loop.create_future()
+        now = self._clock()
+        future.add_done_callback(partial(self._done, message.id))
+        self._start(Pending(message, future, now, now + timeout))
+        return future
 
     def _start(self, pending: Pending) -> None:
         self._begin(pending, self._clock())

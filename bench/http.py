@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 from tqdm import tqdm
@@ -71,11 +72,19 @@ class Running:
                 raise TimeoutError("`make run` was not ready in time; start it by hand to see why")
             time.sleep(0.1)
 
+    def status(self) -> Any:
+        """The snapshot of the fleet.
+
+        Raises:
+            OSError: the web is not there (URLError is one).
+        """
+        url = f"http://127.0.0.1:{self.port}/v1/status"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return json.load(answer)
+
     def _workers(self) -> int:
         try:
-            url = f"http://127.0.0.1:{self.port}/v1/status"
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                return len(json.load(answer)["workers"])
+            return len(self.status()["workers"])
         except OSError:
             return 0
 

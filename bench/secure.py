@@ -6,10 +6,8 @@ Both fleets stand ready all the time, and take turns with the same pictures over
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
-import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,8 +64,7 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
 
 def protection(fleet: Running) -> set[str]:
     """How the ports of a fleet's broker are protected."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/v1/status", timeout=5) as answer:
-        return set(json.load(answer)["broker"]["security"].values())
+    return set(fleet.status()["broker"]["security"].values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,6 +40,11 @@ class Desk:
     def say(self, message: Message) -> None:
         self.socket.send_multipart([self.peer, *encode(message)])
 
+    def acknowledge(self, request: Request, left: int) -> None:
+        """Say ACK, and wait until the client knows that so many bytes are still on their way."""
+        self.say(Ack(request.id))
+        eventually(lambda: self.client._links[0].on_the_way == left, "the client has heard it")
+
     def sent_again_at(self, now: float) -> list[bytes]:
         """Ids of what the client sends by itself when its clock shows this."""
         self.now = now
@@ -74,9 +79,9 @@ def test_a_picture_behind_others_is_given_their_time_too(desk: Desk) -> None:
         desk.submit(LARGE)
     first, second, third = (desk.hear() for _ in range(3))
     assert desk.sent_again_at(ACK_TIMEOUT + 0.9) == []
-    desk.say(Ack(first.id))
+    desk.acknowledge(first, 2 * len(LARGE))
     assert desk.sent_again_at(ACK_TIMEOUT + 1.9) == []
-    desk.say(Ack(second.id))
+    desk.acknowledge(second, len(LARGE))
     assert desk.sent_again_at(ACK_TIMEOUT + 2.9) == []
     assert desk.sent_again_at(ACK_TIMEOUT + 3.1) == [third.id]
 

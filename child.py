@@ -8,7 +8,6 @@ its memory; the parent lives on.
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -20,6 +19,7 @@ import traceback
 from typing import Any
 
 from limits import limit_child
+from memory import settle
 from pipe import LAST_OF_BATCH, NO_ID, REFUSED, TOOK, Frame, Reassembly, receive
 
 #: Environment variable, set by the worker for its fork server: `module:Class` of the classifier
@@ -43,11 +43,7 @@ def preload() -> None:
         _loaded = getattr(importlib.import_module(module), name)(**spec)
     except Exception as error:  # whatever it is, the person who started the worker must read it
         _failure = f"{error}" or type(error).__name__
-    gc.collect()
-    gc.freeze()  # a child's collector would write to, and so copy, every page of what it inherits
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc's; what loading left behind would stay for ever
-        libc.malloc_trim(0)
+    settle()
 
 
 def serve(connection: socket.socket, largest_batch: int = 1) -> None:

@@ -1,0 +1,43 @@
+"""The memory that a process holds and only its start needed: given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+#: What begins a mapping in proc_pid_smaps(5): from, to, permissions, offset, device, inode.
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)", re.MULTILINE)
+#: Pages that are no longer as in the file: in memory, and swapped out.
+_CHANGED = re.compile(r"^(?:Anonymous|Swap): +(\d+) kB", re.MULTILINE)
+
+
+def settle() -> None:
+    """Keep what this process goes on needing, and make it cheap to share with what it forks.
+
+    For a process of one thread, once it has loaded everything.
+    """
+    gc.collect()
+    gc.freeze()  # a child's collector would write to, and so copy, every page of what it inherits
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc's; what loading left behind would stay for ever
+        libc.malloc_trim(0)
+    with suppress(OSError):  # no such file: not Linux
+        for start, size in list(unwritten(Path("/proc/self/smaps").read_text())):
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
+def unwritten(smaps: str) -> Iterator[tuple[int, int]]:
+    """Mappings of files in which no page can be or was written: address and size in bytes.
+
+    Linking a library reads its tables of symbols and relocations, once: 200 MB for torch's. Such
+    pages come back from the file when they are needed, so letting go of them loses nothing.
+    """
+    _, *parts = _MAPPING.split(smaps)
+    for start, end, may, inode, rest in zip(*[iter(parts)] * 5, strict=True):
+        if inode != "0" and "w" not in may and _CHANGED.findall(rest) == ["0", "0"]:
+            yield int(start, 16), int(end, 16) - int(start, 16)

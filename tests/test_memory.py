@@ -1,0 +1,69 @@
+"""What a process gives back once it has loaded everything, and what it must keep."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+
+from memory import unwritten
+
+#: Maps a file of 40 pages, lets `change` do something to it, settles, and tells what is there.
+SCENE = """
+import ctypes, mmap, re, sys
+from pathlib import Path
+from memory import settle
+
+def resident():
+    smaps = Path("/proc/self/smaps").read_text()
+    return re.search(re.escape(sys.argv[1]) + r"\\n(?:.*\\n)*?Rss: +(\\d+)", smaps)[1]
+
+with open(sys.argv[1], "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+if sys.argv[2] == "relocate":
+    mapped[5000] = 0x42
+ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), len(mapped), mmap.PROT_READ)
+bytes(mapped)
+before = resident()
+settle()
+print(before, resident(), mapped[4999], mapped[5000])
+"""
+
+
+def settled(file: Path, change: str) -> list[int]:
+    """KB of the file's pages in memory before and after, and two of its bytes afterwards."""
+    file.write_bytes(b"\x07" * 40 * 4096)
+    command = [sys.executable, "-c", SCENE, str(file), change]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
+    return [int(number) for number in said.stdout.split()]
+
+
+def test_pages_of_a_file_that_were_only_read_are_given_back_and_come_again(tmp_path: Path) -> None:
+    assert settled(tmp_path / "library", "nothing") == [160, 0, 7, 7]
+
+
+def test_pages_that_were_changed_before_they_became_readable_only_stay(tmp_path: Path) -> None:
+    assert settled(tmp_path / "library", "relocate") == [160, 160, 7, 0x42]
+
+
+def smaps(may: str = "r--p", inode: int = 7, anonymous: int = 0, swap: int = 0) -> str:
+    return (
+        f"7f0000000000-7f0000005000 {may} 00001000 fe:00 {inode}    /usr/lib/lib a.so\n"
+        f"Size:                 20 kB\nRss:                  12 kB\n"
+        f"Anonymous:         {anonymous:5} kB\nAnonHugePages:         0 kB\n"
+        f"Swap:              {swap:5} kB\nSwapPss:               0 kB\nVmFlags: rd mr mw me\n"
+    )
+
+
+def test_a_mapping_with_a_changed_page_is_kept_even_if_the_page_is_swapped_out() -> None:
+    kept = smaps(anonymous=4) + smaps(swap=4) + smaps(may="rw-p") + smaps(inode=0)
+    assert list(unwritten(kept)) == []
+    assert list(unwritten(kept + smaps() + smaps(may="r-xp"))) == [(0x7F0000000000, 0x5000)] * 2
+
+
+def test_a_kernel_that_does_not_tell_of_changed_pages_keeps_them_all() -> None:
+    lines = smaps().splitlines(keepends=True)
+    assert list(unwritten("".join(line for line in lines if "Swap:" not in line))) == []

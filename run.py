@@ -7,13 +7,15 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from supervisor import supervisord  # type: ignore[import-untyped]
 
 import settings
 from addresses import as_others_call
@@ -28,6 +30,8 @@ WORKERS = 2
 READY_WITHIN = 120.0
 #: Seconds between two looks at it.
 LOOK_EVERY = 0.1
+#: File in supervisor's folder that tells it was not.
+LATE = "late"
 
 
 def environment() -> dict[str, str]:
@@ -85,18 +89,22 @@ def taken(env: dict[str, str]) -> str:
     return ""
 
 
-def wait_until_ready(url: str, supervisor: subprocess.Popen[bytes]) -> bool:
-    """Whether all workers became ready in time."""
+def announce(url: str, state: Path) -> None:
+    """In a process of its own, below supervisor: say when all workers are ready, or end it all."""
+    import urllib.request  # here alone: the process that stays needs none of it
+
+    supervisor = os.getppid()
     until = time.monotonic() + READY_WITHIN
-    while time.monotonic() < until and supervisor.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}readyz", timeout=2) as answer:
-                if json.load(answer)["workers"] >= WORKERS:
-                    return True
-        except OSError:  # URLError is one
-            pass  # not yet
+    while time.monotonic() < until and os.getppid() == supervisor:
+        with suppress(OSError), urllib.request.urlopen(f"{url}readyz", timeout=2) as answer:
+            if json.load(answer)["workers"] >= WORKERS:
+                print(f"\nSpyglass is ready. Ctrl-C ends it. Open {url}", flush=True)
+                return
         time.sleep(LOOK_EVERY)
-    return False
+    if os.getppid() == supervisor:
+        print(f"run.py: not ready within {READY_WITHIN:.0f} s; see above.", file=sys.stderr)
+        (state / LATE).touch()
+        os.kill(supervisor, signal.SIGTERM)
 
 
 def main() -> int:
@@ -120,25 +128,25 @@ def main() -> int:
 
 
 def supervise(env: dict[str, str]) -> int:
-    """Run everything under supervisor until Ctrl-C; the exit code."""
-    command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c"]
-    config = str(HERE / "deploy" / "supervisord.conf")
-    # A process group of its own: Ctrl-C reaches this program alone, which then stops the others in
-    # order. Not a session of its own: Linux weighs each session's processes as one (autogroup,
-    # sched(7)), and let a client in another one wait up to 0.15 s for a busy core.
-    supervisor = subprocess.Popen([*command, config], env=env, cwd=HERE, process_group=0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: supervisor.terminate())
-    url = f"http://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}/"
-    if wait_until_ready(url, supervisor):
-        print(f"\nSpyglass is ready. Ctrl-C ends it. Open {url}", flush=True)
-    elif supervisor.poll() is None:
-        print(f"run.py: not ready within {READY_WITHIN:.0f} s; see above.", file=sys.stderr)
-        supervisor.terminate()
-        supervisor.wait()
-        return settings.EXIT_FAILED
-    supervisor.wait()
-    return settings.EXIT_OK
+    """Become supervisor until Ctrl-C; the exit code.
+
+    In this very process: one that only waited for another would take 11 MiB more.
+    """
+    state = Path(env["SPYGLASS_STATE"])
+    if os.fork() == 0:
+        try:
+            announce(f"http://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}/", state)
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(0)  # whatever happened: the folder is not this process's to delete
+    os.environ.update(env)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until supervisor minds them
+        signal.signal(number, lambda *_: sys.exit(settings.EXIT_OK))
+    # It puts each program into a process group of its own, so Ctrl-C reaches this one alone, which
+    # then stops the others in order.
+    supervisord.main(["-n", "-c", str(HERE / "deploy" / "supervisord.conf")])
+    return settings.EXIT_FAILED if (state / LATE).exists() else settings.EXIT_OK
 
 
 if __name__ == "__main__":

@@ -140,6 +140,18 @@ def test_supervisor_writes_no_file_outside_its_own_folder() -> None:
     assert all(file.startswith("%(ENV_SPYGLASS_STATE)s/") for file in files)
 
 
+def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
+    hurried = "import run, sys; sys.argv = ['run.py']; run.READY_WITHIN = 1.5; sys.exit(run.main())"
+    env = {**os.environ, "SPYGLASS_PORT": str(free_port()), "SPYGLASS_WEIGHTS": "lost.pt"}
+    env["SPYGLASS_FRONTEND"] = f"tcp://127.0.0.1:{free_port()}"
+    env["SPYGLASS_BACKEND"] = f"tcp://127.0.0.1:{free_port()}"
+    tried = subprocess.run(
+        [sys.executable, "-c", hurried], cwd=ROOT, env=env, capture_output=True, timeout=60
+    )
+    assert tried.returncode == 1
+    assert b"not ready within" in tried.stderr
+
+
 def test_a_port_in_use_is_a_sentence_with_the_variable_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = {**os.environ, "SPYGLASS_PORT": str(taken.getsockname()[1])}

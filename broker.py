@@ -206,7 +206,9 @@ class Broker:
         if front_drained:
             for client in self._front_watch.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
-        self._carry_out(self.dispatcher.tick(self._clock()))
+        now = self._clock()
+        if now >= self.dispatcher.next_deadline():
+            self._carry_out(self.dispatcher.tick(now))
 
     def _keep_out(self, gate: Gate) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""

@@ -15,8 +15,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import zmq
-
 from clientcore import (
     QUERY_TIMEOUT,
     SWEEP_INTERVAL,
@@ -26,6 +24,7 @@ from clientcore import (
     RequestFailed,
     request_for,
 )
+from sockets import waits
 from zmq_protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
 
 #: Seconds past its time after which a thread's question was forgotten: the loop has ended.
@@ -124,7 +123,7 @@ class LoopClient(Client):
         """A ZeroMQ socket's descriptor tells only of what came since the socket was last used, and
         sending uses it too (zmq_getsockopt(3), ZMQ_FD)."""
         assert self._loop is not None
-        if any(int(link.socket.EVENTS) & zmq.POLLIN for link in self._links):
+        if any([waits(link.socket) for link in self._links]):
             self._loop.call_soon(self._turn)
 
     def _plan_sweep(self) -> None:

@@ -137,7 +137,9 @@ class Quarantine:
 
     def next_verdict(self) -> float:
         """When `verdicts` must be asked at the latest."""
-        return min((s.verdict_at for s in self._on_trial.values()), default=float("inf"))
+        if not self._on_trial:  # nearly always, and asked in each turn of the broker
+            return float("inf")
+        return min(s.verdict_at for s in self._on_trial.values())
 
     # --- who is refused -----------------------------------------------------------------------
 

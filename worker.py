@@ -99,6 +99,7 @@ class Worker:
         self._credit = CREDIT_PER_CHILD * processes * batch
         self._children = Children(nursery, processes)
         self._queue: deque[Held] = deque()
+        self._arrived: list[Held] = []  # not acknowledged yet
         # By what children know them by. The request's own id will not do: the same request may
         # come again, over a new connection or from another broker, while it is computed.
         self._running: dict[bytes, Held] = {}
@@ -155,6 +156,7 @@ class Worker:
         for late in self._children.overdue(now):
             log.warning("child %d took longer than its limit; killed", late.pid)
         self._feed(now)
+        self._acknowledge()
         if self._linked:
             for link in self._links:
                 link.tick(now, self._heartbeat)
@@ -239,8 +241,14 @@ class Worker:
         elif self._queue_full():
             self._reply(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
-            self._reply(held, Ack(request.id))
+            self._arrived.append(held)
             self._queue.append(held)
+
+    def _acknowledge(self) -> None:
+        """Tell brokers what has arrived: after it was given to children, who need not wait."""
+        for held in self._arrived:
+            self._reply(held, Ack(held.request.id))
+        self._arrived.clear()
 
     def _queue_full(self) -> bool:
         """Whether more came than credit was given for. What came over connections that are gone

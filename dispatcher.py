@@ -439,11 +439,12 @@ class Dispatcher:
             return self._leaving()
         if request.budget_ms <= 0:
             return Reason.DEADLINE, "The time allowed for this picture ran out."
-        full = (
+        if pool.idle:
+            return None
+        if (
             self.waiting >= policy.max_waiting
             or self.jobs.waiting_bytes + request.body.size > policy.max_waiting_bytes
-        )
-        if full and not pool.idle:
+        ):
             return Reason.BUSY, f"{self.waiting} pictures are waiting already. Try again shortly."
         return None
 

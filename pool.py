@@ -73,9 +73,7 @@ class Job:
     @property
     def next_timer(self) -> float:
         """When something must happen to it at the latest."""
-        if not self.attempts:
-            return self.deadline
-        return min(self.deadline, self.hedge_at, *(attempt.deadline for attempt in self.attempts))
+        return min([self.deadline, self.hedge_at, *[each.deadline for each in self.attempts]])
 
 
 @dataclass(slots=True, eq=False)

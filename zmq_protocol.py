@@ -200,7 +200,7 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     leading = frames[:5]
     if max(map(len, leading)) > MAX_HEADER_BYTES:
         raise ProtocolError(f"a leading frame exceeds {MAX_HEADER_BYTES} bytes")
-    version, kind, id, header, crc = map(bytes, leading)
+    version, kind, id, header, crc = [bytes(frame) for frame in leading]
     if version != VERSION:
         raise ProtocolError("not an SPY1 message")
     reader = direction.readers.get(kind)

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import ROOT, eventually
 from PIL import Image
 
+from bench.http import MEMORY
 from chaos.fleet import alive, below, free_port
 from classifier import Classifier
 
@@ -124,6 +126,12 @@ def test_a_killed_worker_comes_back(service: Service) -> None:
         return len(workers) == 2 and doomed["pid"] not in [w["pid"] for w in workers]
 
     eventually(replaced, "supervisor starts it again", 60)
+
+
+def test_all_of_it_takes_no_more_memory_than_promised(service: Service) -> None:
+    # Others that have loaded torch, as this process has, share its pages and hide some of it.
+    processes = map(psutil.Process, [service.process.pid, *below(service.process.pid)])
+    assert sum(process.memory_full_info().pss for process in processes) / 2**20 <= MEMORY
 
 
 def test_its_programs_write_their_logs_as_the_environment_says(service: Service) -> None:

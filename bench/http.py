@@ -92,7 +92,10 @@ class Running:
         """Every process and what it is."""
         root = psutil.Process(self._process.pid)
         for process in [root, *root.children(recursive=True)]:
-            command = " ".join(process.cmdline())
+            try:
+                command = " ".join(process.cmdline())
+            except psutil.NoSuchProcess:  # it has just ended, as the one that says "ready" does
+                continue
             if "web.py" in command:
                 yield "web", process
             elif "broker.py" in command:

@@ -139,7 +139,7 @@ class Broker:
         if self._gate is not None:
             self._gate.open(self._context)
         self._front = router(self._context, self._security.guard(FRONT_DOMAIN))
-        self._back = router(self._context, self._security.guard(WORKER_DOMAIN))
+        self._back = router(self._context, self._security.guard(WORKER_DOMAIN), workers=True)
         self._front_watch = DropWatch(self._front)
         self._back_watch = DropWatch(self._back)
         self._front.bind(self.frontend)

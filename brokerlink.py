@@ -11,6 +11,7 @@ import zmq
 from curve import REFUSED, split, unheard
 from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events, send
 from zmq_protocol import (
+    BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
     LIVENESS,
     Direction,
@@ -25,7 +26,15 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a connection after which the person who started the worker is told.
 TELL_AFTER = 3.0
-#: Bytes between two heartbeats that can only be part of a picture: pings have some ten.
+#: Seconds of silence after which a connected broker counts as dead, while we hold nothing of it and
+#: while we do. The latter is longer than what the broker allows us: it notices a silence both ways
+#: itself, and must not lose all its workers because it was slow for a second.
+PATIENCE = HEARTBEAT_INTERVAL * LIVENESS
+BUSY_PATIENCE = 1.5
+#: Seconds in which READY is said once, however often the broker asks: it does so for each message
+#: that was on its way before the READY.
+READY_INTERVAL = 0.5
+#: Bytes between two heartbeats that can only be part of a picture: an answer to one has some forty.
 PICTURE_BYTES = 4096
 #: Seconds before the socket is rebuilt after a connected broker fell silent: the first wait, and
 #: the most. Doubled each time, with jitter, so that a fleet does not return in step.
@@ -55,7 +64,9 @@ class BrokerLink:
         self._heard = 0.0
         self._fd = -1  # of the connection
         self._received = 0  # bytes, when we beat last
-        self._next_beat = float("inf")
+        self._busy = False
+        self._last_beat = float("inf")
+        self._introduced = float("-inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
         self._tell_at = float("inf")  # when to say that nobody answers
@@ -71,7 +82,7 @@ class BrokerLink:
             zmq.ZMQError: the address to listen on is in use or not ours.
         """
         self._poller = poller
-        socket = dealer(self._context, self._login)
+        socket = dealer(self._context, self._login, worker=True)
         monitor = socket.get_monitor_socket(DEALER_EVENTS)
         self._sockets = socket, monitor
         poller.register(socket, zmq.POLLIN)
@@ -120,7 +131,7 @@ class BrokerLink:
                 self._connected(now)
             elif event == zmq.EVENT_DISCONNECTED and self.connected:
                 self.connected = False
-                self._next_beat = float("inf")
+                self._last_beat = float("inf")
                 self._tell_at = now + TELL_AFTER
                 log.info("lost the broker at %s; trying again", self.address)
             elif event == zmq.EVENT_DISCONNECTED:
@@ -142,25 +153,30 @@ class BrokerLink:
                 messages.append(message)
         return messages
 
-    def introduce(self) -> None:
-        """Say READY: we hold nothing and take work."""
-        hello = self._hello()
+    def introduce(self, now: float) -> None:
+        """Say READY: we hold nothing and take work. Not again and again for as many requests."""
+        hello = self._hello() if now - self._introduced >= READY_INTERVAL else None
         if hello is not None:
+            self._introduced = now
             self.epoch += 1
             self.send(hello)
 
-    def tick(self, now: float, beat: Callable[[], Heartbeat]) -> None:
-        """Beat, and start over when a connected broker stays silent."""
+    def tick(self, now: float, busy: bool, beat: Callable[[], Heartbeat]) -> None:
+        """Beat, more often if `busy` with a request of this broker, and start over when a connected
+        broker stays silent."""
         if now >= self._tell_at:
             self._tell_at, self._told = float("inf"), True
             log.warning("%s Still trying", unheard(self.address, self._login, self._met))
+        if busy and not self._busy and self.connected:
+            self._last_beat = now  # the request was acknowledged, which says as much
+        self._busy = busy
         if now >= self._rebuild_at:
             self._rebuild_at = float("inf")
             self.open(self._poller, now)
-        elif now >= self._next_beat:
-            self._next_beat = now + HEARTBEAT_INTERVAL
+        elif now >= self._next_beat():
+            self._last_beat = now
             self._note_progress(now)
-            if now - self._heard > HEARTBEAT_INTERVAL * LIVENESS and not self._listen:
+            if now - self._heard > (BUSY_PATIENCE if busy else PATIENCE) and not self._listen:
                 log.warning("the broker at %s is silent; connecting anew", self.address)
                 self._start_over(now)
             else:
@@ -168,7 +184,10 @@ class BrokerLink:
 
     def next_due(self) -> float:
         """When `tick` has something to do."""
-        return min(self._next_beat, self._rebuild_at, self._tell_at)
+        return min(self._next_beat(), self._rebuild_at, self._tell_at)
+
+    def _next_beat(self) -> float:
+        return self._last_beat + (BUSY_INTERVAL if self._busy else HEARTBEAT_INTERVAL)
 
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)
@@ -176,8 +195,9 @@ class BrokerLink:
         self._tell_at, self._told, self._met = float("inf"), False, False
         self._heard = now
         self._received = 0
-        self._next_beat = now + HEARTBEAT_INTERVAL
-        self.introduce()
+        self._last_beat = now
+        self._introduced = float("-inf")
+        self.introduce(now)
 
     def _note_progress(self, now: float) -> None:
         """A broker amid a large picture on a slow link cannot say anything else, but lives."""
@@ -187,6 +207,6 @@ class BrokerLink:
 
     def _start_over(self, now: float) -> None:
         self.close()
-        self._next_beat = float("inf")
+        self._last_beat = float("inf")
         self._rebuild_at = now + self._rebuild_delay * random.uniform(0.5, 1.0)
         self._rebuild_delay = min(MAX_REBUILD_DELAY, 2 * self._rebuild_delay)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from zmq_protocol import (
+    BUSY_INTERVAL,
     DEFAULT_JOB_LIMIT,
     HEARTBEAT_INTERVAL,
     LIVENESS,
@@ -24,8 +25,14 @@ DEPARTED_KEPT = 50
 class Policy:
     """The numbers behind the decisions. Seconds, unless a field says otherwise."""
 
-    heartbeat_interval: float = HEARTBEAT_INTERVAL
-    liveness: int = LIVENESS
+    #: Silence after which a worker that holds nothing counts as dead, and one that holds a request:
+    #: four heartbeats, so that what it held is with another worker within 1.2 s.
+    expiry_after: float = HEARTBEAT_INTERVAL * LIVENESS
+    busy_expiry_after: float = BUSY_INTERVAL * 4
+    #: The longest sleep of the broker's loop. A loop that wakes later than after twice this expires
+    #: nobody for `grace`: signs of life may lie unread.
+    longest_sleep: float = 0.25
+    grace: float = 0.5
     #: Requests waiting for a worker. About 2 s of work for two workers of 50 images/s each;
     #: beyond that an immediate "busy" is kinder than a late answer.
     max_waiting: int = 200
@@ -61,11 +68,6 @@ class Policy:
     ejected_share: float = 0.5
     #: Models one broker serves: a worker that invents names must not fill the memory.
     max_models: int = 64
-
-    @property
-    def expiry_after(self) -> float:
-        """Seconds of silence after which a worker counts as dead."""
-        return self.heartbeat_interval * self.liveness
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from quarantine import RETURN_GRACE, Loss
 from refusals import Refusals
 from trend import Trend
 from zmq_protocol import (
+    BEAT,
     Bye,
     Cancel,
-    Heartbeat,
     Nack,
     Ready,
     Reason,
@@ -52,13 +52,18 @@ class Dispatcher:
         self.pools = Pools(policy)
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
+        #: Those of them that acknowledged a request and owe the last word on it, likewise.
+        self.busy: OrderedDict[bytes, Worker] = OrderedDict()
         self.trend = Trend()
         self._names = Names()
         self.stopping = False
-        self._next_heartbeat = now
+        self._next_look = now
         self._refusals = Refusals()
-        self._promised = now  # what next_deadline() last said
         self._no_expiry_before = now
+        self._by_silence = (
+            (self.busy, policy.busy_expiry_after),
+            (self.workers, policy.expiry_after),
+        )
 
     def __repr__(self) -> str:
         idle = sum(len(pool.idle) for pool in self.pools.values())
@@ -97,16 +102,20 @@ class Dispatcher:
         return self.record.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
-        """A sign of life. Gives no credit: alive is not ready."""
-        self._heard(address, now)
+        """A sign of life, answered by one. Gives no credit: alive is not ready."""
+        if self._heard(address, now) is not None:
+            self.record.to_worker(address, BEAT)
         return self.record.flush()
 
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
         """The request arrived there whole and will be computed."""
         worker = self._heard(address, now)
-        attempt = worker.in_flight.get(request_id) if worker else None
-        if attempt is not None:
-            self.jobs.acknowledged(attempt, now)
+        if worker is not None and request_id in worker.owed:
+            self.busy[address] = worker
+            self.busy.move_to_end(address)
+            attempt = worker.in_flight.get(request_id)
+            if attempt is not None:
+                self.jobs.acknowledged(attempt, now)
         return self.record.flush()
 
     def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
@@ -163,12 +172,7 @@ class Dispatcher:
         """Its connection dropped or cannot be reached: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
-            process = worker.hello.host, worker.hello.pid
-            running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
-            for job in running:
-                loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
-                self.jobs.blame(job, loss, now)
-            self._forget(worker, reason, now, unreachable=unreachable)
+            self._lose(worker, reason, now, unreachable)
         return self.record.flush()
 
     # --- events from clients ------------------------------------------------------------------
@@ -251,34 +255,32 @@ class Dispatcher:
     # --- time ---------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Action]:
-        """Whatever became due: deadlines, silent workers, heartbeats."""
-        if now - self._promised > self.policy.heartbeat_interval:
+        """Whatever became due: deadlines, silent workers, the ends of ejections."""
+        if now - self._next_look > self.policy.longest_sleep:
             # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
-            self._no_expiry_before = now + self.policy.heartbeat_interval
+            self._no_expiry_before = now + self.policy.grace
         self.jobs.acknowledge(now)
         for job in self.jobs.due(now):
             self._overdue(job, now)
         self.jobs.judge(now)
         self._expire_workers(now)
-        if now >= self._next_heartbeat:
-            self._next_heartbeat = now + self.policy.heartbeat_interval
+        if now >= self._next_look:
+            self._next_look = now + self.policy.longest_sleep
             waiting, answered = self.waiting, self.record.counters.answered
             self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
-            heartbeat = Heartbeat()
-            for worker in list(self.workers.values()):
-                self.record.to_worker(worker.address, heartbeat)
+            for worker in [worker for pool in self.pools.values() for worker in pool.out.values()]:
                 if self.outliers.end_ejection(worker, now):
                     self._settle(worker, now)
-        self._promised = self.next_deadline()
         return self.record.flush()
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
-        due = min(self._next_heartbeat, self.jobs.next_timer(), self.jobs.quarantine.next_verdict())
-        if self.workers:
-            silent_longest = next(iter(self.workers.values()))
-            expiry = silent_longest.heard + self.policy.expiry_after
-            due = min(due, max(expiry, self._no_expiry_before))
+        due = min(self._next_look, self.jobs.next_timer(), self.jobs.quarantine.next_verdict())
+        for workers, expiry_after in self._by_silence:
+            if workers:
+                silent_longest = next(iter(workers.values()))
+                expiry = silent_longest.heard + expiry_after
+                due = min(due, max(expiry, self._no_expiry_before))
         return due
 
     def _overdue(self, job: Job, now: float) -> None:
@@ -305,18 +307,20 @@ class Dispatcher:
         self.record.to_worker(worker.address, Cancel(request_id))
         if not attempt.acked:  # it never got the request, so it owes nothing
             self.jobs.returned(worker, request_id)
+            worker.silent = worker.heard <= attempt.sent
         self.jobs.retry(attempt, Reason.WORKER_LOST)
         self.outliers.failed(worker, now)
         self._settle(worker, now)
 
     def _expire_workers(self, now: float) -> None:
-        while self.workers and now >= self._no_expiry_before:
-            worker = next(iter(self.workers.values()))
-            silence = now - worker.heard
-            if silence < self.policy.expiry_after:
-                return
-            self.record.to_worker(worker.address, Bye("silent for too long", again=True))
-            self._forget(worker, f"silent for {silence:.1f} s", now)
+        for workers, expiry_after in self._by_silence:
+            while workers and now >= self._no_expiry_before:
+                worker = next(iter(workers.values()))
+                if now < worker.heard + expiry_after:
+                    break
+                silence = now - worker.heard
+                self.record.to_worker(worker.address, Bye("silent for too long", again=True))
+                self._lose(worker, f"silent for {silence:.1f} s", now)
 
     # --- the moves of a worker ----------------------------------------------------------------
 
@@ -328,6 +332,12 @@ class Dispatcher:
             return None
         worker.heard = now
         self.workers.move_to_end(address)
+        if address in self.busy:
+            self.busy.move_to_end(address)
+        if worker.silent:
+            worker.silent = False
+            worker.pool.idle.put(worker)
+            self.jobs.assign(worker.pool, now)
         return worker
 
     def _refused(self, attempt: Attempt, nack: Nack, now: float) -> None:
@@ -357,6 +367,8 @@ class Dispatcher:
         """After its load or will changed: file it anew, dismiss it if drained, and give out what
         waits, also to others: it may have waited for this one alone."""
         worker.pool.idle.put(worker)
+        if not worker.owed:
+            self.busy.pop(worker.address, None)
         if worker.dismissed and not worker.in_flight:
             self._dismiss(worker, now)
         else:
@@ -374,6 +386,15 @@ class Dispatcher:
         self.record.to_worker(worker.address, Bye("removed by the operator"))
         self._forget(worker, "removed by the operator", now, blame=False)
 
+    def _lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
+        """Its connection dropped, or it says nothing: what it computed may be the cause."""
+        process = worker.hello.host, worker.hello.pid
+        running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
+        for job in running:
+            loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
+            self.jobs.blame(job, loss, now)
+        self._forget(worker, reason, now, unreachable=unreachable)
+
     def _forget(
         self,
         worker: Worker,
@@ -390,6 +411,7 @@ class Dispatcher:
                 there, and costs no attempt.
         """
         del self.workers[worker.address]
+        self.busy.pop(worker.address, None)
         del worker.pool.workers[worker.address]
         worker.pool.draining -= worker.draining
         self._names.release(worker.name)

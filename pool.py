@@ -105,6 +105,7 @@ class Worker:
     #: taken from it (deadline, hung) that its child may still be computing.
     owed: dict[bytes, Job] = field(default_factory=dict)
     on_the_way: int = 0  # bytes of pictures sent and not acknowledged
+    silent: bool = False  # it let a request go unacknowledged, and has said nothing since
     draining: bool = False
     dismissed: bool = False  # told by the operator to leave after its work
     done: int = 0
@@ -128,9 +129,14 @@ class Worker:
         return "busy" if self.in_flight else "ready"
 
     @property
+    def fit(self) -> bool:
+        """Whether it may get work at all: it stays, is not ejected, and answers."""
+        return not (self.draining or self.silent or self.health.until is not None)
+
+    @property
     def willing(self) -> bool:
         """Whether it may be given work: one request at a time if that is its probe."""
-        if self.credit <= 0 or self.draining or self.health.until is not None:
+        if self.credit <= 0 or not self.fit:
             return False
         return not (self.health.probing and self.owed)
 
@@ -357,8 +363,7 @@ class Pool:
             return job.excluded
         # A fleet of one still has to try again: its worker replaces the child that crashed.
         others = any(
-            address not in job.excluded and not worker.draining and worker.health.until is None
-            for address, worker in self.workers.items()
+            address not in job.excluded and worker.fit for address, worker in self.workers.items()
         )
         return job.excluded if others else set()
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 #: Losses after which a picture is refused (DESIGN: "two different workers or children").
 LOSSES_ALLOWED = 2
-#: Seconds a worker whose connection was lost has to come back. After the network heals it needs
-#: 1.5 s at most; a partition that lasts longer than the rest is not told from a death.
+#: Seconds a worker that was lost has to come back. After the network heals it needs 1.5 s at most;
+#: a partition that lasts longer than the rest is not told from a death.
 RETURN_GRACE = 5.0
 #: Suspects and known good pictures remembered. Beyond it the oldest are forgotten, which costs
 #: a picture its good name, or a deadly one another child, and never grows.
@@ -30,7 +30,7 @@ class Loss:
 
     worker: str  # its name
     alone: bool  # whether this was the only picture it had in hand
-    process: tuple[str, int] | None = None  # (host, pid) if the worker's connection was lost
+    process: tuple[str, int] | None = None  # (host, pid) if the worker was lost
     certain_at: float = 0.0  # seconds on the dispatcher's clock until which it may come back
 
 

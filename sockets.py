@@ -15,15 +15,33 @@ from collections.abc import Iterable, Iterator, Sequence
 import zmq
 
 from curve import Guard, Login
-from zmq_protocol import MAX_PARTS, PART_BYTES, Direction, Message, Part, ProtocolError, decode
+from zmq_protocol import (
+    HEARTBEAT_INTERVAL,
+    LIVENESS,
+    MAX_PARTS,
+    PART_BYTES,
+    Direction,
+    Message,
+    Part,
+    ProtocolError,
+    decode,
+)
 
-#: Milliseconds between ZMTP pings, beneath our own heartbeats. They run in libzmq's thread, so
-#: they notice a frozen machine or a silent network even while Python is busy. Both ends ping: a
-#: ping's TTL does not replace the other end's, since any later frame stops its clock (a broker that
-#: relied on it never noticed a silence that began between a frame and the next ping).
+#: Milliseconds between ZMTP pings on the clients' port, where there are no heartbeats of our own.
+#: Both ends ping: a ping's TTL does not replace the other end's, since any later frame stops its
+#: clock (a broker that relied on it never noticed a silence that began between a frame and the next
+#: ping). Workers beat instead: the pings of 1,000 idle ones took a tenth of a core.
 PING_INTERVAL_MS = 250
 #: Milliseconds without any frame after which the connection is cut.
 PING_TIMEOUT_MS = 750
+#: Milliseconds for which Linux waits until what was sent between broker and worker is acknowledged,
+#: before it ends the connection (tcp(7), TCP_USER_TIMEOUT). By itself it would try for a quarter of
+#: an hour, at longer and longer intervals, and leave one half-open behind each partition. After
+#: so long the broker has missed a second heartbeat: a worker that comes back finds its name free.
+UNACKNOWLEDGED_MS = int(1000 * HEARTBEAT_INTERVAL * (LIVENESS - 1))
+#: Milliseconds one attempt to connect broker and worker may take: more than the round trip of any
+#: link served. By itself Linux tries again after 1, 2, 4 ... s, long after a partition has ended.
+CONNECT_TIMEOUT_MS = 400
 #: Milliseconds a stranger has to finish the ZMTP handshake.
 HANDSHAKE_MS = 2000
 #: Bytes of one frame. Our parts have 64 KiB; anything above 1 MiB is not ours.
@@ -61,9 +79,9 @@ DEALER_EVENTS = ROUTER_EVENTS | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def router(
-    context: zmq.Context[zmq.Socket[bytes]], guard: Guard | None = None
+    context: zmq.Context[zmq.Socket[bytes]], guard: Guard | None = None, workers: bool = False
 ) -> zmq.Socket[bytes]:
-    """A broker's socket: one for clients, one for workers. Not yet bound; encrypted by `guard`."""
+    """A broker's socket, for clients or for `workers`. Not yet bound; encrypted by `guard`."""
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a gone peer is an error, not silence
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
@@ -76,14 +94,14 @@ def router(
         guard.apply(socket)
     else:
         _refuse_the_past(socket)
-    _common(socket)
+    _common(socket, workers)
     return socket
 
 
 def dealer(
-    context: zmq.Context[zmq.Socket[bytes]], login: Login | None = None
+    context: zmq.Context[zmq.Socket[bytes]], login: Login | None = None, worker: bool = False
 ) -> zmq.Socket[bytes]:
-    """A worker's or client's socket, encrypted by `login`. No identity is set: the ROUTER gives
+    """A client's or a `worker`'s socket, encrypted by `login`. No identity is set: the ROUTER gives
     each connection a fresh one, so two peers can never claim the same (libzmq issue 4503)."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a broker that is not there
@@ -94,7 +112,7 @@ def dealer(
         login.apply(socket)
     else:
         _refuse_the_past(socket)
-    _common(socket)
+    _common(socket, worker)
     return socket
 
 
@@ -105,11 +123,15 @@ def _refuse_the_past(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.ZAP_DOMAIN, PLAIN_DOMAIN)
 
 
-def _common(socket: zmq.Socket[bytes]) -> None:
+def _common(socket: zmq.Socket[bytes], workers: bool) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, PING_INTERVAL_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
+    if workers:
+        socket.setsockopt(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+    else:
+        socket.setsockopt(zmq.HEARTBEAT_IVL, PING_INTERVAL_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
 
@@ -193,8 +215,12 @@ def bytes_received(fd: int) -> int:
     """Bytes that have come over a TCP connection so far, also those of messages that are not
     complete; 0 if Linux cannot tell (tcp(7), TCP_INFO, tcpi_bytes_received)."""
     try:
-        with network.socket(fileno=os.dup(fd)) as connection:
+        # Told what it is, Python asks nothing; and it must not close what is libzmq's.
+        connection = network.socket(network.AF_INET, network.SOCK_STREAM, 0, fileno=fd)
+        try:
             told = connection.getsockopt(network.IPPROTO_TCP, network.TCP_INFO, _TCP_INFO_BYTES)
+        finally:
+            connection.detach()
         return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED_AT)[0])
     except (OSError, struct.error):
         return 0
@@ -295,14 +321,16 @@ class DropWatch:
     def cut_endless(self) -> list[str]:
         """End connections over which more has come than any message holds, but no whole one: libzmq
         keeps a message's frames until its last, and bounds only each. The addresses of their peers.
-        To be called again and again; what comes between two calls is not bounded."""
+        To be called again and again. What comes between two calls is not bounded, nor between a
+        whole message and the second call after it: Linux is asked only about the silent."""
         endless = []
         before, self._begun = self._begun, {}
-        for connection in list(self._live.items()):
+        silent = [live for live in self._live.items() if live[0] not in self._spoke]
+        for connection in silent:
             fd = connection[0]
             received = bytes_received(fd)
             then, begun = before.get(connection, (received, 0))
-            begun = 0 if fd in self._spoke else begun + received - then
+            begun += received - then
             self._begun[connection] = received, begun
             if begun > MAX_MESSAGE_BYTES:
                 endless.append(_name_of_peer(fd))

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 
 import zmq
 
@@ -159,7 +159,7 @@ class Worker:
         self._acknowledge()
         if self._linked:
             for link in self._links:
-                link.tick(now, self._heartbeat)
+                link.tick(now, self._busy(link), self._heartbeat)
 
     def _finished(self) -> bool:
         if self.exit_code != EXIT_OK or self._stops > 1:
@@ -204,12 +204,17 @@ class Worker:
             processes=self._children.wanted,
         )
 
+    def _busy(self, link: BrokerLink) -> bool:
+        """Whether we hold a request of this broker: then we beat more often, as somebody waits."""
+        return any(held.link is link for held in chain(self._running.values(), self._queue))
+
     def _heartbeat(self) -> Heartbeat:
         now = self._clock()
         return Heartbeat(
             tuple(
                 ChildState(c.pid, c.state, int(1000 * (now - (c.busy_since or c.started))))
                 for c in self._children.alive
+                if c.state != "idle"
             )
         )
 
@@ -221,7 +226,7 @@ class Worker:
                 self._cancel(link, message)
             case Bye(again=True):
                 log.info("the broker at %s asks to start over: %s", link.address, message.reason)
-                link.introduce()
+                link.introduce(self._clock())
             case Bye():
                 log.info("dismissed by the broker at %s: %s", link.address, message.reason)
                 self._stops = max(1, self._stops)

@@ -57,6 +57,8 @@ from messages import (
 )
 
 __all__ = [
+    "BEAT",
+    "BUSY_INTERVAL",
     "DEFAULT_JOB_LIMIT",
     "DEFAULT_TIMEOUT",
     "HEARTBEAT_INTERVAL",
@@ -111,11 +113,16 @@ ID_BYTES = 16
 #: Parts of one message: 64 MiB, six times the web's default upload limit.
 MAX_PARTS = 1024
 
-#: Seconds between two heartbeats, in both directions. Short, because a frozen machine is only
-#: noticed by silence; cheap, because a heartbeat costs about 20 us of broker time.
-HEARTBEAT_INTERVAL = 0.5
-#: Silent intervals after which a peer counts as dead: 1.5 s in all.
-LIVENESS = 3
+#: Seconds between two heartbeats of a worker that holds nothing; the broker answers each. Long,
+#: because nobody waits for such a worker, and 1,000 of them shall take little of a core. One
+#: that fell silent costs the next picture the 0.3 s in which it must be acknowledged.
+HEARTBEAT_INTERVAL = 3.0
+#: The same while it holds a request. Short, because somebody waits, and a frozen machine is only
+#: noticed by silence.
+BUSY_INTERVAL = 0.25
+#: Silent intervals after which a peer counts as dead while nothing is in hand: 6 s in all. TCP
+#: loses no heartbeat, so two are enough.
+LIVENESS = 2
 #: Bytes a second of the slowest link served (8 Mbit/s, a tenth of it for TCP/IP): whoever waits for
 #: an ACK allows the picture this long to arrive.
 SLOWEST_LINK = 0.9e6
@@ -124,6 +131,10 @@ DEFAULT_TIMEOUT = 10.0
 #: Seconds one picture may occupy a worker's child before the child is killed. SqueezeNet needs
 #: some 10 ms; five seconds means that the computation hangs.
 DEFAULT_JOB_LIMIT = 5.0
+
+#: What most heartbeats are: one that tells nothing more, and its frames. Neither is made anew.
+BEAT = Heartbeat()
+_BEAT: list[Part] = [VERSION, Heartbeat.TYPE, b"", b"{}", crc32(b"H{}").to_bytes(4, "big")]
 
 Reader: TypeAlias = Callable[[bytes, Header, Body], Message]
 
@@ -138,6 +149,7 @@ class Direction(Enum):
 
     def __init__(self, *kinds: type[Message]) -> None:
         self.readers: dict[bytes, Reader] = {kind.TYPE: kind.read for kind in kinds}
+        self.beats = Heartbeat in kinds
 
 
 _NO_ID = frozenset((b"R", b"H", b"B"))
@@ -150,6 +162,8 @@ def encode(message: Message) -> list[Part]:
     Raises:
         ProtocolError: the header would exceed 4 KiB or the body 1,024 parts (our own mistake).
     """
+    if type(message) is Heartbeat and not message.children:
+        return list(_BEAT)
     if type(message) is Request:
         header, body = _request_header(message), message.body
     elif type(message) is Result:
@@ -198,6 +212,8 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     if len(frames) < 5:
         raise ProtocolError(f"{len(frames)} frames; a message has at least 5")
     leading = frames[:5]
+    if direction.beats and len(frames[3]) == 2 and [*map(bytes, frames)] == _BEAT:
+        return BEAT
     if max(map(len, leading)) > MAX_HEADER_BYTES:
         raise ProtocolError(f"a leading frame exceeds {MAX_HEADER_BYTES} bytes")
     version, kind, id, header, crc = [bytes(frame) for frame in leading]

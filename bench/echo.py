@@ -89,7 +89,7 @@ def run_workers(pipe: Connection, address: str, count: int) -> None:
     heartbeat = encode(Heartbeat())
     sockets, poller = [], zmq.Poller()
     for n in range(count):
-        socket = dealer(context)
+        socket = dealer(context, worker=True)
         socket.connect(address)
         poller.register(socket, zmq.POLLIN)
         hello = Ready("echo", "ab" * 32, CREDIT, "here", os.getpid(), f"{os.getpid()}.{n}", CREDIT)

@@ -63,7 +63,7 @@ class Broker:
 
     def __init__(self) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = router(self._context)
+        self._socket = router(self._context, workers=True)
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.address = f"tcp://127.0.0.1:{port}"
         self._worker = b""

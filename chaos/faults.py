@@ -24,8 +24,8 @@ from chaos.schedule import Fault, Kind
 #: Seconds until a killed worker or the only broker is started again; of two brokers, one may
 #: stay away for longer.
 RESTART_AFTER, RESTART_AFTER_OF_TWO = 1.0, 2.0
-#: Seconds a worker stays frozen: longer than its connection's timeout of 0.75 s, and longer than
-#: three heartbeats.
+#: Seconds a worker stays frozen: longer than the 1 s after which one at work counts as dead, and
+#: than the 1.5 s after which a broker does.
 FREEZE_FOR = 2.5
 STALL_FOR = 2.0
 CORRUPT_FOR = 0.7

@@ -22,7 +22,7 @@ RESTART = 1.0
 RECONNECT = 0.1
 #: After a storm they come back spread over this (PROTOCOL.md: pauses are drawn by lot).
 STORM_SPREAD = 0.3
-#: How long a frozen worker says nothing; beyond the 1.5 s after which it counts as dead.
+#: How long a frozen worker says nothing; beyond the 1 s after which one at work counts as dead.
 FREEZE = 2.0
 #: Until a child that died is replaced (measured median).
 RESPAWN = 0.012

@@ -16,6 +16,7 @@ from simulation.fleet import Task, Worker
 from simulation.ledger import Asked, Ledger
 from simulation.plan import FAILOVER, FREEZE, HOP, RECONNECT, RESPAWN, RESTART, STORM_SPREAD, Plan
 from zmq_protocol import (
+    BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
     Body,
     Bye,
@@ -84,8 +85,8 @@ class World:
         """Until every request has its answer, or patience ends."""
         for worker in self.workers:
             self._join(worker)
-            self._after(self.random.random() * HEARTBEAT_INTERVAL, self._beat, worker)
-        self.begun = self.now + HEARTBEAT_INTERVAL
+            self._after(self.random.random() * BUSY_INTERVAL, self._beat, worker)
+        self.begun = self.now + BUSY_INTERVAL
         self._schedule_faults()
         self._after(self.begun, self._arrive, None)
         self._after(TURN, self._tick, None)
@@ -186,10 +187,12 @@ class World:
             self._tell(side, event, address, *what)
 
     def _beat(self, worker: Worker) -> None:
-        if worker.connected and worker.thaws <= self.now:
+        due = worker.held or self.now >= worker.beat + HEARTBEAT_INTERVAL
+        if due and worker.connected and worker.thaws <= self.now:
+            worker.beat = self.now
             for side in worker.sides:
                 self._tell(side, "worker_heartbeat", worker.address)
-        self._after(HEARTBEAT_INTERVAL, self._beat, worker)
+        self._after(BUSY_INTERVAL, self._beat, worker)
 
     def _compute(self, side: int, worker: Worker, request: Request) -> None:
         faults, chance = self.plan.faults, self.random.random()

@@ -8,11 +8,11 @@ import pytest
 import zmq
 from conftest import eventually
 
-from brokerlink import MAX_REBUILD_DELAY, BrokerLink
+from brokerlink import BUSY_PATIENCE, MAX_REBUILD_DELAY, PATIENCE, READY_INTERVAL, BrokerLink
 from sockets import router
 from zmq_protocol import (
+    BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
-    LIVENESS,
     Direction,
     Heartbeat,
     Ready,
@@ -21,7 +21,7 @@ from zmq_protocol import (
 )
 
 HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)
-SILENCE = HEARTBEAT_INTERVAL * LIVENESS + 0.01
+SILENCE = PATIENCE + 0.01
 
 
 class Wire:
@@ -65,19 +65,19 @@ def wire() -> Iterator[Wire]:
 
 def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> None:
     first = wire.connected(0.0)
-    wire.link.tick(SILENCE, Heartbeat)
+    wire.link.tick(SILENCE, False, Heartbeat)
     assert not wire.link.connected and wire.link.next_due() > SILENCE
     assert wire.link.receive(SILENCE) == []
     wire.link.send(Heartbeat())
-    wire.link.tick(SILENCE, Heartbeat)
+    wire.link.tick(SILENCE, False, Heartbeat)
     assert wire.link.next_due() < SILENCE + 0.2, "the first wait is short"
-    wire.link.tick(wire.link.next_due(), Heartbeat)
+    wire.link.tick(wire.link.next_due(), False, Heartbeat)
     assert wire.connected(SILENCE + 1) != first, "a new connection"
 
 
 def test_a_link_can_be_closed_while_it_waits_to_connect_anew(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(SILENCE, Heartbeat)
+    wire.link.tick(SILENCE, False, Heartbeat)
     wire.link.close()
     assert not wire.poller.sockets
     wire.link.close()
@@ -85,9 +85,43 @@ def test_a_link_can_be_closed_while_it_waits_to_connect_anew(wire: Wire) -> None
 
 def test_silence_up_to_the_limit_is_borne(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(HEARTBEAT_INTERVAL * LIVENESS, Heartbeat)
+    wire.link.tick(PATIENCE, False, Heartbeat)
     assert wire.link.connected
     wire.heard(Heartbeat)
+
+
+def test_silence_is_borne_for_a_shorter_time_while_something_is_in_hand(wire: Wire) -> None:
+    wire.connected(0.0)
+    wire.link.tick(0.0, True, Heartbeat)
+    wire.link.tick(BUSY_PATIENCE, True, Heartbeat)
+    assert wire.link.connected
+    wire.heard(Heartbeat)
+    wire.link.tick(wire.link.next_due(), True, Heartbeat)
+    assert not wire.link.connected
+
+
+def test_it_beats_seldom_with_empty_hands_and_often_from_its_first_word_on_a_request(
+    wire: Wire,
+) -> None:
+    wire.connected(0.0)
+    assert wire.link.next_due() == HEARTBEAT_INTERVAL
+    wire.link.tick(1.0, True, Heartbeat)
+    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
+    wire.link.tick(1.0 + BUSY_INTERVAL, True, Heartbeat)
+    wire.heard(Heartbeat)
+    assert wire.link.next_due() == 1.0 + 2 * BUSY_INTERVAL
+    wire.link.tick(1.3, False, Heartbeat)
+    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL + HEARTBEAT_INTERVAL
+
+
+def test_a_broker_that_asks_several_times_at_once_hears_ready_once(wire: Wire) -> None:
+    wire.connected(0.0)
+    joined = wire.link.epoch
+    for now in (1.0, 1.0, 1.0 + READY_INTERVAL - 0.01):
+        wire.link.introduce(now)
+    assert wire.link.epoch == joined + 1
+    wire.link.introduce(1.0 + READY_INTERVAL)
+    assert wire.link.epoch == joined + 2
 
 
 def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: Wire) -> None:
@@ -95,14 +129,14 @@ def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: 
     for _ in range(8):
         wire.connected(now)
         now += SILENCE
-        wire.link.tick(now, Heartbeat)
+        wire.link.tick(now, False, Heartbeat)
         waits.append(wire.link.next_due() - now)
         now = wire.link.next_due()
-        wire.link.tick(now, Heartbeat)
+        wire.link.tick(now, False, Heartbeat)
     assert waits[0] <= 0.1 < waits[2] < waits[5] <= MAX_REBUILD_DELAY
     assert MAX_REBUILD_DELAY / 2 <= waits[7] <= MAX_REBUILD_DELAY
     wire.say(wire.connected(now), Heartbeat())
     eventually(lambda: wire.link.receive(now), "the broker's word")
     now += SILENCE
-    wire.link.tick(now, Heartbeat)
+    wire.link.tick(now, False, Heartbeat)
     assert wire.link.next_due() - now <= 0.1

@@ -26,14 +26,12 @@ def test_a_request_goes_to_a_ready_worker_and_its_answer_to_the_client() -> None
 
 
 def test_silent_worker_loses_its_request_to_the_next_idle_one() -> None:
-    d = fleet(b"w1")
+    d = fleet(b"w1", hedge_burst=0.0, hedge_share=0.0)
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_acked(b"w1", CAT.id, 0.0)
-    d.tick(0.5)
-    d.worker_ready(b"w2", ready(name="w2"), 1.0)
-    d.tick(1.0)
-    assert given(d.tick(1.4)) == []
-    assert given(d.tick(1.5)) == [(b"w2", CAT.id)]
+    d.worker_ready(b"w2", ready(name="w2"), 0.1)
+    moved = [given(d.tick(tenth / 10)) for tenth in range(2, 11)]
+    assert moved == [[]] * 8 + [[(b"w2", CAT.id)]]
     assert b"w1" not in d.workers
 
 

@@ -10,6 +10,8 @@ After every event:
 - at most half of the workers that stay are ejected;
 - a worker owes its credit: what it has left and what it owes make what it announced, so it is
   never offered more than that; a leaving worker is offered nothing;
+- the busy are those that acknowledged what they owe; they, and all, stand in the order of their
+  last words; nobody is silent for longer than allowed, and the next look at them is in time;
 - the bytes counted as waiting are those that wait, and a queue holds only WAITING jobs.
 
 When time has run out, or the broker hands back what it holds, nothing is left open. And no
@@ -71,7 +73,7 @@ class History:
 
     def play(self) -> None:
         for _ in range(EVENTS):
-            self.now += self.random.choice([0.0, 0.001, 0.05, 0.4, 1.6])
+            self.now += self.random.choice([0.0, 0.001, 0.05, 0.2, 0.4, 1.6])
             leaving = [worker for worker in self.d.workers.values() if worker.draining]
             self.at_the_door = set()
             actions = self.event()
@@ -98,6 +100,11 @@ class History:
         self.take(actions)
         self.check()
         assert all(job.next_timer > self.now for job in self.d.jobs.open.values())
+        assert self.d.next_deadline() > self.now
+        if self.now >= self.d._no_expiry_before:
+            policy = self.d.policy
+            assert all(self.now < w.heard + policy.expiry_after for w in self.d.workers.values())
+            assert all(self.now < w.heard + policy.busy_expiry_after for w in self.d.busy.values())
         return actions
 
     def event(self) -> list[Action]:
@@ -133,10 +140,9 @@ class History:
             case 12 if self.known:
                 return self.cancel(client, pick(list(self.known)))
             case 13:
-                before = set(self.d.jobs.open)
-                actions = self.d.client_gone(client, self.now)
-                self.cancelled |= before - set(self.d.jobs.open)
-                return actions
+                jobs = self.d.jobs.open
+                self.cancelled |= {id for id in jobs if jobs[id].client == client}
+                return self.d.client_gone(client, self.now)
             case _ if self.d.workers:
                 named = pick(list(self.d.workers.values()))
                 return pick([self.d.drain_worker, self.d.remove_worker])(named, self.now)
@@ -202,7 +208,13 @@ class History:
                 )
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)
+        for silent_longest_first in (self.d.workers, self.d.busy):
+            last_words = [worker.heard for worker in silent_longest_first.values()]
+            assert last_words == sorted(last_words)
+        assert set(self.d.busy) <= set(self.d.workers)
         for worker in self.d.workers.values():
+            working = any(attempt.acked for attempt in worker.in_flight.values())
+            assert working <= (worker.address in self.d.busy) <= bool(worker.owed)
             assert worker.credit >= 0
             assert worker.credit + len(worker.owed) == worker.hello.credit
             assert set(worker.in_flight) <= set(worker.owed)

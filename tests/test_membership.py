@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, result, told
+from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, live, ready, request, result, told
 
+from decisions import Action, ToWorker
+from dispatcher import Dispatcher
 from refusals import SAID_EVERY
 from zmq_protocol import (
     NAME,
@@ -19,12 +21,119 @@ from zmq_protocol import (
 )
 
 
+def ticked(d: Dispatcher, since: float, until: float) -> list[Action]:
+    """The loop looks ten times a second."""
+    tenths = range(round(10 * since), round(10 * until) + 1)
+    return [action for tenth in tenths for action in d.tick(tenth / 10)]
+
+
 def test_a_worker_that_lives_does_not_hide_a_silent_one_behind_it() -> None:
     d = fleet(b"w1", b"w2")
-    for tenth in range(1, 16):
+    live(d, 0.0)
+    for tenth in range(1, 61):
         d.worker_heartbeat(b"w1", tenth / 10)
         d.tick(tenth / 10)
     assert list(d.workers) == [b"w1"]
+
+
+def test_a_worker_that_holds_nothing_may_be_silent_for_6_s() -> None:
+    d = fleet(b"w1")
+    ticked(d, 0.0, 5.9)
+    d.tick(5.99)
+    assert b"w1" in d.workers
+    assert d.next_deadline() == 6.0
+    (bye,) = told(d.tick(6.0), Bye)
+    assert bye.again and not d.workers
+
+
+def test_a_worker_that_holds_a_request_may_be_silent_for_1_s() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.2)
+    ticked(d, 0.0, 1.1)
+    d.tick(1.19)
+    assert b"w1" in d.workers
+    assert d.next_deadline() == 1.2
+    (bye,) = told(d.tick(1.2), Bye)
+    assert bye.again and not d.workers
+    assert d.waiting == 1
+
+
+def test_its_heartbeats_keep_a_worker_at_work_also_at_half_a_second() -> None:
+    d = fleet(b"w1", hedge_burst=0.0, hedge_share=0.0)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    for half in range(1, 10):
+        ticked(d, half / 2 - 0.4, half / 2)
+        d.worker_heartbeat(b"w1", half / 2)
+    assert d.workers[b"w1"].in_flight
+
+
+def test_a_worker_that_has_answered_may_rest_again() -> None:
+    d = fleet(b"w1", credit=2)
+    for picture in (CAT, DOG):
+        d.request_arrived(b"web", picture, 0.0)
+        d.worker_acked(b"w1", picture.id, 0.0)
+    d.worker_answered(b"w1", result(CAT), 0.5)
+    assert b"w1" in d.busy
+    d.worker_refused(b"w1", Nack(DOG.id, Reason.BAD_IMAGE), 0.6)
+    ticked(d, 0.7, 6.5)
+    assert b"w1" in d.workers
+
+
+def test_a_worker_that_still_computes_what_nobody_waits_for_counts_as_busy() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_cancelled(b"web", CAT.id, 0.1)
+    d.worker_acked(b"w1", CAT.id, 0.2)
+    ticked(d, 0.0, 1.1)
+    assert b"w1" in d.workers
+    d.tick(1.2)
+    assert b"w1" not in d.workers
+
+
+def test_a_large_picture_on_its_way_to_an_idle_worker_shortens_nobodys_life() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", request(1, size=4_000_000), 0.0)
+    ticked(d, 0.0, 4.0)
+    d.worker_acked(b"w1", CAT.id, 4.1)
+    assert d.workers[b"w1"].in_flight
+
+
+def test_a_picture_at_hand_in_a_worker_that_fell_silent_is_suspected_until_it_returns() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    ticked(d, 0.0, 1.0)
+    assert d.jobs.quarantine.suspected(CAT.sha256)
+    d.worker_ready(b"w1", ready(name="w1"), 2.0)
+    assert not d.jobs.quarantine.suspected(CAT.sha256)
+
+
+def test_a_worker_that_lets_a_request_go_unacknowledged_gets_none_until_it_speaks() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(ticked(d, 0.0, 0.4)) == [(b"w2", CAT.id)]
+    d.worker_answered(b"w2", result(CAT), 0.4)
+    d.request_arrived(b"web", DOG, 0.4)
+    assert given(d.request_arrived(b"web", EEL, 0.4)) == [], "w1 has credit"
+    assert given(d.worker_heartbeat(b"w1", 0.5)) == [(b"w1", EEL.id)]
+
+
+def test_a_worker_that_spoke_but_let_a_request_go_unacknowledged_gets_the_next() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_heartbeat(b"w1", 0.1)
+    assert given(ticked(d, 0.0, 0.4)) == [(b"w1", CAT.id)]
+
+
+def test_a_request_goes_back_to_a_worker_that_failed_it_if_the_others_say_nothing() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", DOG, 0.0)
+    assert given(d.worker_refused(b"w1", Nack(CAT.id, Reason.CRASH), 0.1)) == []
+    actions = ticked(d, 0.2, 0.4)
+    assert (b"w1", CAT.id) in given(actions)
 
 
 def test_a_heartbeat_renews_life_but_never_gives_credit() -> None:
@@ -132,21 +241,41 @@ def test_after_a_stall_of_our_own_loop_nobody_is_expired_at_once() -> None:
     d.tick(10.0)
     assert b"w1" in d.workers
     d.worker_heartbeat(b"w1", 10.1)
-    d.tick(10.6)
+    ticked(d, 10.2, 10.6)
     assert b"w1" in d.workers
 
 
-def test_heartbeats_go_to_every_worker_each_interval_without_traffic() -> None:
+def test_a_loop_that_comes_a_little_late_expires_whom_it_must() -> None:
+    for late, lives in ((0.24, False), (0.26, True)):
+        d = fleet(b"w1")
+        d.request_arrived(b"web", CAT, 0.0)
+        d.worker_acked(b"w1", CAT.id, 0.0)
+        for looks_at in (0.0, 0.25, 0.5, 0.75):
+            d.tick(looks_at)
+        d.tick(1.0 + late)
+        assert (b"w1" in d.workers) is lives
+
+
+def test_a_loop_that_stalls_never_takes_a_worker_for_dead_whose_heartbeats_lie_unread() -> None:
+    for hundredths in range(100):  # since its last heartbeat
+        d = fleet(b"w1")
+        d.request_arrived(b"web", CAT, 0.0)
+        d.worker_acked(b"w1", CAT.id, 0.0)
+        d.tick(stalls_at := min(0.25, hundredths / 100))
+        d.tick(stalls_at + 1.0)
+        assert b"w1" in d.workers
+
+
+def test_each_heartbeat_is_answered_and_none_sent_unasked() -> None:
     d = fleet(b"w1", b"w2")
-    assert len(told(d.tick(0.0), Heartbeat)) == 2
-    assert told(d.tick(0.4), Heartbeat) == []
-    assert len(told(d.tick(0.5), Heartbeat)) == 2
+    assert d.worker_heartbeat(b"w2", 0.1) == [ToWorker(b"w2", Heartbeat())]
+    assert told(ticked(d, 0.2, 5.0), Heartbeat) == []
 
 
 def test_the_next_deadline_is_never_later_than_what_is_due() -> None:
     d = fleet(b"w1")
     d.tick(0.0)
-    assert d.next_deadline() == 0.5
+    assert d.next_deadline() == 0.25
     d.request_arrived(b"web", request(1, budget_ms=100), 0.0)
     assert d.next_deadline() == pytest.approx(0.05), "the client is told that it was accepted"
     d.tick(0.05)
@@ -244,15 +373,17 @@ def test_the_next_deadline_is_the_end_of_the_grace_after_a_stall() -> None:
     d = fleet(b"w1")
     d.tick(0.0)
     d.tick(10.0)
+    assert d.next_deadline() == 10.25
+    d.tick(10.25)
     assert d.next_deadline() == 10.5
 
 
 def test_the_next_deadline_follows_the_ack_of_what_was_just_sent() -> None:
-    d = fleet(b"w1", ack_timeout=0.25, slowest_link=7e6)
+    d = fleet(b"w1", ack_timeout=0.2, slowest_link=7e6)
     d.tick(0.0)
     d.request_arrived(b"web", CAT, 0.0)
     d.tick(0.05)
-    assert d.next_deadline() == pytest.approx(0.25 + 1e-6)
+    assert d.next_deadline() == pytest.approx(0.2 + 1e-6)
 
 
 def test_a_name_of_full_length_is_told_apart_too_and_stays_legal() -> None:

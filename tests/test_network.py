@@ -123,7 +123,7 @@ def test_work_behind_a_silent_connection_moves_and_its_worker_returns(
     silent = time.monotonic()
     fleet.start_worker("near")
     eventually(lambda: "far" not in fleet.names(), "far is given up")
-    assert time.monotonic() - silent < 3  # 0.75 to 1.2 s on an idle machine
+    assert time.monotonic() - silent < 3  # 0.8 to 1.8 s on an idle machine
     assert future.result(30).worker == "near"
     back.set("pass")
     eventually(lambda: "far" in fleet.names(), "far is back")
@@ -362,10 +362,9 @@ def test_a_recorded_conversation_played_again_is_answered_to_nobody(fleet: Fleet
             assert future.result(30).worker == "honest"
     eventually(lambda: fleet.names() == [], "it has left")
     with socket.create_connection((host, int(port)), timeout=10) as replay:
-        ready_end = 66 + recorded[65]
-        for part in (recorded[:64], recorded[64:ready_end], recorded[ready_end:]):
-            replay.sendall(part)
-            assert replay.recv(4096), "the broker goes on"
+        replay.sendall(recorded[:64])
+        assert replay.recv(4096), "the broker goes on"
+        replay.sendall(recorded[64:])
         eventually(lambda: fleet.status()["counters"]["duplicate"] == 1, "its answer is nobody's")
         assert fleet.status()["counters"]["answered"] == 1
 

@@ -174,7 +174,7 @@ def test_behind_a_partition_of_2_s_work_moves_and_after_it_the_worker_returns(
     cut(split)
     began = time.monotonic()
     eventually(lambda: "far" not in split.names(), "far is given up")
-    assert time.monotonic() - began < 3  # 0.75 to 1.2 s on an idle machine
+    assert time.monotonic() - began < 3  # 0.8 to 1.0 s on an idle machine, downward 1.4 s
     assert future.result(30).worker == "near"
     eventually(lambda: time.monotonic() - began > 2, "a longer silence")
     heal(split)

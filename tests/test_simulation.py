@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import Dispatcher
 from jobs import Jobs
 from pool import Attempt, Job
 from simulation import figures
@@ -113,7 +112,7 @@ def test_the_command_writes_a_table_figures_and_a_plot(
 
 
 def test_a_lost_request_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dispatcher, "worker_answered", lambda *_: [])
+    monkeypatch.setattr(Jobs, "answer", lambda *_: None)
     monkeypatch.setattr(Jobs, "expire", lambda jobs, job: None)
     few = ["--workers", "5", "--requests", "100", "--folder", str(tmp_path)]
     assert main([*few, "--only", "storm"]) == 1

@@ -92,6 +92,7 @@ def test_the_trend_shows_what_waits_and_counts_what_was_answered() -> None:
         d.request_arrived(b"web", request(n), 0.0)
     d.tick(0.0)
     d.worker_answered(b"attic", result(request(0)), 0.4)
+    d.worker_acked(b"attic", request(1).id, 0.4)
     d.tick(0.5)  # too early for a sample
     d.tick(1.0)
     trend = snapshot(d, now=1.0)["trend"]

@@ -118,6 +118,7 @@ class OpenInference:
             raise _unknown(model)
         if b"content-encoding" in request.headers:
             raise problems.unsupported("Send the request uncompressed.")
+        self._recognition.refuse_if_full()
         limit = body_limit(self._max_upload)
         body = await self._recognition.body(request, limit, limit)
         header = request.headers.get(HEADER_LENGTH.lower().encode())

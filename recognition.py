@@ -140,10 +140,10 @@ class Recognition:
             raise
 
     async def _passed_on(self, request: Request) -> tuple[dict[str, Any], str]:
-        self._refuse_if_full()
+        self.refuse_if_full()
         model, top_k, limit = _wishes(request.query, self._timeout)
         upload = await self._upload(request)
-        self._refuse_if_full()  # others may have come in while this one arrived
+        self.refuse_if_full()  # others may have come in while this one arrived
         began = time.monotonic()
         self._in_flight += 1
         try:
@@ -163,7 +163,7 @@ class Recognition:
         request: Request,
     ) -> list[Answer]:
         """Several pictures, each a request of its own to the broker; one failure fails all."""
-        self._refuse_if_full(len(pictures))
+        self.refuse_if_full(len(pictures))
         limit = timeout or self._timeout
         self._in_flight += len(pictures)
         submit = partial(self._client.submit, model=model, top_k=top_k, timeout=limit)
@@ -186,7 +186,8 @@ class Recognition:
             self._metrics.answered(answer)
         return found
 
-    def _refuse_if_full(self, more: int = 1) -> None:
+    def refuse_if_full(self, more: int = 1) -> None:
+        """Raise a problem if so many pictures more than are in hand would be too many."""
         if self._in_flight + more > MAX_IN_FLIGHT:
             what = f"{MAX_IN_FLIGHT} pictures are in hand already. Try again shortly."
             raise Problem.of(Reason.BUSY, what)

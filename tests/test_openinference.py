@@ -208,6 +208,17 @@ def test_images_beyond_the_places_left_are_told_busy_and_places_come_back(
         assert app("POST", INFER, asking(*[jpeg()] * 4)).status == 503
 
 
+def test_where_no_place_is_left_the_images_are_not_even_read(
+    app: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reading(request: recognition.Request) -> tuple[bytes, bool]:
+        raise AssertionError("the body is read")
+
+    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 0)
+    monkeypatch.setattr(recognition.Request, "next_part", reading)
+    assert app("POST", INFER, asking(jpeg())).status == 503
+
+
 def test_whoever_hangs_up_cancels_all_its_images(app: Site) -> None:
     app.fleet.hangs = True
     asyncio.run(app.ask("POST", INFER, asking(jpeg(), jpeg()), hangs_up=True))

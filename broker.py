@@ -309,7 +309,7 @@ class Broker:
         if query.op is Op.STATUS:
             return Reply(query.id, True, body=self._status(now))
         if not may_change:
-            return Reply(query.id, False, MAY_NOT)
+            return Reply(query.id, False, MAY_NOT, allowed=False)
         self._status_until = now  # what is done now shows at once
         if query.op is Op.ADD:
             return self._dial(query)

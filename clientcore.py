@@ -92,6 +92,10 @@ class RequestFailed(Exception):
         self.request_id = request_id
 
 
+class NotAllowed(Exception):
+    """A change of the fleet that the broker does not take from this client's key; why."""
+
+
 class Promise(Protocol):
     """What of a future is needed here: threads have one kind, event loops another."""
 
@@ -210,11 +214,14 @@ class Client:
 
         Raises:
             RequestFailed: no broker answered in time.
+            NotAllowed: this client's key is none of an admin.
         """
         if len(target) > MAX_TARGET or not target.isprintable():
             return False, f"A name or address is printable, and {MAX_TARGET} characters at most."
         query = Query(os.urandom(ID_BYTES), op, target)
         reply = self._ask(query, QUERY_TIMEOUT)
+        if not reply.allowed:
+            raise NotAllowed(reply.detail)
         return reply.ok, reply.detail
 
     def _ask(self, query: Query, timeout: float) -> Reply:

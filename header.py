@@ -94,8 +94,8 @@ def digest(header: Header, key: str, optional: bool = False) -> str:
     return value
 
 
-def flag(header: Header, key: str) -> bool:
-    value = header.get(key, False)
+def flag(header: Header, key: str, default: bool = False) -> bool:
+    value = header.get(key, default)
     if type(value) is not bool:
         raise ProtocolError(f"{key} must be true or false")
     return value

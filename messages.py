@@ -417,13 +417,15 @@ class Reply:
     ok: bool
     detail: str = ""
     body: Body = field(default_factory=Body)
+    allowed: bool = True  # else it was not done because of who asked
 
     def header(self) -> Header:
-        return {"ok": self.ok, "detail": self.detail}
+        return {"ok": self.ok, "detail": self.detail, "allowed": self.allowed}
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Reply:
-        return cls(id, read.flag(header, "ok"), read.text(header, "detail"), body)
+        allowed = read.flag(header, "allowed", True)
+        return cls(id, read.flag(header, "ok"), read.text(header, "detail"), body, allowed)
 
 
 Message: TypeAlias = (

@@ -15,7 +15,7 @@ import answers
 import openapi
 import problems
 from answers import HERE, SECURITY_HEADERS
-from clientcore import Client, RequestFailed
+from clientcore import Client, NotAllowed, RequestFailed
 from logs import about
 from metrics import Metrics
 from problems import Problem
@@ -73,6 +73,8 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
             done, detail = client.control(op, target)
         except RequestFailed as failed:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
+        except NotAllowed as refused:
+            raise problems.forbidden(str(refused)) from None
         if not done:
             asked_wrongly = op in (Op.ADD, Op.JOIN)
             raise problems.malformed(detail) if asked_wrongly else problems.not_found(detail)

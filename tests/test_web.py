@@ -16,6 +16,7 @@ from PIL import Image
 import recognition
 import web
 from brokerclient import Answer, RequestFailed
+from clientcore import NotAllowed
 from problems import REASONS
 from zmq_protocol import Op, Reason, Times
 
@@ -86,6 +87,8 @@ class FakeFleet:
 
     def control(self, op: Op, target: str) -> tuple[bool, str]:
         self.controls.append((op, target))
+        if target == "forbidden":
+            raise NotAllowed("This key may only look.")
         return target != "unknown", "done"
 
 
@@ -389,6 +392,8 @@ def test_workers_are_drained_removed_and_added(site: Site) -> None:
     expected = [(Op.DRAIN, "abcd"), (Op.REMOVE, "abcd"), (Op.ADD, "tcp://127.0.0.1:8888")]
     assert site.fleet.controls == expected
     assert site("DELETE", "/v1/workers/unknown").status == 404
+    refused = site("DELETE", "/v1/workers/forbidden")
+    assert (refused.status, refused.json["detail"]) == (403, "This key may only look.")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"address": 5}', b'{"address": "http://x"}', b"{"])

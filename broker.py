@@ -9,7 +9,6 @@ what a dead peer had said before it died still counts.
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import signal
 import sys
@@ -21,7 +20,7 @@ import zmq
 
 import logs
 import trail
-from addresses import this_machine
+from control import Control
 from curve import FRONT_DOMAIN, WORKER_DOMAIN
 from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
@@ -33,29 +32,24 @@ from settings import (
     EXIT_FAILED,
     EXIT_OK,
     FRONTEND,
-    BadSetting,
     Parser,
     address,
     one_of,
     whole,
 )
-from snapshot import snapshot
 from sockets import DropWatch, Waker, receive, router, send, user_of
 from zap import Gate, GateDown
 from zmq_protocol import (
     Ack,
-    Body,
     Bye,
     Cancel,
     Direction,
     Heartbeat,
     Message,
     Nack,
-    Op,
     ProtocolError,
     Query,
     Ready,
-    Reply,
     Request,
     Result,
     decode,
@@ -73,16 +67,6 @@ LEAVE_WITHIN = 10.0
 FAREWELL = 0.2
 #: Seconds between two looks for messages that never end.
 ENDLESS_LOOK_INTERVAL = 1.0
-#: Listening workers one broker dials.
-MAX_DIALLED = 64
-#: Why one beyond loopback is not dialled without keys.
-UNSAFE_TO_DIAL = (
-    "Other machines are on the way there, and this broker's port for workers is not encrypted."
-    " Make keys with python keys.py init, and start the broker with --encrypt always."
-)
-#: Share of the broker's time that snapshots may take, and seconds one is kept at most for that.
-#: With a handful of workers one takes 0.1 ms, and is 2 ms old at most.
-SNAPSHOT_SHARE, SNAPSHOT_KEPT = 0.05, 0.25
 #: Objects made before Python looks for cycles among them. A request leaves none behind, so its
 #: default of 700 only looks again and again at all that waits.
 GARBAGE_THRESHOLD = 20_000
@@ -91,11 +75,6 @@ CROWDED = 0.8
 
 #: Why somebody is not listened to any more.
 KEY_REVOKED = "its key was revoked"
-#: What a client is told whose key is not an admin's.
-MAY_NOT = (
-    "This key may only send pictures and look. One that may change the fleet is made by:"
-    " python keys.py front --admin"
-)
 
 
 class Broker:
@@ -121,9 +100,9 @@ class Broker:
         self._security = security
         self._gate = security.gate
         self._crowded = False
-        self._dialled: set[str] = set()
-        self._status_body = Body()
-        self._status_until = float("-inf")  # when the next snapshot is due
+        self.control = Control(
+            self.dispatcher, security, clock, self._carry_out, lambda to: self._back.connect(to)
+        )
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
@@ -146,6 +125,7 @@ class Broker:
         self.frontend = self._front.last_endpoint.decode()  # type: ignore[union-attr]
         self._back.bind(self.backend)
         self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
+        self.control.ends = self.frontend, self.backend
         self._poller = zmq.Poller()
         for source in (
             self._front,
@@ -299,84 +279,9 @@ class Broker:
             case Query():
                 user = self._front_watch.users.get(client)
                 may = user is None or self._gate is None or self._gate.manages(user)
-                self._to_client(client, self.reply(message, may))
+                self._to_client(client, self.control.reply(message, may))
                 return []
         raise AssertionError(f"{message!r} is not for a broker")
-
-    def reply(self, query: Query, may_change: bool = True) -> Reply:
-        """What a question about the fleet, or a change of it, is answered with."""
-        now = self._clock()
-        if query.op is Op.STATUS:
-            return Reply(query.id, True, body=self._status(now))
-        if not may_change:
-            return Reply(query.id, False, MAY_NOT, allowed=False)
-        self._status_until = now  # what is done now shows at once
-        if query.op is Op.ADD:
-            return self._dial(query)
-        if query.op is Op.CLEAR:
-            return self._clear(query, now)
-        if query.op is Op.JOIN:
-            return self._let_in(query, now)
-        worker = self.dispatcher.find_worker(query.target)
-        if worker is None:
-            return Reply(query.id, False, "No worker with this id is connected.")
-        if query.op is Op.DRAIN:
-            self._carry_out(self.dispatcher.drain_worker(worker, now))
-            return Reply(query.id, True, f"{worker.name} finishes what it holds and leaves.")
-        self._carry_out(self.dispatcher.remove_worker(worker, now))
-        return Reply(query.id, True, f"{worker.name} is removed; what it held moves on.")
-
-    def _status(self, now: float) -> Body:
-        """The snapshot as JSON. That of a large fleet takes some milliseconds, so whoever asks
-        again soon gets the same one."""
-        if now >= self._status_until:
-            status = snapshot(self.dispatcher, now)
-            status["broker"] |= {
-                "frontend": self.frontend,
-                "backend": self.backend,
-                "join": self._security.join_command(self.backend, this_machine()),
-                "security": self._security.told(self.frontend, self.backend),
-            }
-            self._status_body = Body.of(json.dumps(status).encode())
-            took = self._clock() - now
-            self._status_until = now + min(SNAPSHOT_KEPT, took / SNAPSHOT_SHARE)
-        return self._status_body
-
-    def _clear(self, query: Query, now: float) -> Reply:
-        """Let a picture out of quarantine, or all without a name."""
-        cleared, actions = self.dispatcher.clear_quarantine(query.target, now)
-        self._carry_out(actions)
-        if query.target and not cleared:
-            return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
-        return Reply(query.id, True, f"Out of quarantine: {cleared}.")
-
-    def _let_in(self, query: Query, now: float) -> Reply:
-        """Make a line that joins a worker."""
-        ends = self.frontend, self.backend
-        try:
-            line = self._security.make_join_command(*ends, this_machine(), query.target)
-        except BadKeys as error:
-            return Reply(query.id, False, str(error)[:500])
-        self.dispatcher.record.note("an admin made a line that joins a worker", now)
-        return Reply(query.id, True, line)
-
-    def _dial(self, query: Query) -> Reply:
-        """Connect to a worker that listens. libzmq keeps trying, so it may start later."""
-        if query.target in self._dialled:
-            return Reply(query.id, True, f"{query.target} is being dialled already.")
-        if len(self._dialled) >= MAX_DIALLED:
-            return Reply(query.id, False, f"{MAX_DIALLED} addresses are dialled already.")
-        if not query.target.startswith("tcp://"):
-            return Reply(query.id, False, "Name a TCP address, such as tcp://10.0.0.7:8888.")
-        if self._security.would_leak(self.backend, query.target):
-            return Reply(query.id, False, UNSAFE_TO_DIAL)
-        try:
-            self._back.connect(address(query.target))
-        except (BadSetting, zmq.ZMQError) as error:
-            return Reply(query.id, False, f"Cannot dial this address: {error}"[:500])
-        self._dialled.add(query.target)
-        log.info("dialling the worker at %s", query.target)
-        return Reply(query.id, True, f"Dialling {query.target}; it appears once it answers.")
 
     # --- messages out -------------------------------------------------------------------------
 

@@ -124,14 +124,14 @@ def test_a_snapshot_that_took_long_is_told_again_for_a_while_unless_something_wa
     broker.open()
     try:
         ask = Query(bytes(ID_BYTES), Op.STATUS)
-        first, again = broker.reply(ask).body, broker.reply(ask).body
+        first, again = broker.control.reply(ask).body, broker.control.reply(ask).body
         assert first.size and again is first
-        broker.reply(Query(bytes(ID_BYTES), Op.CLEAR))
-        changed = broker.reply(ask).body
+        broker.control.reply(Query(bytes(ID_BYTES), Op.CLEAR))
+        changed = broker.control.reply(ask).body
         assert changed is not first
         for _ in range(20):  # 0.2 s: a twentieth of the time for 10 ms
             next(now)
-        assert broker.reply(ask).body is not changed
+        assert broker.control.reply(ask).body is not changed
     finally:
         broker.stop()
         broker.run()

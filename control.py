@@ -1,0 +1,145 @@
+"""What a client may ask of a broker beside pictures: how the fleet is, and changes of it (Q)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+
+import zmq
+
+from addresses import this_machine
+from decisions import Action
+from dispatcher import Dispatcher
+from keyring import BadKeys
+from security import Security
+from settings import BadSetting, address
+from snapshot import snapshot
+from zmq_protocol import Body, Op, Query, Reply
+
+log = logging.getLogger(__name__)
+
+#: Listening workers one broker dials.
+MAX_DIALLED = 64
+#: Why one beyond loopback is not dialled without keys.
+UNSAFE_TO_DIAL = (
+    "Other machines are on the way there, and this broker's port for workers is not encrypted."
+    " Make keys with python keys.py init, and start the broker with --encrypt always."
+)
+#: Share of the broker's time that snapshots may take, and seconds one is kept at most for that.
+#: With a handful of workers one takes 0.1 ms, and is 2 ms old at most.
+SNAPSHOT_SHARE, SNAPSHOT_KEPT = 0.05, 0.25
+#: What a client is told whose key is not an admin's.
+MAY_NOT = (
+    "This key may only send pictures and look. One that may change the fleet is made by:"
+    " python keys.py front --admin"
+)
+
+
+class Control:
+    """Answers queries, with the sockets left to the broker.
+
+    Attributes:
+        ends: the addresses of the broker's two ports, for clients and for workers.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        security: Security,
+        clock: Callable[[], float],
+        carry_out: Callable[[list[Action]], None],
+        connect: Callable[[str], object],
+    ) -> None:
+        """
+        Args:
+            dispatcher: whose fleet it is.
+            security: which ports are encrypted.
+            clock: in seconds, monotonic.
+            carry_out: sends what the dispatcher decided.
+            connect: dials an address from the workers' port.
+        """
+        self.ends = "", ""
+        self._dispatcher = dispatcher
+        self._security = security
+        self._clock = clock
+        self._carry_out = carry_out
+        self._connect = connect
+        self._dialled: set[str] = set()
+        self._status_body = Body()
+        self._status_until = float("-inf")  # when the next snapshot is due
+
+    def reply(self, query: Query, may_change: bool = True) -> Reply:
+        """What a question about the fleet, or a change of it, is answered with."""
+        now = self._clock()
+        if query.op is Op.STATUS:
+            return Reply(query.id, True, body=self._status(now))
+        if not may_change:
+            return Reply(query.id, False, MAY_NOT, allowed=False)
+        self._status_until = now  # what is done now shows at once
+        if query.op is Op.ADD:
+            return self._dial(query)
+        if query.op is Op.CLEAR:
+            return self._clear(query, now)
+        if query.op is Op.JOIN:
+            return self._let_in(query, now)
+        worker = self._dispatcher.find_worker(query.target)
+        if worker is None:
+            return Reply(query.id, False, "No worker with this id is connected.")
+        if query.op is Op.DRAIN:
+            self._carry_out(self._dispatcher.drain_worker(worker, now))
+            return Reply(query.id, True, f"{worker.name} finishes what it holds and leaves.")
+        self._carry_out(self._dispatcher.remove_worker(worker, now))
+        return Reply(query.id, True, f"{worker.name} is removed; what it held moves on.")
+
+    def _status(self, now: float) -> Body:
+        """The snapshot as JSON. That of a large fleet takes some milliseconds, so whoever asks
+        again soon gets the same one."""
+        if now >= self._status_until:
+            frontend, backend = self.ends
+            status = snapshot(self._dispatcher, now)
+            status["broker"] |= {
+                "frontend": frontend,
+                "backend": backend,
+                "join": self._security.join_command(backend, this_machine()),
+                "security": self._security.told(frontend, backend),
+            }
+            self._status_body = Body.of(json.dumps(status).encode())
+            took = self._clock() - now
+            self._status_until = now + min(SNAPSHOT_KEPT, took / SNAPSHOT_SHARE)
+        return self._status_body
+
+    def _clear(self, query: Query, now: float) -> Reply:
+        """Let a picture out of quarantine, or all without a name."""
+        cleared, actions = self._dispatcher.clear_quarantine(query.target, now)
+        self._carry_out(actions)
+        if query.target and not cleared:
+            return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
+        return Reply(query.id, True, f"Out of quarantine: {cleared}.")
+
+    def _let_in(self, query: Query, now: float) -> Reply:
+        """Make a line that joins a worker."""
+        try:
+            line = self._security.make_join_command(*self.ends, this_machine(), query.target)
+        except BadKeys as error:
+            return Reply(query.id, False, str(error)[:500])
+        self._dispatcher.record.note("an admin made a line that joins a worker", now)
+        return Reply(query.id, True, line)
+
+    def _dial(self, query: Query) -> Reply:
+        """Connect to a worker that listens. libzmq keeps trying, so it may start later."""
+        if query.target in self._dialled:
+            return Reply(query.id, True, f"{query.target} is being dialled already.")
+        if len(self._dialled) >= MAX_DIALLED:
+            return Reply(query.id, False, f"{MAX_DIALLED} addresses are dialled already.")
+        if not query.target.startswith("tcp://"):
+            return Reply(query.id, False, "Name a TCP address, such as tcp://10.0.0.7:8888.")
+        if self._security.would_leak(self.ends[1], query.target):
+            return Reply(query.id, False, UNSAFE_TO_DIAL)
+        try:
+            self._connect(address(query.target))
+        except (BadSetting, zmq.ZMQError) as error:
+            return Reply(query.id, False, f"Cannot dial this address: {error}"[:500])
+        self._dialled.add(query.target)
+        log.info("dialling the worker at %s", query.target)
+        return Reply(query.id, True, f"Dialling {query.target}; it appears once it answers.")

@@ -266,10 +266,22 @@ def test_a_loop_that_stalls_never_takes_a_worker_for_dead_whose_heartbeats_lie_u
         assert b"w1" in d.workers
 
 
-def test_each_heartbeat_is_answered_and_none_sent_unasked() -> None:
-    d = fleet(b"w1", b"w2")
-    assert d.worker_heartbeat(b"w2", 0.1) == [ToWorker(b"w2", Heartbeat())]
-    assert told(ticked(d, 0.2, 5.0), Heartbeat) == []
+def test_heartbeats_are_answered_together_at_the_next_look_and_none_is_sent_unasked() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    assert d.tick(0.0) == []
+    for beating in (b"w2", b"w3", b"w2"):
+        assert d.worker_heartbeat(beating, 0.1) == []
+    assert d.tick(0.24) == []
+    assert d.next_deadline() == 0.25
+    assert d.tick(0.25) == [ToWorker(b"w2", Heartbeat()), ToWorker(b"w3", Heartbeat())]
+    assert told(ticked(d, 0.3, 5.0), Heartbeat) == []
+
+
+def test_the_heartbeat_of_a_worker_that_left_since_is_not_answered() -> None:
+    d = fleet(b"w1")
+    d.worker_heartbeat(b"w1", 0.1)
+    d.worker_bye(b"w1", Bye(), 0.2)
+    assert ticked(d, 0.3, 0.6) == []
 
 
 def test_the_next_deadline_is_never_later_than_what_is_due() -> None:

@@ -112,6 +112,7 @@ class Dispatcher:
         """The request arrived there whole and will be computed."""
         worker = self._heard(address, now)
         if worker is not None and request_id in worker.owed:
+            worker.at_hand.add(request_id)
             self.busy[address] = worker
             self.busy.move_to_end(address)
             attempt = worker.in_flight.get(request_id)
@@ -377,7 +378,7 @@ class Dispatcher:
         """After its load or will changed: file it anew, dismiss it if drained, and give out what
         waits, also to others: it may have waited for this one alone."""
         worker.pool.idle.put(worker)
-        if not worker.owed:
+        if not worker.at_hand:
             self.busy.pop(worker.address, None)
         if worker.dismissed and not worker.in_flight:
             self._dismiss(worker, now)

@@ -130,6 +130,7 @@ class Jobs:
         The job may be closed or with others by now: `worker.in_flight` tells.
         """
         job = worker.owed.pop(request_id, None)
+        worker.at_hand.discard(request_id)
         if job is not None:
             worker.credit += 1
             if request_id not in worker.in_flight:

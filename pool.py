@@ -104,6 +104,7 @@ class Worker:
     #: Requests it will still answer or NACK, each holding one credit: those in flight and those
     #: taken from it (deadline, hung) that its child may still be computing.
     owed: dict[bytes, Job] = field(default_factory=dict)
+    at_hand: set[bytes] = field(default_factory=set)  # those owed that it acknowledged
     on_the_way: int = 0  # bytes of pictures sent and not acknowledged
     silent: bool = False  # it let a request go unacknowledged, and has said nothing since
     draining: bool = False

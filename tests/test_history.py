@@ -213,8 +213,9 @@ class History:
             assert last_words == sorted(last_words)
         assert set(self.d.busy) <= set(self.d.workers)
         for worker in self.d.workers.values():
-            working = any(attempt.acked for attempt in worker.in_flight.values())
-            assert working <= (worker.address in self.d.busy) <= bool(worker.owed)
+            acked = {id for id, attempt in worker.in_flight.items() if attempt.acked}
+            assert acked <= worker.at_hand <= set(worker.owed)
+            assert (worker.address in self.d.busy) == bool(worker.at_hand)
             assert worker.credit >= 0
             assert worker.credit + len(worker.owed) == worker.hello.credit
             assert set(worker.in_flight) <= set(worker.owed)

@@ -100,6 +100,17 @@ def test_a_large_picture_on_its_way_to_an_idle_worker_shortens_nobodys_life() ->
     assert d.workers[b"w1"].in_flight
 
 
+def test_nor_does_one_behind_a_picture_that_was_answered() -> None:
+    d = fleet(b"w1", credit=2)
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", request(2, size=4_000_000), 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.1)
+    d.worker_answered(b"w1", result(CAT), 0.2)
+    ticked(d, 0.3, 4.0)
+    d.worker_acked(b"w1", DOG.id, 4.1)
+    assert d.workers[b"w1"].in_flight
+
+
 def test_a_picture_at_hand_in_a_worker_that_fell_silent_is_suspected_until_it_returns() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 from conftest import Fleet, eventually
 
 import keyring
+import sockets
 from keyring import Keyring, Role
-from sockets import MAX_MESSAGE_BYTES
-from zmq_protocol import Op
+from sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, router
+from zmq_protocol import BEAT, Op, encode
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
 OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))
@@ -78,6 +80,27 @@ def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
     eventually(
         lambda: broker.memory_info().rss - before < 2 * MAX_MESSAGE_BYTES, "its frames are gone"
     )
+
+
+def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(sockets, "bytes_received", lambda fd: asked.append(fd) or 0)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        back, worker = router(context), dealer(context)
+        watch = DropWatch(back)
+        worker.connect(f"tcp://127.0.0.1:{back.bind_to_random_port('tcp://127.0.0.1')}")
+        for _ in range(2):
+            worker.send_multipart(encode(BEAT))
+            watch.saw(back.recv_multipart(copy=False)[0])
+            assert watch.cut_endless() == []
+        assert asked == []
+        assert watch.cut_endless() == []
+        assert len(asked) == 1, "it said nothing since the last look"
+    finally:
+        context.destroy(linger=0)
 
 
 def test_a_broker_without_keys_dials_nobody_beyond_loopback(fleet: Fleet) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,18 @@ def test_a_frozen_workers_late_word_is_dropped(fleet: Fleet, tmp_path: Path) -> 
     assert fleet.worker("frozen")["done"] == 0
     counters = fleet.status()["counters"]
     assert (counters["accepted"], counters["answered"]) == (1, 1)
+
+
+def test_a_worker_that_froze_with_empty_hands_costs_one_picture_a_moment(fleet: Fleet) -> None:
+    frozen = fleet.start_worker("frozen")
+    fleet.start_worker("awake")
+    frozen.send_signal(signal.SIGSTOP)
+    answers = [fleet.client.submit(b"picture %d" % n).result(30) for n in range(8)]
+    assert {answer.worker for answer in answers} == {"awake"}
+    assert sum(answer.attempts > 1 for answer in answers) in (1, 2)  # 4 if it were asked each time
+    frozen.send_signal(signal.SIGCONT)
+    thawed = (fleet.client.submit(b"picture %d" % n).result(30).worker for n in count(8))
+    eventually(lambda: next(thawed) == "frozen", "it gets work again")
 
 
 # --- messages ---------------------------------------------------------------------------------

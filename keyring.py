@@ -16,11 +16,14 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import zmq
 
@@ -31,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: Failures to read the list that pass, and say nothing about it.
 PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
+#: Seconds for which a list that somebody writes in place must be left alone before it is read: half
+#: of it would shut out the others. `keys.py` replaces it as a whole, and is heeded at once.
+SETTLED = 0.5
 #: Where keys are unless another folder is named.
 DEFAULT_FOLDER = Path("~/.config/spyglass")
 SECRET, TOKEN, ALLOWED = "broker.secret", "admin.token", "allowed"
@@ -66,27 +72,40 @@ class Entry:
 
 
 class Allowed:
-    """The list as it is now: read again when the file has changed. Safe from several threads:
-    they replace one whole with another."""
+    """The list as it is now: read again when the file has changed. Safe from several threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
-        self._seen: object = None
+        self._clock = clock
+        self._seen: _Signs | str | None = None
+        # Of the file that was read last, so that none that replaces it can have its inode's number.
+        self._descriptor: int | None = None
+        self._reading = threading.Lock()
+        self._written: _Signs | None = None  # in place, and not read yet
+        self._written_at = 0.0
         self._entries: dict[str, Entry] = {}
         self.refresh()
 
     def refresh(self) -> bool:
         """Read the list if it has changed; whether it had. One that cannot be read, or that
         others could have written, lets nobody in."""
+        with self._reading:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         try:
-            if _signs(os.stat(self._path)) == self._seen:  # without taking a descriptor
+            signs = _signs(os.stat(self._path))  # without taking a descriptor
+            if signs == self._seen or self._in_writing(signs):
                 return False
-            with self._path.open("rb") as file:
-                told = os.fstat(file.fileno())
-                seen: object = _signs(told)
+            before, self._descriptor = self._descriptor, os.open(self._path, os.O_RDONLY)
+            if before is not None:
+                os.close(before)
+            told = os.fstat(self._descriptor)
+            seen: _Signs | str = _signs(told)
+            with open(self._descriptor, "rb", closefd=False) as file:
                 entries = [] if told.st_mode & 0o022 else list(_read(file.read()))
-                if told.st_mode & 0o022:
-                    log.error("others may write %s: nobody is let in. chmod 600 it", self._path)
+            if told.st_mode & 0o022:
+                log.error("others may write %s: nobody is let in. chmod 600 it", self._path)
         except OSError as error:
             if error.errno in PASSING and self._seen is not None:
                 return False  # says nothing about the list: strangers may have taken what there is
@@ -97,6 +116,16 @@ class Allowed:
         self._seen, self._entries = seen, {entry.public: entry for entry in entries}
         return changed
 
+    def _in_writing(self, signs: _Signs) -> bool:
+        """Whether somebody is perhaps writing the very file that was read last."""
+        if not isinstance(self._seen, _Signs):
+            return False
+        if (signs.file, signs.mode) != (self._seen.file, self._seen.mode):
+            return False
+        if signs != self._written:
+            self._written, self._written_at = signs, self._clock()
+        return self._clock() - self._written_at < SETTLED
+
     def find(self, public: str) -> Entry | None:
         """Whose key it is, if it is on the list."""
         return self._entries.get(public)
@@ -106,9 +135,17 @@ class Allowed:
         return list(self._entries.values())
 
 
-def _signs(told: os.stat_result) -> object:
-    """What changes with the file."""
-    return told.st_ino, told.st_mtime_ns, told.st_size, told.st_mode
+class _Signs(NamedTuple):
+    """What changes with the list."""
+
+    file: int  # its inode, another one if it was replaced
+    mode: int
+    written: int  # in nanoseconds
+    size: int
+
+
+def _signs(told: os.stat_result) -> _Signs:
+    return _Signs(told.st_ino, told.st_mode, told.st_mtime_ns, told.st_size)
 
 
 def _read(text: bytes) -> Iterator[Entry]:
@@ -232,7 +269,7 @@ class Keyring:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Put a file in place as a whole, for its owner only."""
+    """Put a file in place as a whole, for its owner only, and out of reach of a power cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -240,3 +277,8 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the list may be the old one again, without a key already told
+    finally:
+        os.close(folder)

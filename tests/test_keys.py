@@ -12,7 +12,7 @@ import pytest
 import keys
 from addresses import as_others_call, beyond_loopback
 from curve import Login, joining, split
-from keyring import ALLOWED, SECRET, TOKEN, BadKeys, Keyring, Role
+from keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
 from settings import EXIT_FAILED, EXIT_OK, BadSetting
 
 
@@ -119,6 +119,45 @@ def test_a_damaged_line_lets_nobody_in_and_the_others_stay(keyring: Keyring) -> 
     path.write_bytes(b"king arthur key\n\xff\n\n" + path.read_bytes() + b"worker half")
     assert [entry.name for entry in keyring.allowed().entries()] == ["worker-1"]
     assert keyring.allowed().find(login.public.decode()) is not None
+
+
+def test_a_list_edited_in_place_is_read_once_it_is_left_alone(keyring: Keyring) -> None:
+    for name in ("kitchen", "attic"):
+        keyring.issue(Role.WORKER, name)
+    path, now = keyring.folder / ALLOWED, [0.0]
+    allowed = Allowed(path, clock=lambda: now[0])
+
+    def names() -> list[str]:
+        allowed.refresh()
+        return [entry.name for entry in allowed.entries()]
+
+    _kitchen, attic = path.read_text().splitlines(keepends=True)
+    path.write_text("")
+    assert names() == ["kitchen", "attic"]
+    now[0] = SETTLED - 0.01
+    assert names() == ["kitchen", "attic"]
+    path.write_text(attic)  # the editor goes on
+    assert names() == ["kitchen", "attic"]
+    now[0] += SETTLED - 0.01
+    assert names() == ["kitchen", "attic"]
+    now[0] += 0.02
+    assert names() == ["attic"]
+    keyring.revoke("attic")  # replaces it
+    assert names() == []
+
+
+def test_a_key_that_was_told_is_on_the_disk_and_so_is_the_name_of_its_file(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    keyring.issue(Role.WORKER)
+    path = keyring.folder / ALLOWED
+    assert synced == [path.stat().st_ino, keyring.folder.stat().st_ino]
 
 
 def test_many_that_make_keys_at_once_lose_none(keyring: Keyring) -> None:

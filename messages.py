@@ -1,11 +1,12 @@
 """The messages of SPY1: what each one says, how its header is written, and what is legal in it.
 
-Frames and checksums are in zmq_protocol.py; PROTOCOL.md is the contract in prose.
+Those by which a worker joins, stays and leaves are in membership.py, frames and checksums in
+zmq_protocol.py; PROTOCOL.md is the contract in prose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, TypeAlias
@@ -15,14 +16,9 @@ from isal.isal_zlib import crc32
 import header as read
 from header import Header, ProtocolError
 
-#: Said in READY; the broker refuses a worker that speaks another revision.
-PROTOCOL_REVISION = 1
-
 #: Bytes of one part. libzmq counts only whole frames as a sign of life, so a picture in one
 #: 4 MB frame gets a slow link cut in the middle of it; 64 KiB passes in 66 ms at 8 Mbit/s.
 PART_BYTES = 64 * 1024
-#: Items a heartbeat tells of single children; a machine with more says so by `processes`.
-MAX_CHILDREN_TOLD = 32
 #: Seconds, the longest limit a caller may ask for. An hour serves any overnight batch.
 MAX_TIMEOUT = 3600.0
 #: Predictions a caller may ask for: all of ImageNet's labels.
@@ -269,110 +265,6 @@ class Nack:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """R: a worker joins, or joins again; it holds nothing and takes `credit` requests."""
-
-    TYPE: ClassVar[bytes] = b"R"
-    model: str
-    digest: str
-    credit: int
-    host: str
-    pid: int
-    name: str
-    processes: int = 1
-    revision: int = PROTOCOL_REVISION
-    id: bytes = field(default=b"", init=False)
-
-    def header(self) -> Header:
-        return {
-            "revision": self.revision,
-            "model": self.model,
-            "digest": self.digest,
-            "credit": self.credit,
-            "host": self.host,
-            "pid": self.pid,
-            "name": self.name,
-            "processes": self.processes,
-        }
-
-    @classmethod
-    def read(cls, id: bytes, header: Header, body: Body) -> Ready:
-        return cls(
-            model=read.name(header, "model"),
-            digest=read.digest(header, "digest"),
-            credit=read.whole(header, "credit", 1, MAX_CREDIT),
-            host=read.text(header, "host", 255, None),
-            pid=read.whole(header, "pid", 0, 2**31),
-            name=read.name(header, "name"),
-            processes=read.whole(header, "processes", 1, MAX_CREDIT),
-            revision=read.whole(header, "revision", 1, 1000),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ChildState:
-    """What one child of a worker is doing: `idle`, `busy` or `starting`, for how long."""
-
-    pid: int
-    state: str
-    for_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """H: I live. From a worker also what its children do. It never gives credit."""
-
-    TYPE: ClassVar[bytes] = b"H"
-    children: tuple[ChildState, ...] = ()
-    id: bytes = field(default=b"", init=False)
-
-    def header(self) -> Header:
-        told = self.children[:MAX_CHILDREN_TOLD]
-        return {"children": [[c.pid, c.state, c.for_ms] for c in told]} if told else {}
-
-    @classmethod
-    def read(cls, id: bytes, header: Header, body: Body) -> Heartbeat:
-        rows = header.get("children", [])
-        if type(rows) is not list or len(rows) > MAX_CHILDREN_TOLD:
-            raise ProtocolError(f"children must be a list of at most {MAX_CHILDREN_TOLD}")
-        return cls(tuple(map(cls._child, rows)))
-
-    @staticmethod
-    def _child(row: object) -> ChildState:
-        if type(row) is not list or len(row) != 3:
-            raise ProtocolError("a child is told as [pid, state, milliseconds]")
-        fields = dict(zip(("pid", "state", "for_ms"), row, strict=True))
-        return ChildState(
-            read.whole(fields, "pid", 0, 2**31),
-            read.text(fields, "state", 16),
-            read.whole(fields, "for_ms", 0, 2**40),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Bye:
-    """B: goodbye, or "start over".
-
-    From a worker: no more work, please; I still owe `owed` answers (0: I am gone).
-    From the broker: `again` true, I do not know you, say READY; false, you are removed: leave.
-    """
-
-    TYPE: ClassVar[bytes] = b"B"
-    reason: str = ""
-    owed: int = 0
-    again: bool = False
-    id: bytes = field(default=b"", init=False)
-
-    def header(self) -> Header:
-        return {"reason": self.reason, "owed": self.owed, "again": self.again}
-
-    @classmethod
-    def read(cls, id: bytes, header: Header, body: Body) -> Bye:
-        owed = read.whole(header, "owed", 0, MAX_CREDIT, 0)
-        return cls(read.text(header, "reason"), owed, read.flag(header, "again"))
-
-
-@dataclass(frozen=True, slots=True)
 class Cancel:
     """C: nobody waits for this request any more."""
 
@@ -426,9 +318,3 @@ class Reply:
     def read(cls, id: bytes, header: Header, body: Body) -> Reply:
         allowed = read.flag(header, "allowed", True)
         return cls(id, read.flag(header, "ok"), read.text(header, "detail"), body, allowed)
-
-
-Message: TypeAlias = (
-    Request | Result | Ack | Nack | Ready | Heartbeat | Bye | Cancel | Query | Reply
-)
-Reader: TypeAlias = Callable[[bytes, Header, Body], Message]

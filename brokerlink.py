@@ -66,6 +66,8 @@ class BrokerLink:
         self._received = 0  # bytes, when we beat last
         self._busy = False
         self._last_beat = float("inf")
+        self._said = 0.0  # when we said anything
+        self._spoke = False  # since the last tick
         self._introduced = float("-inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
@@ -112,6 +114,7 @@ class BrokerLink:
         """Send, or drop it when the broker is not there: it will hear READY when it is."""
         if self._sockets is None:
             return
+        self._spoke = True
         try:
             send(self._sockets[0], encode(message))
         except zmq.Again:
@@ -167,8 +170,8 @@ class BrokerLink:
         if now >= self._tell_at:
             self._tell_at, self._told = float("inf"), True
             log.warning("%s Still trying", unheard(self.address, self._login, self._met))
-        if busy and not self._busy and self.connected:
-            self._last_beat = now  # the request was acknowledged, which says as much
+        if self._spoke:
+            self._spoke, self._said = False, now
         self._busy = busy
         if now >= self._rebuild_at:
             self._rebuild_at = float("inf")
@@ -181,13 +184,16 @@ class BrokerLink:
                 self._start_over(now)
             else:
                 self.send(beat())
+                self._spoke, self._said = False, now
 
     def next_due(self) -> float:
         """When `tick` has something to do."""
         return min(self._next_beat(), self._rebuild_at, self._tell_at)
 
     def _next_beat(self) -> float:
-        return self._last_beat + (BUSY_INTERVAL if self._busy else HEARTBEAT_INTERVAL)
+        """Whatever we say is a sign of life as well, but only a heartbeat asks for one."""
+        both_spoke = max(self._last_beat, min(self._said, self._heard))
+        return both_spoke + (BUSY_INTERVAL if self._busy else HEARTBEAT_INTERVAL)
 
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)

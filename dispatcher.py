@@ -113,8 +113,7 @@ class Dispatcher:
         worker = self._heard(address, now)
         if worker is not None and request_id in worker.owed:
             worker.at_hand.add(request_id)
-            self.busy[address] = worker
-            self.busy.move_to_end(address)
+            self.busy.setdefault(address, worker)
             attempt = worker.in_flight.get(request_id)
             if attempt is not None:
                 self.jobs.acknowledged(attempt, now)

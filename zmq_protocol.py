@@ -217,7 +217,7 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     if len(frames) < 5:
         raise ProtocolError(f"{len(frames)} frames; a message has at least 5")
     leading = frames[:5]
-    if direction.beats and len(frames[3]) == 2 and [*map(bytes, frames)] == _BEAT:
+    if direction.beats and len(frames[2]) == 0 and [*map(bytes, frames)] == _BEAT:
         return BEAT
     if max(map(len, leading)) > MAX_HEADER_BYTES:
         raise ProtocolError(f"a leading frame exceeds {MAX_HEADER_BYTES} bytes")

@@ -39,7 +39,7 @@ class Worker:
         free_at: when each of its slots is free, a heap.
         held: what it has and has not told of.
         sides: the brokers it joins.
-        beat: when it did last.
+        said: when it spoke last.
         thaws: when it speaks again, if it is frozen.
         steady: whether nothing ever happened to it.
     """
@@ -54,7 +54,7 @@ class Worker:
     held: list[Task] = field(default_factory=list)
     connected: bool = False
     leaving: bool = False
-    beat: float = 0.0
+    said: float = 0.0
     thaws: float = 0.0
     steady: bool = True
     done: int = 0

@@ -179,6 +179,7 @@ class World:
 
     def _say(self, side: int, worker: Worker, event: str, *what: Any) -> None:
         """Send a broker something: it arrives a hop later."""
+        worker.said = self.now
         self._after(HOP, self._heard, (side, worker.address, event, what))
 
     def _heard(self, said: tuple[int, bytes, str, tuple[Any, ...]]) -> None:
@@ -187,9 +188,9 @@ class World:
             self._tell(side, event, address, *what)
 
     def _beat(self, worker: Worker) -> None:
-        due = worker.held or self.now >= worker.beat + HEARTBEAT_INTERVAL
-        if due and worker.connected and worker.thaws <= self.now:
-            worker.beat = self.now
+        interval = BUSY_INTERVAL if worker.held else HEARTBEAT_INTERVAL
+        if self.now >= worker.said + interval and worker.connected and worker.thaws <= self.now:
+            worker.said = self.now
             for side in worker.sides:
                 self._tell(side, "worker_heartbeat", worker.address)
         self._after(BUSY_INTERVAL, self._beat, worker)

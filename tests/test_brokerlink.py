@@ -13,6 +13,7 @@ from sockets import router
 from zmq_protocol import (
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
+    Ack,
     Direction,
     Heartbeat,
     Ready,
@@ -100,18 +101,48 @@ def test_silence_is_borne_for_a_shorter_time_while_something_is_in_hand(wire: Wi
     assert not wire.link.connected
 
 
-def test_it_beats_seldom_with_empty_hands_and_often_from_its_first_word_on_a_request(
-    wire: Wire,
-) -> None:
+def test_it_beats_seldom_with_empty_hands_and_often_with_a_request(wire: Wire) -> None:
     wire.connected(0.0)
+    wire.link.tick(0.0, False, Heartbeat)
     assert wire.link.next_due() == HEARTBEAT_INTERVAL
     wire.link.tick(1.0, True, Heartbeat)
-    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
-    wire.link.tick(1.0 + BUSY_INTERVAL, True, Heartbeat)
     wire.heard(Heartbeat)
-    assert wire.link.next_due() == 1.0 + 2 * BUSY_INTERVAL
-    wire.link.tick(1.3, False, Heartbeat)
-    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL + HEARTBEAT_INTERVAL
+    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
+    wire.link.tick(1.1, False, Heartbeat)
+    assert wire.link.next_due() == 1.0 + HEARTBEAT_INTERVAL
+
+
+def test_the_answer_to_a_heartbeat_does_not_put_off_the_next_one(wire: Wire) -> None:
+    address = wire.connected(0.0)
+    wire.link.tick(0.0, True, Heartbeat)
+    for now in (0.25, 0.5, 0.75):
+        wire.link.tick(now, True, Heartbeat)
+        wire.heard(Heartbeat)
+        wire.say(address, Heartbeat())
+        eventually(lambda now=now: wire.link.receive(now + 0.2), "its answer")
+        assert wire.link.next_due() == now + BUSY_INTERVAL
+
+
+def test_what_both_say_anyway_takes_the_place_of_heartbeats(wire: Wire) -> None:
+    address = wire.connected(0.0)
+    wire.link.tick(0.0, False, Heartbeat)
+    wire.say(address, Heartbeat())
+    eventually(lambda: wire.link.receive(1.0), "the broker's word")
+    wire.link.send(Ack(bytes(16)))
+    wire.link.tick(1.0, True, Heartbeat)
+    wire.heard(Ack)
+    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
+    assert not wire.broker.poll(100), "the ACK says as much"
+
+
+def test_who_only_speaks_and_hears_nothing_asks_by_a_heartbeat(wire: Wire) -> None:
+    wire.connected(0.0)
+    wire.link.tick(0.0, False, Heartbeat)
+    for tenth in range(1, 9):
+        wire.link.send(Ack(bytes(16)))
+        wire.link.tick(tenth / 10, True, Heartbeat)
+    for _ in range(2):  # at 0.3 and 0.6
+        wire.heard(Heartbeat)
 
 
 def test_a_broker_that_asks_several_times_at_once_hears_ready_once(wire: Wire) -> None:

@@ -143,6 +143,12 @@ def at_work(split: Split, folder: Path, seconds: float) -> Any:
     return future
 
 
+def open_files(split: Split) -> int:
+    """Of the broker."""
+    assert split.broker is not None
+    return len(os.listdir(f"/proc/{split.broker.pid}/fd"))
+
+
 def test_a_partition_of_300_ms_is_not_noticed(split: Split, tmp_path: Path) -> None:
     future = at_work(split, tmp_path, 1.0)
     split.cut()
@@ -210,10 +216,13 @@ def test_a_worker_returns_soon_after_a_partition_however_long(
         at_work(split, tmp_path, 30.0)
     else:
         split.start_far("far")
+    before = open_files(split)
     split.cut()
     began = time.monotonic()
     eventually(lambda: split.names() == [], "far is given up")
     assert time.monotonic() - began < (3 if hands == "at work" else 8)  # 1 and 6 s
+    if hands == "at work":  # else only after the heal, if that is at 7 s
+        eventually(lambda: open_files(split) < before, "no connection stays half-open", 8)
     eventually(lambda: time.monotonic() - began > seconds, "a longer silence")
     split.heal()
     healed = time.monotonic()

@@ -61,6 +61,12 @@ class Role(Enum):
         """The port it opens, by ZAP's name."""
         return WORKER_DOMAIN if self is Role.WORKER else FRONT_DOMAIN
 
+    @property
+    def stem(self) -> str:
+        """What a key without a name is called by, with a number. Not `worker`: the workers of
+        `make run` are worker-1 and worker-2, and revoking a key of that name shuts out neither."""
+        return "machine" if self is Role.WORKER else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -219,7 +225,7 @@ class Keyring:
 
     def issue(self, role: Role, name: str = "") -> tuple[str, Login]:
         """Make a way in; its name and what lets its owner in, which is kept nowhere else. Without
-        a name it gets the first free one, such as worker-1.
+        a name it gets the first free one, such as machine-1.
 
         Raises:
             BadKeys: the name is none or taken, or the list cannot be written.
@@ -231,7 +237,7 @@ class Keyring:
                 raise BadKeys(f"{name} has a key already. Revoke it: python keys.py revoke {name}")
             if name and not NAME.fullmatch(name):
                 raise BadKeys(f"{name!r} is not a name: use at most 64 of A-Z a-z 0-9 . _ # -")
-            free = (f"{role.value}-{n}" for n in count(1))
+            free = (f"{role.stem}-{n}" for n in count(1))
             name = name or next(candidate for candidate in free if candidate not in taken)
             entries.append(Entry(role, name, public.decode()))
         return name, Login(self.public, secret)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import keys
 from addresses import as_others_call, beyond_loopback
@@ -113,11 +115,19 @@ def test_a_list_that_cannot_be_trusted_lets_nobody_in(keyring: Keyring, harm: st
     assert allowed.find(login.public.decode()) is None
 
 
+def test_a_key_without_a_name_is_not_called_as_a_worker_of_make_run(keyring: Keyring) -> None:
+    config = (ROOT / "deploy" / "supervisord.conf").read_text()
+    (started,) = re.findall(r"worker\.py --name (\S+)-%", config)
+    names = [keyring.issue(Role.WORKER)[0] for _ in range(2)]
+    assert names == ["machine-1", "machine-2"]
+    assert not any(name.startswith(f"{started}-") for name in names)
+
+
 def test_a_damaged_line_lets_nobody_in_and_the_others_stay(keyring: Keyring) -> None:
     _, login = keyring.issue(Role.WORKER)
     path = keyring.folder / ALLOWED
     path.write_bytes(b"king arthur key\n\xff\n\n" + path.read_bytes() + b"worker half")
-    assert [entry.name for entry in keyring.allowed().entries()] == ["worker-1"]
+    assert [entry.name for entry in keyring.allowed().entries()] == ["machine-1"]
     assert keyring.allowed().find(login.public.decode()) is not None
 
 
@@ -170,7 +180,7 @@ def test_many_that_make_keys_at_once_lose_none(keyring: Keyring) -> None:
     for maker in makers:
         maker.join()
     names = [entry.name for entry in keyring.allowed().entries()]
-    assert sorted(names) == sorted(f"worker-{n}" for n in range(1, 41))
+    assert sorted(names) == sorted(f"machine-{n}" for n in range(1, 41))
 
 
 def test_a_name_is_given_once(keyring: Keyring) -> None:
@@ -277,7 +287,7 @@ def test_list_and_revoke_go_by_name(tmp_path: Path, capsys: pytest.CaptureFixtur
     for command in (("join",), ("front",), ("front", "--admin", "--name", "office")):
         assert run(capsys, *command, *where)[0] == EXIT_OK
     listed = run(capsys, "list", *where)[1].split()
-    assert listed == ["worker", "worker-1", "front", "front-1", "admin", "office"]
+    assert listed == ["worker", "machine-1", "front", "front-1", "admin", "office"]
     assert run(capsys, "revoke", "office", *where)[0] == EXIT_OK
     assert "office" not in run(capsys, "list", *where)[1]
     code, _, why = run(capsys, "revoke", "office", *where)

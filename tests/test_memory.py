@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+import pytest
+from conftest import ROOT, rss
 
-from memory import unwritten
+import broker
+from decisions import Policy
+from memory import held, unwritten
 
 #: Maps a file of 40 pages, lets `change` do something to it, settles, and tells what is there.
 SCENE = """
@@ -67,3 +72,36 @@ def test_a_mapping_with_a_changed_page_is_kept_even_if_the_page_is_swapped_out()
 def test_a_kernel_that_does_not_tell_of_changed_pages_keeps_them_all() -> None:
     lines = smaps().splitlines(keepends=True)
     assert list(unwritten("".join(line for line in lines if "Swap:" not in line))) == []
+
+
+# --- the broker's alarm -----------------------------------------------------------------------
+
+
+def test_what_a_process_holds_is_its_resident_memory() -> None:
+    assert held() == pytest.approx(rss(os.getpid()), rel=0.05)
+
+
+def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    base, now = 40_000_000, 0.0
+    monkeypatch.setattr("memory.held", lambda: base)
+    ports = ["tcp://127.0.0.1:*"] * 2
+    policy = Policy(max_waiting_bytes=1_000_000)
+    watched = broker.Broker(*ports, policy, 1024, clock=lambda: now)
+    watched.open()
+    limit = base + policy.max_waiting_bytes + broker.MEMORY_ROOM
+    told = []
+    try:
+        for taken in (limit, limit + 1, limit + 1, limit, int(0.91 * limit), limit + 1,
+                      int(0.89 * limit), limit + 1):  # fmt: skip
+            monkeypatch.setattr("memory.held", lambda taken=taken: taken)
+            now += broker.LOOK_INTERVAL
+            watched._look_around(now)
+            told.append(len(watched.dispatcher.record.events))
+    finally:
+        watched._close()
+    assert told == [0, 1, 1, 1, 1, 1, 1, 2]
+    assert "MB of memory" in watched.dispatcher.record.events[-1].text
+    assert sum("MB of memory" in line for line in caplog.messages) == 2

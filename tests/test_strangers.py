@@ -124,7 +124,7 @@ def test_a_list_of_keys_that_cannot_be_read_for_want_of_files_stays_as_it_was(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as scarce:
-        scarce.setattr(keyring.Path, "open", no_descriptor_left)
+        scarce.setattr(keyring.os, "open", no_descriptor_left)
         assert not allowed.refresh()
         assert [entry.name for entry in allowed.entries()] == ["kitchen"]
     assert allowed.refresh()

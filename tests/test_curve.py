@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import worker as worker_program
 from broker import Broker
 from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
+from chaos.relay import Relay
 from clientcore import NotAllowed
 from curve import Login, join, split
 from decisions import Policy
@@ -144,10 +147,10 @@ def test_workers_and_clients_use_several_brokers_each_with_its_own_secret(tmp_pa
 
 
 class Tap:
-    """Passes one connection on to a port, and keeps all that passed."""
+    """Passes one connection on to a port, and keeps all that passed, and what the caller said."""
 
     def __init__(self, target: str) -> None:
-        self.heard = bytearray()
+        self.heard, self.said = bytearray(), bytearray()
         self._target = int(target.rpartition(":")[2])
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -156,19 +159,22 @@ class Tap:
     def _serve(self) -> None:
         near, _ = self._listener.accept()
         far = socket.create_connection(("127.0.0.1", self._target))
-        for source, sink in ((near, far), (far, near)):
-            threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+        for source, sink, kept in ((near, far, self.said), (far, near, bytearray())):
+            args = source, sink, kept
+            threading.Thread(target=self._copy, args=args, daemon=True).start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, kept: bytearray) -> None:
         try:
             while data := source.recv(65536):
                 self.heard += data
+                kept += data
                 sink.sendall(data)
         except OSError:
             pass
         finally:
             source.close()
-            sink.close()
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)  # ends the other direction, which closes it
 
     def close(self) -> None:
         self._listener.close()
@@ -203,6 +209,53 @@ def test_nothing_readable_passes_on_the_wire(tmp_path: Path, keys: bool) -> None
         assert len(tap.heard) > len(CAT)
         assert [word in tap.heard for word in READABLE[:2]] == [not keys] * 2
     assert [word in taps[1].heard for word in READABLE] == [not keys] * len(READABLE)
+
+
+def test_bits_that_flip_on_an_encrypted_way_cut_it_and_the_worker_is_back_at_once(
+    encrypted: Encrypted,
+) -> None:
+    with Relay(encrypted.backend.removeprefix("tcp://")) as relay:
+        way = encrypted.way_in(Role.WORKER, "far", relay.address)
+        encrypted.launch_worker("far", at=way)
+        eventually(lambda: "far" in encrypted.names(), "it joins")
+        relay.set("corrupt 50")
+        future = encrypted.client.submit(b"whole")
+        gone = eventually(lambda: encrypted.status()["departed"], "it is cut off", within=1.5)
+        assert gone[0]["reason"] == "connection closed"
+        relay.set("pass")
+        eventually(lambda: "far" in encrypted.names(), "it is back", within=1.5)
+        answer = future.result(PATIENCE)
+        assert answer.predictions[0]["label"] == hashlib.sha256(b"whole").hexdigest()[:12]
+        # What cannot be decrypted never comes as far as our own checksum.
+        assert encrypted.status()["counters"]["bad_frames"] == 0
+
+
+def test_a_recorded_encrypted_conversation_played_again_comes_to_nothing(
+    encrypted: Encrypted,
+) -> None:
+    tap = Tap(encrypted.backend)
+    try:
+        worker = encrypted.launch_worker(
+            "far", at=encrypted.way_in(Role.WORKER, "far", tap.address)
+        )
+        eventually(lambda: "far" in encrypted.names(), "it joins")
+        assert encrypted.client.submit(CAT).result(PATIENCE).worker == "far"
+        worker.kill()
+        eventually(lambda: encrypted.names() == [], "it has left")
+    finally:
+        tap.close()
+    where = "127.0.0.1", int(encrypted.backend.rpartition(":")[2])
+    with socket.create_connection(where, timeout=PATIENCE) as replay:
+        replay.sendall(tap.said[:64])
+        assert replay.recv(4096), "the broker greets it"
+        with suppress(ConnectionError):
+            replay.sendall(tap.said[64:])
+            while replay.recv(4096):
+                pass
+    status = encrypted.status()
+    assert status["workers"] == []
+    counters = status["counters"]
+    assert (counters["answered"], counters["duplicate"], counters["bad_frames"]) == (1, 0, 0)
 
 
 # --- who gets in ------------------------------------------------------------------------------

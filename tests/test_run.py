@@ -126,6 +126,12 @@ def test_a_killed_worker_comes_back(service: Service) -> None:
         return len(workers) == 2 and doomed["pid"] not in [w["pid"] for w in workers]
 
     eventually(replaced, "supervisor starts it again", 60)
+    # Told as text, but not on standard error among the lines of JSON.
+    assert service.process.stdout is not None
+    os.set_blocking(service.process.stdout.fileno(), False)
+    heard = service.process.stdout.read() or b""
+    assert f"exited: {doomed['name']} (terminated by SIGKILL".encode() in heard
+    assert "exited:" not in service.log.read_text()
 
 
 def test_all_of_it_takes_no_more_memory_than_promised(service: Service) -> None:

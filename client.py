@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import formats
 from brokerclient import Answer, BrokerClient, RequestFailed
-from clientcore import MAX_PICTURE_BYTES
+from clientcore import MAX_PICTURE_BYTES, check_size
 from curve import joining
 from outputs import Csv, Form, JsonLines, NotOurs, Record, Table
 from paths import pictures
@@ -107,8 +107,7 @@ def _read(path: Path) -> tuple[int, bytes | Exception]:
     """A file's size and bytes, or why it cannot be sent."""
     try:
         size = path.stat().st_size
-        if not 0 < size <= MAX_PICTURE_BYTES:
-            raise ValueError(f"a picture has 1 to {MAX_PICTURE_BYTES} bytes, not {size}")
+        check_size(size)
         return size, path.read_bytes()
     except (OSError, ValueError) as error:
         return 0, error

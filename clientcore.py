@@ -380,14 +380,23 @@ class Client:
         self._context.destroy(linger=0)
 
 
+def check_size(size: int) -> None:
+    """Whether a message carries a picture of so many bytes.
+
+    Raises:
+        ValueError: it is empty, or larger than that.
+    """
+    if not 0 < size <= MAX_PICTURE_BYTES:
+        raise ValueError(f"a picture has 1 to {MAX_PICTURE_BYTES} bytes, not {size}")
+
+
 def request_for(picture: bytes, model: str, top_k: int) -> Request:
     """The message that asks what a picture shows; its budget is set each time it is sent.
 
     Raises:
         ValueError: it is empty, or larger than a message carries.
     """
-    if not 0 < len(picture) <= MAX_PICTURE_BYTES:
-        raise ValueError(f"a picture has 1 to {MAX_PICTURE_BYTES} bytes, not {len(picture)}")
+    check_size(len(picture))
     return Request(
         id=os.urandom(ID_BYTES),
         model=model,

@@ -13,23 +13,22 @@ from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_eve
 from zmq_protocol import (
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
-    LIVENESS,
     Direction,
     Heartbeat,
     Message,
     ProtocolError,
     Ready,
     encode,
+    patience,
 )
 
 log = logging.getLogger(__name__)
 
 #: Seconds without a connection after which the person who started the worker is told.
 TELL_AFTER = 3.0
-#: Seconds of silence after which a connected broker counts as dead, while we hold nothing of it and
-#: while we do. The latter is longer than what the broker allows us: it notices a silence both ways
-#: itself, and must not lose all its workers because it was slow for a second.
-PATIENCE = HEARTBEAT_INTERVAL * LIVENESS
+#: Seconds of silence after which a connected broker counts as dead while we hold something of it.
+#: Longer than what the broker allows us: it notices a silence both ways itself, and must not lose
+#: all its workers because it was slow for a second.
 BUSY_PATIENCE = 1.5
 #: Seconds in which READY is said once, however often the broker asks: it does so for each message
 #: that was on its way before the READY.
@@ -65,6 +64,7 @@ class BrokerLink:
         self._fd = -1  # of the connection
         self._received = 0  # bytes, when we beat last
         self._busy = False
+        self._interval = HEARTBEAT_INTERVAL  # while we hold nothing, as the broker wants it
         self._last_beat = float("inf")
         self._said = 0.0  # when we said anything
         self._spoke = False  # since the last tick
@@ -154,6 +154,8 @@ class BrokerLink:
                 log.warning("the broker at %s sent no message of ours: %s", self.address, message)
             else:
                 messages.append(message)
+                if isinstance(message, Heartbeat):
+                    self._interval = message.interval_ms / 1000 or HEARTBEAT_INTERVAL
         return messages
 
     def introduce(self, now: float) -> None:
@@ -179,7 +181,8 @@ class BrokerLink:
         elif now >= self._next_beat():
             self._last_beat = now
             self._note_progress(now)
-            if now - self._heard > (BUSY_PATIENCE if busy else PATIENCE) and not self._listen:
+            borne = BUSY_PATIENCE if busy else patience(self._interval)
+            if now - self._heard > borne and not self._listen:
                 log.warning("the broker at %s is silent; connecting anew", self.address)
                 self._start_over(now)
             else:
@@ -193,13 +196,14 @@ class BrokerLink:
     def _next_beat(self) -> float:
         """Whatever we say is a sign of life as well, but only a heartbeat asks for one."""
         both_spoke = max(self._last_beat, min(self._said, self._heard))
-        return both_spoke + (BUSY_INTERVAL if self._busy else HEARTBEAT_INTERVAL)
+        return both_spoke + (BUSY_INTERVAL if self._busy else self._interval)
 
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)
         self.connected = True
         self._tell_at, self._told, self._met = float("inf"), False, False
         self._heard = now
+        self._interval = HEARTBEAT_INTERVAL
         self._received = 0
         self._last_beat = now
         self._introduced = float("-inf")

@@ -9,8 +9,6 @@ from typing import TypeAlias
 from zmq_protocol import (
     BUSY_INTERVAL,
     DEFAULT_JOB_LIMIT,
-    HEARTBEAT_INTERVAL,
-    LIVENESS,
     SLOWEST_LINK,
     Message,
 )
@@ -25,9 +23,8 @@ DEPARTED_KEPT = 50
 class Policy:
     """The numbers behind the decisions. Seconds, unless a field says otherwise."""
 
-    #: Silence after which a worker that holds nothing counts as dead, and one that holds a request:
-    #: four heartbeats, so that what it held is with another worker within 1.2 s.
-    expiry_after: float = HEARTBEAT_INTERVAL * LIVENESS
+    #: Silence after which a worker that holds a request counts as dead: four heartbeats, so that
+    #: what it held is with another worker within 1.2 s.
     busy_expiry_after: float = BUSY_INTERVAL * 4
     #: The longest sleep of the broker's loop. A loop that wakes later than after twice this expires
     #: nobody for `grace`: signs of life may lie unread.

@@ -13,6 +13,9 @@ from messages import MAX_CREDIT, Body
 PROTOCOL_REVISION = 1
 #: Items a heartbeat tells of single children; a machine with more says so by `processes`.
 MAX_CHILDREN_TOLD = 32
+#: Milliseconds, the longest interval of heartbeats a broker may ask for: whoever beats less often
+#: than once a minute is not there.
+MAX_INTERVAL_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +70,30 @@ class ChildState:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """H: I live. From a worker also what its children do. It never gives credit."""
+    """H: I live. From a worker also what its children do; from the broker how many milliseconds
+    later a worker that holds nothing shall beat again. It never gives credit."""
 
     TYPE: ClassVar[bytes] = b"H"
     children: tuple[ChildState, ...] = ()
+    interval_ms: int = 0  # 0 says nothing about it
     id: bytes = field(default=b"", init=False)
 
     def header(self) -> Header:
         told = self.children[:MAX_CHILDREN_TOLD]
-        return {"children": [[c.pid, c.state, c.for_ms] for c in told]} if told else {}
+        header: Header = {}
+        if told:
+            header["children"] = [[c.pid, c.state, c.for_ms] for c in told]
+        if self.interval_ms:
+            header["interval_ms"] = self.interval_ms
+        return header
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Heartbeat:
         rows = header.get("children", [])
         if type(rows) is not list or len(rows) > MAX_CHILDREN_TOLD:
             raise ProtocolError(f"children must be a list of at most {MAX_CHILDREN_TOLD}")
-        return cls(tuple(map(cls._child, rows)))
+        interval_ms = read.whole(header, "interval_ms", 0, MAX_INTERVAL_MS, 0)
+        return cls(tuple(map(cls._child, rows)), interval_ms)
 
     @staticmethod
     def _child(row: object) -> ChildState:

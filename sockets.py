@@ -16,8 +16,6 @@ import zmq
 
 from curve import Guard, Login
 from zmq_protocol import (
-    HEARTBEAT_INTERVAL,
-    LIVENESS,
     MAX_PARTS,
     PART_BYTES,
     Direction,
@@ -36,9 +34,8 @@ PING_INTERVAL_MS = 250
 PING_TIMEOUT_MS = 750
 #: Milliseconds for which Linux waits until what was sent between broker and worker is acknowledged,
 #: before it ends the connection (tcp(7), TCP_USER_TIMEOUT). By itself it would try for a quarter of
-#: an hour, at longer and longer intervals, and leave one half-open behind each partition. After
-#: so long the broker has missed a second heartbeat: a worker that comes back finds its name free.
-UNACKNOWLEDGED_MS = int(1000 * HEARTBEAT_INTERVAL * (LIVENESS - 1))
+#: an hour, at longer and longer intervals, and leave one half-open behind each partition.
+UNACKNOWLEDGED_MS = 3000
 #: Milliseconds one attempt to connect broker and worker may take: more than the round trip of any
 #: link served. By itself Linux tries again after 1, 2, 4 ... s, long after a partition has ended.
 CONNECT_TIMEOUT_MS = 400

@@ -66,7 +66,7 @@ __all__ = [
     "HEARTBEAT_INTERVAL",
     "HEX",
     "ID_BYTES",
-    "LIVENESS",
+    "LONGEST_INTERVAL",
     "MAX_CHILDREN_TOLD",
     "MAX_CREDIT",
     "MAX_HEADER_BYTES",
@@ -103,6 +103,8 @@ __all__ = [
     "crc_of",
     "decode",
     "encode",
+    "heartbeat_interval",
+    "patience",
 ]
 
 #: This release of Spyglass, shown on the status page and in `--help`.
@@ -115,16 +117,18 @@ ID_BYTES = 16
 #: Parts of one message: 64 MiB, six times the web's default upload limit.
 MAX_PARTS = 1024
 
-#: Seconds between two heartbeats of a worker that holds nothing; the broker answers each. Long,
-#: because nobody waits for such a worker, and 1,000 of them shall take little of a core. One
-#: that fell silent costs the next picture the 0.3 s in which it must be acknowledged.
-HEARTBEAT_INTERVAL = 3.0
+#: Seconds between two heartbeats of a worker that holds nothing; the broker answers each, and tells
+#: a longer interval in a large fleet, so that all together beat about so often a second (as Nomad's
+#: `max_heartbeats_per_second` does), but none less often than in the longest. Nobody waits for such
+#: a worker: one that fell silent costs the next picture the 0.3 s in which it must be acknowledged.
+HEARTBEAT_INTERVAL, LONGEST_INTERVAL = 0.5, 3.0
+HEARTBEATS_PER_SECOND = 330
 #: The same while it holds a request. Short, because somebody waits, and a frozen machine is only
 #: noticed by silence.
 BUSY_INTERVAL = 0.25
-#: Silent intervals after which a peer counts as dead while nothing is in hand: 6 s in all. TCP
-#: loses no heartbeat, so two are enough.
-LIVENESS = 2
+#: Silent intervals after which a peer counts as dead while nothing is in hand, and seconds besides,
+#: for the network: 1.5 s in all in a small fleet. TCP loses no heartbeat, so two are enough.
+LIVENESS, SLACK = 2, 0.5
 #: Bytes a second of the slowest link served (8 Mbit/s, a tenth of it for TCP/IP): whoever waits for
 #: an ACK allows the picture this long to arrive.
 SLOWEST_LINK = 0.9e6
@@ -137,6 +141,17 @@ DEFAULT_JOB_LIMIT = 5.0
 #: What most heartbeats are: one that tells nothing more, and its frames. Neither is made anew.
 BEAT = Heartbeat()
 _BEAT: list[Part] = [VERSION, Heartbeat.TYPE, b"", b"{}", crc32(b"H{}").to_bytes(4, "big")]
+
+
+def heartbeat_interval(workers: int) -> float:
+    """Seconds between two heartbeats of each of so many workers that hold nothing."""
+    return min(LONGEST_INTERVAL, max(HEARTBEAT_INTERVAL, workers / HEARTBEATS_PER_SECOND))
+
+
+def patience(interval: float) -> float:
+    """Seconds of silence after which a peer counts as dead that beats at this interval."""
+    return LIVENESS * interval + SLACK
+
 
 Message: TypeAlias = (
     Request | Result | Ack | Nack | Ready | Heartbeat | Bye | Cancel | Query | Reply
@@ -167,7 +182,7 @@ def encode(message: Message) -> list[Part]:
     Raises:
         ProtocolError: the header would exceed 4 KiB or the body 1,024 parts (our own mistake).
     """
-    if type(message) is Heartbeat and not message.children:
+    if type(message) is Heartbeat and message == BEAT:
         return list(_BEAT)
     if type(message) is Request:
         header, body = _request_header(message), message.body

@@ -26,7 +26,6 @@ from chaos.fleet import free_port
 from limits import raise_open_files
 from sockets import dealer
 from zmq_protocol import (
-    HEARTBEAT_INTERVAL,
     ID_BYTES,
     VERSION,
     Ack,
@@ -38,6 +37,7 @@ from zmq_protocol import (
     Result,
     Times,
     encode,
+    heartbeat_interval,
 )
 
 #: Different requests a client has; more than it ever has outstanding. A broker remembers 4,096
@@ -80,8 +80,8 @@ def run_broker(pipe: Connection) -> None:
     sys.exit(broker.main(["--frontend", front, "--backend", back, *limits]))
 
 
-def run_workers(pipe: Connection, address: str, count: int) -> None:
-    """So many workers in one process, which beat, acknowledge and answer."""
+def run_workers(pipe: Connection, address: str, count: int, of: int) -> None:
+    """So many workers in one process, `of` a fleet, which beat, acknowledge and answer."""
     raise_open_files()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
     context.set(zmq.MAX_SOCKETS, 2 * count + 100)
@@ -96,7 +96,7 @@ def run_workers(pipe: Connection, address: str, count: int) -> None:
         socket.send_multipart(encode(hello))
         sockets.append(socket)
     pipe.send(count)
-    interval = HEARTBEAT_INTERVAL / count
+    interval = heartbeat_interval(of) / count
     next_beat, beats = time.monotonic() + interval, 0
     while True:
         for ready, _ in poller.poll(max(BEAT_TICK_MS, int(1000 * interval))):
@@ -192,7 +192,7 @@ class Bed:
         self.pid, pipe = self._start(between)
         front, back = _hear(pipe)
         halves = [half for half in (workers - workers // 2, workers // 2) if half]
-        joining = [self._start(run_workers, back, half)[1] for half in halves]
+        joining = [self._start(run_workers, back, half, workers)[1] for half in halves]
         _, self._client = self._start(run_client, front, size)
         for told in [*joining, self._client]:
             _hear(told)

@@ -17,7 +17,6 @@ from simulation.ledger import Asked, Ledger
 from simulation.plan import FAILOVER, FREEZE, HOP, RECONNECT, RESPAWN, RESTART, STORM_SPREAD, Plan
 from zmq_protocol import (
     BUSY_INTERVAL,
-    HEARTBEAT_INTERVAL,
     Body,
     Bye,
     Message,
@@ -26,6 +25,7 @@ from zmq_protocol import (
     Request,
     Result,
     Times,
+    heartbeat_interval,
 )
 
 #: Seconds between two ticks: a turn of a busy broker's loop.
@@ -77,6 +77,7 @@ class World:
         self._connections = 0
         self._at: dict[bytes, Worker] = {}  # by the address of a connection
         self._poisons: set[str] = set()
+        self._interval = heartbeat_interval(len(self.workers))
         self.begun = 0.0  # when the first request arrives
 
     # --- the loop -----------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class World:
             self._tell(side, event, address, *what)
 
     def _beat(self, worker: Worker) -> None:
-        interval = BUSY_INTERVAL if worker.held else HEARTBEAT_INTERVAL
+        interval = BUSY_INTERVAL if worker.held else self._interval
         if self.now >= worker.said + interval and worker.connected and worker.thaws <= self.now:
             worker.said = self.now
             for side in worker.sides:

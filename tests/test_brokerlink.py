@@ -8,9 +8,10 @@ import pytest
 import zmq
 from conftest import eventually
 
-from brokerlink import BUSY_PATIENCE, MAX_REBUILD_DELAY, PATIENCE, READY_INTERVAL, BrokerLink
+from brokerlink import BUSY_PATIENCE, MAX_REBUILD_DELAY, READY_INTERVAL, BrokerLink
 from sockets import router
 from zmq_protocol import (
+    BEAT,
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
     Ack,
@@ -19,9 +20,11 @@ from zmq_protocol import (
     Ready,
     decode,
     encode,
+    patience,
 )
 
 HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)
+PATIENCE = patience(HEARTBEAT_INTERVAL)
 SILENCE = PATIENCE + 0.01
 
 
@@ -110,6 +113,30 @@ def test_it_beats_seldom_with_empty_hands_and_often_with_a_request(wire: Wire) -
     assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
     wire.link.tick(1.1, False, Heartbeat)
     assert wire.link.next_due() == 1.0 + HEARTBEAT_INTERVAL
+
+
+def test_it_beats_as_seldom_as_the_broker_says_and_bears_as_much_more_silence(wire: Wire) -> None:
+    address = wire.connected(0.0)
+    wire.say(address, Heartbeat(interval_ms=2500))
+    eventually(lambda: wire.link.receive(0.0), "the broker's word")
+    wire.link.tick(0.1, False, Heartbeat)
+    assert wire.link.next_due() == 2.5
+    for now in (2.5, 5.0):
+        wire.link.tick(now, False, Heartbeat)
+        wire.heard(Heartbeat)
+    wire.link.tick(7.5, False, Heartbeat)
+    assert not wire.link.connected
+    wire.link.tick(wire.link.next_due(), False, Heartbeat)
+    wire.connected(8.0)
+    assert wire.link.next_due() == 8.0 + HEARTBEAT_INTERVAL, "another broker may be there now"
+
+
+def test_an_answer_that_names_no_interval_means_the_shortest(wire: Wire) -> None:
+    address = wire.connected(0.0)
+    for answer, interval in ((Heartbeat(interval_ms=1000), 1.0), (BEAT, HEARTBEAT_INTERVAL)):
+        wire.say(address, answer)
+        eventually(lambda: wire.link.receive(0.0), "the broker's word")
+        assert wire.link.next_due() == interval
 
 
 def test_the_answer_to_a_heartbeat_does_not_put_off_the_next_one(wire: Wire) -> None:

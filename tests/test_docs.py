@@ -62,7 +62,7 @@ MESSAGES: list[Message] = [
     Ack(ID),
     Nack(ID, Reason.BUSY),
     Ready("squeezenet1_1", SHA, 2, "host", 1, "name"),
-    Heartbeat((ChildState(1, "idle", 5),)),
+    Heartbeat((ChildState(1, "idle", 5),), 500),
     Bye(),
     Cancel(ID),
     Query(ID, Op.STATUS),

@@ -29,7 +29,7 @@ from dispatching import ready, request
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
 from pool import Job, JobState, Pool
-from zmq_protocol import Body, Bye, Nack, Reason, Request, Result, Times
+from zmq_protocol import Body, Bye, Nack, Reason, Request, Result, Times, patience
 
 HISTORIES = 1000
 EVENTS = 60
@@ -103,7 +103,8 @@ class History:
         assert self.d.next_deadline() > self.now
         if self.now >= self.d._no_expiry_before:
             policy = self.d.policy
-            assert all(self.now < w.heard + policy.expiry_after for w in self.d.workers.values())
+            allowed = patience(self.d.interval)
+            assert all(self.now < w.heard + allowed for w in self.d.workers.values())
             assert all(self.now < w.heard + policy.busy_expiry_after for w in self.d.busy.values())
         return actions
 

@@ -18,6 +18,7 @@ from zmq_protocol import (
     Reason,
     Request,
     Result,
+    heartbeat_interval,
 )
 
 
@@ -36,14 +37,49 @@ def test_a_worker_that_lives_does_not_hide_a_silent_one_behind_it() -> None:
     assert list(d.workers) == [b"w1"]
 
 
-def test_a_worker_that_holds_nothing_may_be_silent_for_6_s() -> None:
+def test_a_worker_that_holds_nothing_may_be_silent_for_one_and_a_half_seconds() -> None:
     d = fleet(b"w1")
-    ticked(d, 0.0, 5.9)
-    d.tick(5.99)
+    ticked(d, 0.0, 1.4)
+    d.tick(1.49)
     assert b"w1" in d.workers
-    assert d.next_deadline() == 6.0
-    (bye,) = told(d.tick(6.0), Bye)
+    assert d.next_deadline() == 1.5
+    (bye,) = told(d.tick(1.5), Bye)
     assert bye.again and not d.workers
+
+
+@pytest.mark.parametrize(
+    ("workers", "interval"), [(1, 0.5), (165, 0.5), (660, 2.0), (990, 3.0), (10_000, 3.0)]
+)
+def test_the_larger_the_fleet_the_less_often_each_worker_beats(
+    workers: int, interval: float
+) -> None:
+    assert heartbeat_interval(workers) == interval
+
+
+def test_a_large_fleet_is_told_its_interval_and_waited_for_as_long() -> None:
+    d = fleet(*(b"%d" % n for n in range(660)))
+    d.worker_heartbeat(b"7", 0.1)
+    (answer,) = told(ticked(d, 0.0, 0.3), Heartbeat)
+    assert answer.interval_ms == 2000
+    ticked(d, 0.4, 4.4)
+    assert len(d.workers) == 660
+    ticked(d, 4.5, 4.7)
+    assert not d.workers
+
+
+def test_nobody_is_missed_before_he_can_know_that_the_fleet_has_shrunk() -> None:
+    d = fleet(*(b"%d" % n for n in range(990)))
+    ticked(d, 0.0, 1.0)
+    for n in range(990):
+        d.worker_heartbeat(b"%d" % n, 1.0)
+    ticked(d, 1.1, 1.3)  # each is told 3 s
+    for n in range(989):
+        d.worker_gone(b"%d" % n, "connection closed", 1.3)
+    told_now = ticked(d, 1.4, 4.2)
+    assert not told(told_now, Bye) and len(d.workers) == 1
+    d.worker_heartbeat(b"989", 4.2)
+    ticked(d, 4.3, 20.0)
+    assert not d.workers and d.interval == 0.5
 
 
 def test_a_worker_that_holds_a_request_may_be_silent_for_1_s() -> None:
@@ -77,7 +113,7 @@ def test_a_worker_that_has_answered_may_rest_again() -> None:
     d.worker_answered(b"w1", result(CAT), 0.5)
     assert b"w1" in d.busy
     d.worker_refused(b"w1", Nack(DOG.id, Reason.BAD_IMAGE), 0.6)
-    ticked(d, 0.7, 6.5)
+    ticked(d, 0.7, 2.0)
     assert b"w1" in d.workers
 
 
@@ -95,7 +131,9 @@ def test_a_worker_that_still_computes_what_nobody_waits_for_counts_as_busy() -> 
 def test_a_large_picture_on_its_way_to_an_idle_worker_shortens_nobodys_life() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", request(1, size=4_000_000), 0.0)
-    ticked(d, 0.0, 4.0)
+    for second in range(4):
+        d.worker_heartbeat(b"w1", second)
+        ticked(d, second, second + 1.0)
     d.worker_acked(b"w1", CAT.id, 4.1)
     assert d.workers[b"w1"].in_flight
 
@@ -106,7 +144,10 @@ def test_nor_does_one_behind_a_picture_that_was_answered() -> None:
     d.request_arrived(b"web", request(2, size=4_000_000), 0.0)
     d.worker_acked(b"w1", CAT.id, 0.1)
     d.worker_answered(b"w1", result(CAT), 0.2)
-    ticked(d, 0.3, 4.0)
+    for second in range(1, 4):
+        ticked(d, second - 0.7, second + 0.2)
+        d.worker_heartbeat(b"w1", second + 0.2)
+    ticked(d, 3.3, 4.0)
     d.worker_acked(b"w1", DOG.id, 4.1)
     assert d.workers[b"w1"].in_flight
 

@@ -57,6 +57,7 @@ ROUTES: list[tuple[Direction, Message]] = [
     (Direction.BROKER_TO_WORKER, REQUEST),
     (Direction.BROKER_TO_WORKER, Nack(b"", Reason.WRONG_MODEL, "other digest")),
     (Direction.BROKER_TO_WORKER, Heartbeat()),
+    (Direction.BROKER_TO_WORKER, Heartbeat(interval_ms=2000)),
     (Direction.BROKER_TO_WORKER, Bye("unknown here", again=True)),
     (Direction.BROKER_TO_WORKER, Cancel(ID)),
     (Direction.WORKER_TO_BROKER, RESULT),
@@ -310,6 +311,15 @@ def test_a_heartbeat_tells_of_32_children_and_refuses_33() -> None:
     rows = json.dumps({"children": [[1, "idle", 0]] * (MAX_CHILDREN_TOLD + 1)}).encode()
     with pytest.raises(ProtocolError, match="children"):
         decode(sealed(b"H", b"", rows), Direction.WORKER_TO_BROKER)
+
+
+def test_a_heartbeat_names_an_interval_of_up_to_a_minute() -> None:
+    for interval_ms in (1, 60_000):
+        beat = Heartbeat(interval_ms=interval_ms)
+        assert decode(encode(beat), Direction.BROKER_TO_WORKER) == beat
+    for wrong in (b"-1", b"60001", b"0.5"):
+        with pytest.raises(ProtocolError, match="interval_ms"):
+            decode(sealed(b"H", b"", b'{"interval_ms":%s}' % wrong), Direction.BROKER_TO_WORKER)
 
 
 def test_a_part_of_64_kib_is_taken_and_one_byte_more_refused() -> None:

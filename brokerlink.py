@@ -195,8 +195,11 @@ class BrokerLink:
 
     def _next_beat(self) -> float:
         """Whatever we say is a sign of life as well, but only a heartbeat asks for one."""
+        due = self._last_beat + self._interval  # however much is said: its answer names the next
+        if not self._busy:
+            return due
         both_spoke = max(self._last_beat, min(self._said, self._heard))
-        return both_spoke + (BUSY_INTERVAL if self._busy else self._interval)
+        return min(due, both_spoke + BUSY_INTERVAL)
 
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)

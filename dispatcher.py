@@ -45,7 +45,7 @@ FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED)
 LETHAL = frozenset((Reason.CRASH, Reason.HUNG))
 
 #: Of the interval of heartbeats, at least so much is left at the next look, 0.25 s later: it halves
-#: in 5.7 s, so that 3 s after somebody was told the longest he is still waited for 4.6 s.
+#: in 5.7 s, so that who was told the longest, 3 s, is missed after 4.2 s at the earliest.
 SHORTENING = 0.97
 
 

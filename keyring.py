@@ -285,6 +285,9 @@ def _write(path: Path, content: bytes) -> None:
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # else the list may be the old one again, without a key already told
+        # Else the list may be the old one again, without a key already told. Not all file systems
+        # can, and the list is in force all the same.
+        with contextlib.suppress(OSError):
+            os.fsync(folder)
     finally:
         os.close(folder)

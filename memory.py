@@ -35,7 +35,7 @@ def settle() -> None:
     if hasattr(libc, "malloc_trim"):  # glibc's; what loading left behind would stay for ever
         libc.malloc_trim(0)
     with suppress(OSError):  # no such file: not Linux
-        for start, size in list(unwritten(Path("/proc/self/smaps").read_text())):
+        for start, size in list(unwritten(Path("/proc/self/smaps").read_text(errors="replace"))):
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 

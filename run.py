@@ -89,11 +89,10 @@ def taken(env: dict[str, str]) -> str:
     return ""
 
 
-def announce(url: str, state: Path) -> None:
+def announce(url: str, state: Path, supervisor: int) -> None:
     """In a process of its own, below supervisor: say when all workers are ready, or end it all."""
     import urllib.request  # here alone: the process that stays needs none of it
 
-    supervisor = os.getppid()
     until = time.monotonic() + READY_WITHIN
     while time.monotonic() < until and os.getppid() == supervisor:
         with suppress(OSError), urllib.request.urlopen(f"{url}readyz", timeout=2) as answer:
@@ -133,9 +132,11 @@ def supervise(env: dict[str, str]) -> int:
     In this very process: one that only waited for another would take 11 MiB more.
     """
     state = Path(env["SPYGLASS_STATE"])
+    supervisor = os.getpid()
     if os.fork() == 0:
         try:
-            announce(f"http://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}/", state)
+            url = f"http://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}/"
+            announce(url, state, supervisor)
         except Exception:
             traceback.print_exc()
         finally:

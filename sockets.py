@@ -36,6 +36,9 @@ PING_TIMEOUT_MS = 750
 #: before it ends the connection (tcp(7), TCP_USER_TIMEOUT). By itself it would try for a quarter of
 #: an hour, at longer and longer intervals, and leave one half-open behind each partition.
 UNACKNOWLEDGED_MS = 3000
+#: Seconds after which Linux asks for itself whether a peer is there to which nobody sends anything:
+#: one that vanished before it said READY.
+KEEPALIVE_AFTER = 30
 #: Milliseconds one attempt to connect broker and worker may take: more than the round trip of any
 #: link served. By itself Linux tries again after 1, 2, 4 ... s, long after a partition has ended.
 CONNECT_TIMEOUT_MS = 400
@@ -125,6 +128,8 @@ def _common(socket: zmq.Socket[bytes], workers: bool) -> None:
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     if workers:
         socket.setsockopt(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_AFTER)
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
     else:
         socket.setsockopt(zmq.HEARTBEAT_IVL, PING_INTERVAL_MS)
@@ -219,7 +224,7 @@ def bytes_received(fd: int) -> int:
         finally:
             connection.detach()
         return int(struct.unpack_from("=Q", told, _BYTES_RECEIVED_AT)[0])
-    except (OSError, struct.error):
+    except (OSError, ValueError, struct.error):
         return 0
 
 

@@ -239,13 +239,15 @@ class Worker:
         elif self._queue_full():
             self._reply(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
+            if self._detailed:
+                trail.worker_says(Ack(request.id))
             self._arrived.append(held)
             self._queue.append(held)
 
     def _acknowledge(self) -> None:
         """Tell brokers what has arrived: after it was given to children, who need not wait."""
         for held in self._arrived:
-            self._reply(held, Ack(held.request.id))
+            self._send(held, Ack(held.request.id))
         self._arrived.clear()
 
     def _queue_full(self) -> bool:
@@ -265,9 +267,15 @@ class Worker:
                 return
 
     def _reply(self, held: Held, message: Message) -> None:
-        """Answer over the connection the request came by; on a newer one nobody asked for it."""
+        """Answer over the connection the request came by; on a newer one nobody asked for it. What
+        is refused is not acknowledged afterwards."""
+        if held in self._arrived:
+            self._arrived.remove(held)
         if self._detailed or isinstance(message, Nack):
             trail.worker_says(message)
+        self._send(held, message)
+
+    def _send(self, held: Held, message: Message) -> None:
         if held.link.connected and held.epoch == held.link.epoch:
             held.link.send(message)
 

@@ -154,12 +154,23 @@ def test_what_both_say_anyway_takes_the_place_of_heartbeats(wire: Wire) -> None:
     address = wire.connected(0.0)
     wire.link.tick(0.0, False, Heartbeat)
     wire.say(address, Heartbeat())
-    eventually(lambda: wire.link.receive(1.0), "the broker's word")
+    eventually(lambda: wire.link.receive(0.2), "the broker's word")
     wire.link.send(Ack(bytes(16)))
-    wire.link.tick(1.0, True, Heartbeat)
+    wire.link.tick(0.2, True, Heartbeat)
     wire.heard(Ack)
-    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
+    assert wire.link.next_due() == 0.2 + BUSY_INTERVAL
     assert not wire.broker.poll(100), "the ACK says as much"
+
+
+def test_however_much_is_said_a_heartbeat_asks_for_the_next_interval(wire: Wire) -> None:
+    address = wire.connected(0.0)
+    for now in (0.2, 0.4, HEARTBEAT_INTERVAL):
+        wire.say(address, Heartbeat())
+        eventually(lambda now=now: wire.link.receive(now), "the broker's word")
+        wire.link.send(Ack(bytes(16)))
+        wire.link.tick(now, True, Heartbeat)
+        wire.heard(Ack)
+    wire.heard(Heartbeat)
 
 
 def test_who_only_speaks_and_hears_nothing_asks_by_a_heartbeat(wire: Wire) -> None:

@@ -33,8 +33,10 @@ PROMISED = {"busy": (0, LOSING), "quarantined": (2, DEADLY), "worker-lost": (3, 
 #: Seconds by which the time of a broker's event may be too late.
 EVENT_SLACK = 0.05
 
-#: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4).
-CRASH_LIMIT_MS, FREEZE_LIMIT_MS = 50.0, 1200.0
+#: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4). A
+#: frozen worker's within 1.2 s; if its broker is lost meanwhile, the next one may think it idle,
+#: and wait another 0.3 s for its ACK.
+CRASH_LIMIT_MS, FREEZE_LIMIT_MS = 50.0, 1500.0
 #: Milliseconds a hung child may live on past its worker's job limit: the worker's own loop, and
 #: the moment until the child was given the picture it hung on.
 KILL_SLACK_MS = 250.0

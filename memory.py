@@ -17,10 +17,19 @@ _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)", re.MULTIL
 _CHANGED = re.compile(r"^(?:Anonymous|Swap): +(\d+) kB", re.MULTILINE)
 
 
+def rss(process: int | str = "self") -> int:
+    """Bytes of memory a process has (proc_pid_statm(5)).
+
+    Raises:
+        OSError: there is no such process, or this is not Linux.
+    """
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def held() -> int:
-    """Bytes of memory this process has (its RSS), 0 where that is not told as Linux does."""
+    """Bytes of memory this process has, 0 where that is not told as Linux does."""
     with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return rss()
     return 0
 
 

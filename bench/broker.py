@@ -15,7 +15,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import table
-from bench.echo import CREDIT, Bed, Run, rss, run_broker, run_proxy
+from bench.echo import CREDIT, Bed, Run, run_broker, run_proxy
+from memory import rss
 from settings import EXIT_FAILED, seconds, whole
 
 #: Requests a client keeps outstanding, unless a row says otherwise.

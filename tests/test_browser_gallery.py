@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browsing import CAT, HOSTILE, Pages, answering, picture, shoot
 from playwright.sync_api import Page, Route, expect
+from yardstick import slowness
 
 
 @pytest.fixture
@@ -23,8 +24,10 @@ def choose(page: Page, *pictures: dict[str, Any]) -> None:
     page.set_input_files("#file", list(pictures))
 
 
-def finished(page: Page) -> None:
-    expect(page.locator("#gallery")).to_have_attribute("data-state", "finished")
+def finished(page: Page, within: float = 30) -> None:
+    """Wait, at most so many seconds, until all pictures are looked at."""
+    gallery = page.locator("#gallery")
+    expect(gallery).to_have_attribute("data-state", "finished", timeout=1000 * within)
 
 
 def names(page: Page) -> list[str]:
@@ -175,6 +178,7 @@ def test_pictures_are_added_while_others_wait_and_all_is_left_at_once(gallery: P
 
 
 def test_five_hundred_pictures_keep_the_page_smooth(gallery: Page) -> None:
+    slow = slowness()
     meter = gallery.context.new_cdp_session(gallery)
     meter.send("Performance.enable")
 
@@ -199,7 +203,7 @@ def test_five_hundred_pictures_keep_the_page_smooth(gallery: Page) -> None:
     gallery.select_option("#gallery-sort", "label")
     for _ in range(20):
         gallery.mouse.wheel(0, 400)
-    finished(gallery)
+    finished(gallery, within=120)
     after = figures()
     gaps = sorted(gallery.evaluate("gaps"))
     # Painting without a graphics card takes the rest: that is the machine's, and shared.
@@ -207,8 +211,8 @@ def test_five_hundred_pictures_keep_the_page_smooth(gallery: Page) -> None:
     each = 1000 * sum(after[name] - before[name] for name in ours) / 500
     usual = gaps[int(0.95 * len(gaps))]
     print(f"500 pictures: {each:.1f} ms of work for each; 95 of 100 frames in {usual:.0f} ms")
-    assert each < 20  # 3 on a quiet machine, 10 on one with three times its work
-    assert usual < 300
+    assert each < 20 * slow  # 3 on a quiet machine, 10 on one with three times its work
+    assert usual < 300 * slow
     shoot(gallery, "gallery-500", whole=False)
     expect(gallery.locator("#gallery-line")).to_have_text("All looked at: 500 recognised.")
     gallery.select_option("#gallery-filter", "label label-7")

@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 ALL_PAGES = ("", "camera", "status")
 #: Bytes of a page with its scripts, style and thumbnails.
 WEIGHT = 100_000
-#: Milliseconds until something is painted, on loopback.
-FIRST_PAINT = 200
+#: Times as long as a page of one word until something is painted, on loopback.
+FIRST_PAINT = 5
 
 
 def recognised(page: Page) -> None:
@@ -195,23 +195,28 @@ def test_the_pages_fit_phone_and_desk(
     context.close()
 
 
+def first_paint(page: Page, url: str) -> float:
+    """Milliseconds from asking for a page to the first thing that is seen of it."""
+    page.goto(url)
+    told: float = page.evaluate("""() => new Promise((resolve) => {
+        new PerformanceObserver((list) => resolve(list.getEntries()[0].startTime))
+            .observe({type: "paint", buffered: true});
+    })""")
+    return told
+
+
 def test_something_is_painted_at_once_and_nothing_comes_from_elsewhere(
     pages: Pages, page: Page
 ) -> None:
     hosts: set[str] = set()
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
     for path in ALL_PAGES:
-        paints = []
-        for _ in range(3):  # the best of three: others use this machine too
-            page.goto(f"{pages.url}/{path}")
-            paints.append(
-                page.evaluate("""() => new Promise((resolve) => {
-                new PerformanceObserver((list) => resolve(list.getEntries()[0].startTime))
-                    .observe({type: "paint", buffered: true});
-            })""")
-            )
-        print(f"/{path}: first paint after {min(paints):.0f} ms")
-        assert min(paints) < FIRST_PAINT, (path, paints)
+        # Beside a page of one word, at its best: others use this machine too.
+        paints = [
+            [first_paint(page, f"{pages.url}/{each}") for each in (path, "livez")] for _ in range(3)
+        ]
+        print(f"/{path}: first paint after {paints} ms")
+        assert min(ours / word for ours, word in paints) < FIRST_PAINT, (path, paints)
     assert hosts == {pages.url.split("/")[2]}
 
 

@@ -10,6 +10,7 @@ import pytest
 from dispatching import fleet, ready, request, result
 from scraping import Samples, needs_prometheus, promtool, samples
 from test_web import FORM, TIMES, Site, form, jpeg
+from yardstick import slowness
 
 from brokerclient import Answer, RequestFailed
 from decisions import Counters
@@ -277,4 +278,4 @@ def test_a_picture_costs_less_than_ten_microseconds() -> None:
     # The least of many short rounds: others use this machine as well.
     counted = min(seconds_for(measured, also=metrics.answered) for _ in range(60))
     plain = min(seconds_for(app) for _ in range(60))
-    assert counted - plain < 10e-6
+    assert counted - plain < 10e-6 * slowness()

@@ -38,7 +38,7 @@ from settings import (
     one_of,
     whole,
 )
-from sockets import DropWatch, Waker, receive, router, send, user_of
+from sockets import DropWatch, Waker, router, send, user_of, waiting
 from zap import Gate, GateDown
 from zmq_protocol import (
     Ack,
@@ -61,6 +61,9 @@ log = logging.getLogger(__name__)
 
 #: Messages read from one socket before timers get their turn.
 MESSAGES_PER_TURN = 256
+#: Actions collected, where many messages wait, before they are carried out: libzmq's thread wakes
+#: once for all of them, which takes a twelfth off a request's cost.
+SENT_TOGETHER = 16
 #: Seconds a leaving broker lets running work finish before it hands the rest back.
 LEAVE_WITHIN = 10.0
 #: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
@@ -155,13 +158,15 @@ class Broker:
         try:
             while True:
                 now = self._clock()
+                if now >= (due := self.dispatcher.next_deadline()):
+                    self._carry_out(self.dispatcher.tick(now))
+                    due = self.dispatcher.next_deadline()
                 if self._stopping and leave_at == float("inf"):
                     leave_at = now + LEAVE_WITHIN
                     self._carry_out(self.dispatcher.stop(now))
                 if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
                     break
-                due = min(self.dispatcher.next_deadline(), leave_at, self._security.next_look())
-                self._turn(due - now)
+                self._turn(min(due, leave_at, self._security.next_look()) - now)
             self._carry_out(self.dispatcher.hand_back())
             farewell = self._clock() + FAREWELL
             while (left := farewell - self._clock()) > 0:
@@ -170,7 +175,7 @@ class Broker:
             self._close()
 
     def _turn(self, wait: float) -> None:
-        ready = {source for source, _ in self._poller.poll(max(0, int(1000 * wait) + 1))}
+        ready = dict(self._poller.poll(max(0, int(1000 * wait) + 1)))
         if self._waker.fileno() in ready:
             self._waker.clear()
         # Whoever dropped may have said something since its socket was polled: then read both.
@@ -194,9 +199,6 @@ class Broker:
         if front_drained:
             for client in self._front_watch.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
-        now = self._clock()
-        if now >= self.dispatcher.next_deadline():
-            self._carry_out(self.dispatcher.tick(now))
 
     def _keep_out(self, gate: Gate) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""
@@ -247,23 +249,25 @@ class Broker:
     ) -> bool:
         """Handle what waits on a socket, at most 256 messages; whether that was all."""
         gate = self._gate if watch.domain else None
-        for _ in range(MESSAGES_PER_TURN):
-            try:
-                frames = receive(socket)
-            except zmq.Again:
-                return True
+        actions: list[Action] = []
+        handled = 0
+        for frames in waiting(socket, MESSAGES_PER_TURN):
+            handled += 1
             try:
                 peer = watch.saw(frames[0])
                 if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
                     log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
                     continue
-                actions = handle(peer, frames[1:])
+                actions += handle(peer, frames[1:])
             except ProtocolError as error:
                 self.dispatcher.record.counters.bad_frames += 1
                 log.debug("dropped a message from %s: %s", frames[0].bytes.hex(), error)
                 continue
-            self._carry_out(actions)
-        return False
+            if len(actions) >= SENT_TOGETHER:
+                self._carry_out(actions)
+                actions = []
+        self._carry_out(actions)
+        return handled < MESSAGES_PER_TURN
 
     # --- messages in --------------------------------------------------------------------------
 
@@ -316,7 +320,7 @@ class Broker:
                 trail.noted(action)
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
-                lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
+                lost = self.dispatcher.worker_gone(peer, "unreachable", now, action.message.id)
                 actions.extend(lost)  # the loop goes on to them
             elif self._detailed:
                 trail.sent(self._name_of(action.worker), action.message)

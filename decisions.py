@@ -38,8 +38,12 @@ class Policy:
     #: Workers one request may be tried on.
     max_attempts: int = 3
     #: A client is told that its request was accepted unless it is answered within this: most are,
-    #: and an answer says it too (as TCP delays its ACKs). A tenth of what a client waits for one.
-    ack_delay: float = 0.05
+    #: and an answer says it too (as TCP delays its ACKs). Less than half of what a client waits for
+    #: one, so that a round trip of 0.3 s is none too long.
+    ack_delay: float = 0.2
+    #: Who is told then is everybody who would be within this, in one go: a wake-up, of the broker
+    #: and of its client, takes more than an ACK does.
+    ack_spread: float = 0.1
     #: A worker must acknowledge a request within this, plus the time its picture, and those on
     #: their way before it, take on the slowest link we serve. An ACK costs no computation, so only
     #: a lost message is this late.

@@ -12,7 +12,7 @@ facts. Any valid message renews a worker's life; only READY, a result or a NACK 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from decisions import Action, Departed, Event, Move, Policy, Record
 from jobs import QUARANTINED, Jobs
@@ -70,6 +70,9 @@ class Dispatcher:
         self._beaten: dict[bytes, None] = {}  # who beat since the last look
         self._refusals = Refusals()
         self._no_expiry_before = now
+        #: Nobody can be silent for too long before: whoever is heard meanwhile only has more time,
+        #: and who comes or gets work meanwhile has more than is left until the next look.
+        self._next_expiry = now
         self.interval = HEARTBEAT_INTERVAL  # s, of workers that hold nothing, as they are told
 
     def __repr__(self) -> str:
@@ -174,12 +177,16 @@ class Dispatcher:
         return self.record.flush()
 
     def worker_gone(
-        self, address: bytes, reason: str, now: float, unreachable: bool = False
+        self, address: bytes, reason: str, now: float, unsent: bytes = b""
     ) -> list[Action]:
-        """Its connection dropped or cannot be reached: its requests move at once."""
+        """Its connection dropped, or it cannot be reached: its requests move at once.
+
+        Args:
+            unsent: id of the request that could not be sent there.
+        """
         worker = self.workers.get(address)
         if worker is not None:
-            self._lose(worker, reason, now, unreachable)
+            self._lose(worker, reason, now, unsent)
         return self.record.flush()
 
     # --- events from clients ------------------------------------------------------------------
@@ -285,13 +292,8 @@ class Dispatcher:
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
-        due = min(self._next_look, self.jobs.next_timer(), self.jobs.quarantine.next_verdict())
-        for workers, expiry_after in self._by_silence():
-            if workers:
-                silent_longest = next(iter(workers.values()))
-                expiry = silent_longest.heard + expiry_after
-                due = min(due, max(expiry, self._no_expiry_before))
-        return due
+        timer, verdict = self.jobs.next_timer(), self.jobs.quarantine.next_verdict()
+        return min(self._next_look, self._next_expiry, timer, verdict)
 
     def _overdue(self, job: Job, now: float) -> None:
         if job.closed:
@@ -351,6 +353,12 @@ class Dispatcher:
                 silence = now - worker.heard
                 self.record.to_worker(worker.address, Bye("silent for too long", again=True))
                 self._lose(worker, f"silent for {silence:.1f} s", now)
+        expiries = [
+            next(iter(workers.values())).heard + expiry_after
+            for workers, expiry_after in self._by_silence()
+            if workers
+        ]
+        self._next_expiry = max(min(expiries, default=float("inf")), self._no_expiry_before)
 
     # --- the moves of a worker ----------------------------------------------------------------
 
@@ -416,14 +424,18 @@ class Dispatcher:
         self.record.to_worker(worker.address, Bye("removed by the operator"))
         self._forget(worker, "removed by the operator", now, blame=False)
 
-    def _lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
-        """Its connection dropped, or it says nothing: what it computed may be the cause."""
+    def _lose(self, worker: Worker, reason: str, now: float, unsent: bytes = b"") -> None:
+        """Its connection dropped, or it says nothing: what it had may be the cause, also if it was
+        not acknowledged yet. But what was given to it in one go with what could not be sent never
+        came there: it costs no attempt."""
         process = worker.hello.host, worker.hello.pid
-        running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
-        for job in running:
-            loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
+        last = worker.in_flight.get(unsent)
+        kept = [a for a in worker.in_flight.values() if last and a.sent >= last.sent]
+        had = [a.job for a in worker.in_flight.values() if a not in kept]
+        for job in had:
+            loss = Loss(worker.name, len(had) == 1, process, now + RETURN_GRACE)
             self.jobs.blame(job, loss, now)
-        self._forget(worker, reason, now, unreachable=unreachable)
+        self._forget(worker, reason, now, kept=kept)
 
     def _forget(
         self,
@@ -431,14 +443,13 @@ class Dispatcher:
         reason: str,
         now: float,
         blame: bool = True,
-        unreachable: bool = False,
+        kept: Sequence[Attempt] = (),
     ) -> None:
         """It is gone: whatever it held moves to the others, oldest first.
 
         Args:
             blame: it did not leave of its own will.
-            unreachable: a message could not be sent, so what it did not acknowledge never came
-                there, and costs no attempt.
+            kept: never came there, so these cost no attempt.
         """
         del self.workers[worker.address]
         self.busy.pop(worker.address, None)
@@ -456,7 +467,7 @@ class Dispatcher:
         self._follow(self.record.note(what, now, tuple(worker.in_flight)), held)
         worker.owed.clear()
         for attempt in held:
-            if blame and (attempt.acked or not unreachable):
+            if blame and attempt not in kept:
                 self.jobs.retry(attempt, Reason.WORKER_LOST)
             else:
                 self.jobs.hand_back(attempt)

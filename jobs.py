@@ -71,7 +71,10 @@ class Jobs:
 
     def acknowledge(self, now: float) -> None:
         """Tell clients what was accepted and is not answered yet: an answer says so itself."""
-        while self._unacknowledged and self._unacknowledged[0][0] <= now:
+        if not self._unacknowledged or self._unacknowledged[0][0] > now:
+            return
+        soon = now + self._policy.ack_spread
+        while self._unacknowledged and self._unacknowledged[0][0] <= soon:
             job = self._unacknowledged.popleft()[1]
             if not job.closed:
                 self._record.to_client(job.client, Ack(job.request.id))

@@ -43,10 +43,18 @@ def test_a_request_is_acknowledged_unless_it_is_answered_before() -> None:
     assert not told(d.request_arrived(b"web", CAT, 0.0), Ack)
     assert not told(d.request_arrived(b"web", DOG, 0.0), Ack)
     d.worker_answered(b"w1", result(CAT), 0.02)
-    assert d.next_deadline() == 0.05
-    assert not told(d.tick(0.04), Ack)
-    assert d.tick(0.05) == [ToClient(b"web", Ack(DOG.id))]
-    assert not told(d.tick(0.06), Ack)
+    assert d.next_deadline() == 0.2
+    assert not told(d.tick(0.19), Ack)
+    assert d.tick(0.2) == [ToClient(b"web", Ack(DOG.id))]
+    assert not told(d.tick(0.21), Ack)
+
+
+def test_who_would_be_acknowledged_soon_is_in_the_same_go() -> None:
+    d = fleet()
+    for number, arrived in enumerate((0.0, 0.1, 0.11)):
+        d.request_arrived(b"web", request(number), arrived)
+    assert [ack.id for ack in told(d.tick(0.2), Ack)] == [request(0).id, request(1).id]
+    assert [ack.id for ack in told(d.tick(0.31), Ack)] == [request(2).id]
 
 
 def test_an_answered_request_wakes_nobody_to_acknowledge_it() -> None:
@@ -54,8 +62,8 @@ def test_an_answered_request_wakes_nobody_to_acknowledge_it() -> None:
     d.tick(0.0)
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_answered(b"w1", result(CAT), 0.02)
-    assert d.next_deadline() > 0.05
-    assert not told(d.tick(0.05), Ack)
+    assert d.next_deadline() > 0.2
+    assert not told(d.tick(0.2), Ack)
 
 
 def test_the_picture_of_an_answered_request_is_kept_no_longer() -> None:

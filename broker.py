@@ -61,9 +61,6 @@ log = logging.getLogger(__name__)
 
 #: Messages read from one socket before timers get their turn.
 MESSAGES_PER_TURN = 256
-#: Actions collected, where many messages wait, before they are carried out: libzmq's thread wakes
-#: once for all of them, which takes a twelfth off a request's cost.
-SENT_TOGETHER = 16
 #: Seconds a leaving broker lets running work finish before it hands the rest back.
 LEAVE_WITHIN = 10.0
 #: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
@@ -157,10 +154,10 @@ class Broker:
         leave_at = float("inf")
         try:
             while True:
-                now = self._clock()
-                if now >= (due := self.dispatcher.next_deadline()):
+                now, due = self._clock(), self.dispatcher.next_deadline()
+                if now >= due:
                     self._carry_out(self.dispatcher.tick(now))
-                    due = self.dispatcher.next_deadline()
+                    now, due = self._clock(), self.dispatcher.next_deadline()
                 if self._stopping and leave_at == float("inf"):
                     leave_at = now + LEAVE_WITHIN
                     self._carry_out(self.dispatcher.stop(now))
@@ -249,7 +246,6 @@ class Broker:
     ) -> bool:
         """Handle what waits on a socket, at most 256 messages; whether that was all."""
         gate = self._gate if watch.domain else None
-        actions: list[Action] = []
         handled = 0
         for frames in waiting(socket, MESSAGES_PER_TURN):
             handled += 1
@@ -258,15 +254,12 @@ class Broker:
                 if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
                     log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
                     continue
-                actions += handle(peer, frames[1:])
+                actions = handle(peer, frames[1:])
             except ProtocolError as error:
                 self.dispatcher.record.counters.bad_frames += 1
                 log.debug("dropped a message from %s: %s", frames[0].bytes.hex(), error)
                 continue
-            if len(actions) >= SENT_TOGETHER:
-                self._carry_out(actions)
-                actions = []
-        self._carry_out(actions)
+            self._carry_out(actions)
         return handled < MESSAGES_PER_TURN
 
     # --- messages in --------------------------------------------------------------------------
@@ -320,7 +313,7 @@ class Broker:
                 trail.noted(action)
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
-                lost = self.dispatcher.worker_gone(peer, "unreachable", now, action.message.id)
+                lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
                 actions.extend(lost)  # the loop goes on to them
             elif self._detailed:
                 trail.sent(self._name_of(action.worker), action.message)

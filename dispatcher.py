@@ -12,7 +12,7 @@ facts. Any valid message renews a worker's life; only READY, a result or a NACK 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from decisions import Action, Departed, Event, Move, Policy, Record
 from jobs import QUARANTINED, Jobs
@@ -177,16 +177,12 @@ class Dispatcher:
         return self.record.flush()
 
     def worker_gone(
-        self, address: bytes, reason: str, now: float, unsent: bytes = b""
+        self, address: bytes, reason: str, now: float, unreachable: bool = False
     ) -> list[Action]:
-        """Its connection dropped, or it cannot be reached: its requests move at once.
-
-        Args:
-            unsent: id of the request that could not be sent there.
-        """
+        """Its connection dropped or cannot be reached: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
-            self._lose(worker, reason, now, unsent)
+            self._lose(worker, reason, now, unreachable)
         return self.record.flush()
 
     # --- events from clients ------------------------------------------------------------------
@@ -424,18 +420,14 @@ class Dispatcher:
         self.record.to_worker(worker.address, Bye("removed by the operator"))
         self._forget(worker, "removed by the operator", now, blame=False)
 
-    def _lose(self, worker: Worker, reason: str, now: float, unsent: bytes = b"") -> None:
-        """Its connection dropped, or it says nothing: what it had may be the cause, also if it was
-        not acknowledged yet. But what was given to it in one go with what could not be sent never
-        came there: it costs no attempt."""
+    def _lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
+        """Its connection dropped, or it says nothing: what it computed may be the cause."""
         process = worker.hello.host, worker.hello.pid
-        last = worker.in_flight.get(unsent)
-        kept = [a for a in worker.in_flight.values() if last and a.sent >= last.sent]
-        had = [a.job for a in worker.in_flight.values() if a not in kept]
-        for job in had:
-            loss = Loss(worker.name, len(had) == 1, process, now + RETURN_GRACE)
+        running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
+        for job in running:
+            loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
             self.jobs.blame(job, loss, now)
-        self._forget(worker, reason, now, kept=kept)
+        self._forget(worker, reason, now, unreachable=unreachable)
 
     def _forget(
         self,
@@ -443,13 +435,14 @@ class Dispatcher:
         reason: str,
         now: float,
         blame: bool = True,
-        kept: Sequence[Attempt] = (),
+        unreachable: bool = False,
     ) -> None:
         """It is gone: whatever it held moves to the others, oldest first.
 
         Args:
             blame: it did not leave of its own will.
-            kept: never came there, so these cost no attempt.
+            unreachable: a message could not be sent, so what it did not acknowledge never came
+                there, and costs no attempt.
         """
         del self.workers[worker.address]
         self.busy.pop(worker.address, None)
@@ -467,7 +460,7 @@ class Dispatcher:
         self._follow(self.record.note(what, now, tuple(worker.in_flight)), held)
         worker.owed.clear()
         for attempt in held:
-            if blame and attempt not in kept:
+            if blame and (attempt.acked or not unreachable):
                 self.jobs.retry(attempt, Reason.WORKER_LOST)
             else:
                 self.jobs.hand_back(attempt)

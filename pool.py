@@ -11,7 +11,6 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain
 from math import ceil
 
 from decisions import Move
@@ -25,9 +24,6 @@ LATENCY_WINDOW = 200
 LATENCY_REFRESH = 20
 #: Weight of the newest answer in a worker's mean latency.
 PACE_WEIGHT = 0.2
-#: Pictures that come alone and go to the warm worker, of which the last goes to the one that rested
-#: longest: it shows whether that is faster by now.
-WARM_IN_A_ROW = 16
 #: A worker this many times slower than the typical one of its pool counts as slow: less is what
 #: chance and its queue make of equal machines.
 SLOW = 3
@@ -160,8 +156,7 @@ class Worker:
 
 
 class Idle:
-    """Workers with credit, the least loaded first, among those the least recently used, unless
-    one is warm.
+    """Workers with credit, the least loaded first, among those the least recently used.
 
     One ordered dictionary per level of load, so that both choosing and moving a worker cost the
     same with two workers as with a thousand.
@@ -170,8 +165,6 @@ class Idle:
     def __init__(self) -> None:
         self._levels: list[OrderedDict[bytes, Worker]] = []
         self._level_of: dict[bytes, int] = {}
-        self._warm: Worker | None = None  # the one that was last chosen in its turn
-        self._in_a_row = 0  # pictures given to it since another's turn
 
     def __bool__(self) -> bool:
         return bool(self._level_of)
@@ -201,7 +194,7 @@ class Idle:
     def choose(
         self, request_id: bytes, excluded: set[bytes], below: int | None = None
     ) -> Worker | None:
-        """The warm worker, or the one whose turn it is, passing over the excluded ones.
+        """The worker whose turn it is, passing over the excluded ones.
 
         Passed over too is one that still owes its last word on this very request, from an
         earlier attempt: a second one could not be told from the first, nor its credit.
@@ -210,28 +203,10 @@ class Idle:
             below: look only at workers of a level below this.
         """
         for level in self._levels if below is None else self._levels[:below]:
-            if not level:
-                continue
-            for worker in chain((self._preferred(level),), level.values()):
-                if worker.address not in excluded and request_id not in worker.owed:
+            for address, worker in level.items():
+                if address not in excluded and request_id not in worker.owed:
                     return worker
         return None
-
-    def _preferred(self, level: OrderedDict[bytes, Worker]) -> Worker:
-        """The warm worker, if it holds nothing and is no slower than whose turn it is; that one
-        becomes the warm one otherwise.
-
-        The caches of a warm worker still hold the model: a picture alone took 7.3 ms there, and 8.2
-        on the one that rested longest.
-        """
-        first = next(iter(level.values()))
-        warm = self._warm
-        rests = warm is not None and level.get(warm.address) is warm and not warm.owed
-        if warm is None or not rests or first.pace < warm.pace:
-            self._warm = first
-            return first
-        self._in_a_row = (self._in_a_row + 1) % WARM_IN_A_ROW
-        return warm if self._in_a_row else first
 
 
 class Pool:

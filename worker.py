@@ -55,16 +55,13 @@ log = logging.getLogger(__name__)
 
 #: Requests asked for at a time, per child: one to compute and one to begin at once afterwards.
 CREDIT_PER_CHILD = 2
-#: Seconds after which a request that is not answered yet is acknowledged, and all others with it: a
-#: sixth of what a broker allows. To hear of it costs the broker more than to pass it on.
-ACK_DELAY = 0.05
 #: Answers a picture's refusal by the classifier may have; anything else is a bad image.
 PICTURE_REASONS = {r.value: r for r in (Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED)}
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A request this worker has taken and not yet answered."""
+    """A request this worker has acknowledged and not yet answered."""
 
     link: BrokerLink
     epoch: int  # the link's connection it came over
@@ -95,7 +92,7 @@ class Worker:
         self._credit = CREDIT_PER_CHILD * processes * batch
         self._children = Children(nursery, processes)
         self._queue: deque[Held] = deque()
-        self._unacknowledged: dict[Held, None] = {}  # in the order in which they came
+        self._arrived: list[Held] = []  # not acknowledged yet
         # By what children know them by. The request's own id will not do: the same request may
         # come again, over a new connection or from another broker, while it is computed.
         self._running: dict[bytes, Held] = {}
@@ -134,11 +131,7 @@ class Worker:
     def _turn(self) -> None:
         now = self._clock()
         self._children.keep_up(now)
-        due = min(
-            self._children.next_due(),
-            self._next_acknowledgement(),
-            *[link.next_due() for link in self._links],
-        )
+        due = min([self._children.next_due(), *(link.next_due() for link in self._links)])
         wait = 1000 * (due - now) if due != float("inf") else 60_000
         ready = dict(self._poller.poll(max(0, int(wait) + 1)))
         if self._waker.fileno() in ready:
@@ -156,7 +149,7 @@ class Worker:
         for late in self._children.overdue(now):
             log.warning("child %d took longer than its limit; killed", late.pid)
         self._feed(now)
-        self._acknowledge(now)
+        self._acknowledge()
         if self._linked:
             for link in self._links:
                 link.tick(now, self._busy(link), self._heartbeat)
@@ -248,20 +241,14 @@ class Worker:
         else:
             if self._detailed:
                 trail.worker_says(Ack(request.id))
-            self._unacknowledged[held] = None
+            self._arrived.append(held)
             self._queue.append(held)
 
-    def _acknowledge(self, now: float) -> None:
-        """Tell brokers what has arrived and is not answered yet: an answer says so itself."""
-        if now < self._next_acknowledgement():
-            return
-        for held in self._unacknowledged:
+    def _acknowledge(self) -> None:
+        """Tell brokers what has arrived: after it was given to children, who need not wait."""
+        for held in self._arrived:
             self._send(held, Ack(held.request.id))
-        self._unacknowledged.clear()
-
-    def _next_acknowledgement(self) -> float:
-        first = next(iter(self._unacknowledged), None)
-        return first.arrived + ACK_DELAY if first else float("inf")
+        self._arrived.clear()
 
     def _queue_full(self) -> bool:
         """Whether more came than credit was given for. What came over connections that are gone
@@ -280,9 +267,10 @@ class Worker:
                 return
 
     def _reply(self, held: Held, message: Message) -> None:
-        """Answer over the connection the request came by; on a newer one nobody asked for it. It
-        is not acknowledged afterwards."""
-        self._unacknowledged.pop(held, None)
+        """Answer over the connection the request came by; on a newer one nobody asked for it. What
+        is refused is not acknowledged afterwards."""
+        if held in self._arrived:
+            self._arrived.remove(held)
         if self._detailed or isinstance(message, Nack):
             trail.worker_says(message)
         self._send(held, message)

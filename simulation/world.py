@@ -144,7 +144,7 @@ class World:
                     self._after(HOP, self._reached, (side, address, message))
                 else:
                     gone = address, "unreachable"
-                    actions += self._decide(side, "worker_gone", *gone, unsent=message.id)
+                    actions += self._decide(side, "worker_gone", *gone, unreachable=True)
 
     def _delivered(self, what: tuple[int, Message]) -> None:
         side, message = what

@@ -18,7 +18,6 @@ import pytest
 
 from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
-from worker import ACK_DELAY
 
 ROOT = Path(__file__).resolve().parent.parent
 CAT = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()
@@ -35,13 +34,6 @@ def eventually(condition: Callable[[], Any], what: str, within: float = PATIENCE
             return value
         select.select([], [], [], 0.002)
     raise AssertionError(f"never came true: {what}")
-
-
-def acknowledged(begun: Path) -> None:
-    """Wait until a child has made this file, having begun, and its worker has told the broker."""
-    eventually(begun.exists, "it is at work")
-    told = time.monotonic() + 2 * ACK_DELAY
-    eventually(lambda: time.monotonic() > told, "the broker knows")
 
 
 def rss(pid: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
 
 import pytest
 from conftest import ROOT
@@ -11,7 +10,6 @@ from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, res
 
 from decisions import Policy
 from dispatcher import Dispatcher
-from pool import WARM_IN_A_ROW
 from zmq_protocol import (
     Cancel,
     Nack,
@@ -37,51 +35,14 @@ def test_silent_worker_loses_its_request_to_the_next_idle_one() -> None:
     assert b"w1" not in d.workers
 
 
-def one_by_one(d: Dispatcher, pictures: Iterable[int], took: dict[bytes, float]) -> list[bytes]:
-    """Who gets pictures that come alone, each worker taking its time for one."""
+def test_the_worker_that_rested_longest_is_next() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
     order = []
-    for n in pictures:
+    for n in range(6):
         ((worker, _),) = given(d.request_arrived(b"web", request(n), float(n)))
-        d.worker_answered(worker, result(request(n)), n + took[worker])
+        d.worker_answered(worker, result(request(n)), n + 0.5)
         order.append(worker)
-    return order
-
-
-def test_the_worker_that_rested_longest_is_next_while_any_is_untried() -> None:
-    d = fleet(b"w1", b"w2", b"w3")
-    took = {b"w1": 0.3, b"w2": 0.2, b"w3": 0.1}
-    assert one_by_one(d, range(3), took) == [b"w1", b"w2", b"w3"]
-
-
-def test_what_comes_alone_goes_to_the_warm_worker_and_now_and_then_to_another() -> None:
-    d = fleet(b"w1", b"w2", b"w3")
-    order = one_by_one(d, range(3 + 2 * WARM_IN_A_ROW), dict.fromkeys(d.workers, 0.125))
-    for turn, other in ((order[3 : 3 + WARM_IN_A_ROW], b"w1"), (order[3 + WARM_IN_A_ROW :], b"w2")):
-        assert turn == [b"w3"] * (WARM_IN_A_ROW - 1) + [other]
-
-
-def test_the_fastest_worker_gets_most_of_what_comes_alone() -> None:
-    d = fleet(b"w1", b"w2", b"w3")
-    order = one_by_one(d, range(100), {b"w1": 0.12, b"w2": 0.1, b"w3": 0.14})
-    assert order.count(b"w2") > 85
-    assert order.count(b"w1") > 1 and order.count(b"w3") > 1, "it shows whether they are faster now"
-
-
-def test_the_warm_worker_is_left_when_another_has_become_faster() -> None:
-    d = fleet(b"w1", b"w2")
-    took = {b"w1": 0.1, b"w2": 0.2}
-    assert one_by_one(d, range(40), took)[-10:].count(b"w1") >= 9
-    took[b"w1"], took[b"w2"] = 0.2, 0.1
-    assert one_by_one(d, range(40, 200), took)[-40:].count(b"w2") > 35
-
-
-def test_a_worker_with_something_in_hand_is_not_warm() -> None:
-    d = Dispatcher(Policy(), 0.0)
-    for name in ("w1", "w2"):
-        d.worker_ready(name.encode(), ready(8, name, processes=4), 0.0)
-    (warm, *_) = one_by_one(d, range(4), dict.fromkeys((b"w1", b"w2"), 0.1))[-1:]
-    shares = [given(d.request_arrived(b"web", request(n), 9.0))[0][0] for n in range(4, 8)]
-    assert shares[0] == warm and shares.count(warm) == 2, "side by side they are shared out evenly"
+    assert order == [b"w1", b"w2", b"w3"] * 2
 
 
 def test_an_idle_child_is_preferred_to_a_place_in_a_busy_workers_queue() -> None:
@@ -213,11 +174,11 @@ def test_a_request_that_failed_on_the_whole_fleet_is_tried_on_it_again() -> None
     assert len(given(d.worker_refused(b"w2", Nack(CAT.id, Reason.CHECKSUM), 0.2))) == 1
 
 
-def test_three_failures_are_three_attempts() -> None:
+def test_three_lost_workers_are_three_attempts() -> None:
     d = fleet(b"w1", b"w2", b"w3", b"w4")
     d.request_arrived(b"web", CAT, 0.0)
-    for failing in (b"w1", b"w2"):
-        assert len(given(d.worker_refused(failing, Nack(CAT.id, Reason.CHECKSUM), 0.1))) == 1
+    for lost in (b"w1", b"w2"):
+        assert len(given(d.worker_gone(lost, "connection closed", 0.1))) == 1
     actions = d.worker_gone(b"w3", "connection closed", 0.1)
     assert given(actions) == []
     (end,) = told(actions, Nack)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Fleet, acknowledged, eventually
+from conftest import ROOT, Fleet, eventually
 
 BROKER_IP, WORKER_IP = "10.99.0.1", "10.99.0.2"
 #: A hardware address that nobody owns: what is sent there is lost without a word.
@@ -135,12 +135,11 @@ def split(tmp_path: Path) -> Iterator[Split]:
 
 
 def at_work(split: Split, folder: Path, seconds: float) -> Any:
-    """A far worker with a picture that takes it this long, and another worker no time; the broker
-    knows that it arrived there."""
+    """A far worker with a picture that takes it this long, and another worker no time."""
     split.start_far("far")
     flag = folder / "begun"
     future = split.client.submit(f"once:{flag} sleep:{seconds}".encode(), timeout=40)
-    acknowledged(flag)
+    eventually(flag.exists, "it is at work")
     return future
 
 

@@ -6,24 +6,22 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
 import zmq
-from conftest import Fleet, acknowledged, eventually
+from conftest import Fleet, eventually
 from peers import FakeWorker, Peer, picture_request
 
 from brokerclient import RequestFailed
 from decisions import Policy
 from sockets import router
-from worker import ACK_DELAY
 from zmq_protocol import (
     Ack,
     Direction,
     Heartbeat,
-    Message,
     Ready,
     Reason,
     Request,
@@ -40,43 +38,6 @@ def fake_worker(fleet: Fleet, name: str, credit: int = 1) -> Iterator[FakeWorker
         fake.join(name, credit)
         eventually(lambda: name in fleet.names(), f"{name} joins")
         yield fake
-
-
-class FakeBroker:
-    """A broker for one worker that says what the test tells it."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self._socket = router(context, workers=True)
-        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self.address = f"tcp://127.0.0.1:{port}"
-        self.asked = False
-        self._worker = b""
-
-    def hears(self) -> Message:
-        """The next message."""
-        assert self._socket.poll(30_000), "the worker fell silent"
-        self._worker, *frames = self._socket.recv_multipart()
-        return decode(frames, Direction.WORKER_TO_BROKER)
-
-    def hears_about(self, request: Request) -> Message:
-        """The next message but heartbeats, which must be about this request."""
-        while isinstance(said := self.hears(), Heartbeat):
-            pass
-        assert said.id == request.id
-        return said
-
-    def say(self, message: Message) -> None:
-        self.asked |= isinstance(message, Request)
-        self._socket.send_multipart([self._worker, *encode(message)])
-
-
-@contextmanager
-def fake_broker() -> Iterator[FakeBroker]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        yield FakeBroker(context)
-    finally:
-        context.destroy(linger=0)
 
 
 # --- processes --------------------------------------------------------------------------------
@@ -129,36 +90,27 @@ def test_the_picture_of_a_hung_child_is_answered_after_the_job_limit(
 
 
 def test_a_worker_beats_while_its_child_keeps_the_interpreters_lock(fleet: Fleet) -> None:
-    with fake_broker() as broker:
-        fleet.launch_worker("attic", at=broker.address)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with ExitStack() as stack:
+        stack.callback(context.destroy, linger=0)
+        broker = router(context)
+        port = broker.bind_to_random_port("tcp://127.0.0.1")
+        fleet.launch_worker("attic", at=f"tcp://127.0.0.1:{port}")
         beats: list[float] = []
+        asked = False
         while len(beats) < 6:
-            match broker.hears():
+            assert broker.poll(30_000), "the worker fell silent"
+            address, *frames = broker.recv_multipart()
+            match decode(frames, Direction.WORKER_TO_BROKER):
                 case Ready():
-                    broker.say(picture_request(b"hang"))
-                case Heartbeat() if broker.asked:
+                    broker.send_multipart([address, *encode(picture_request(b"hang"))])
+                case Ack():
+                    asked = True
+                case Heartbeat() if asked:
                     beats.append(time.monotonic())
-                    broker.say(Heartbeat())
+                    broker.send_multipart([address, *encode(Heartbeat())])
         gaps = [b - a for a, b in pairwise(beats)]
         assert max(gaps) < Policy.busy_expiry_after, gaps
-
-
-def test_a_worker_acknowledges_only_what_takes_it_longer(fleet: Fleet) -> None:
-    with fake_broker() as broker:
-        fleet.launch_worker("attic", at=broker.address)
-        while not isinstance(broker.hears(), Ready):
-            pass
-        quick, slow, behind = [picture_request(word) for word in (b"quick", b"sleep:0.4", b"waits")]
-        broker.say(quick)
-        assert isinstance(broker.hears_about(quick), Result)
-        asked = time.monotonic()
-        broker.say(slow)
-        broker.say(behind)
-        assert isinstance(broker.hears_about(slow), Ack)
-        assert time.monotonic() - asked > ACK_DELAY
-        assert isinstance(broker.hears_about(behind), Ack), "in the same go"
-        assert isinstance(broker.hears_about(slow), Result)
-        assert isinstance(broker.hears_about(behind), Result)
 
 
 def test_when_all_workers_die_requests_are_told_so_and_the_next_worker_serves(
@@ -181,7 +133,7 @@ def test_a_frozen_workers_late_word_is_dropped(fleet: Fleet, tmp_path: Path) -> 
     frozen = fleet.start_worker("frozen", "--job-limit", "30")
     flag = tmp_path / "begun"
     future = fleet.client.submit(f"once:{flag} sleep:1".encode())
-    acknowledged(flag)
+    eventually(flag.exists, "it is at work")
     frozen.send_signal(signal.SIGSTOP)
     fleet.start_worker("awake")
     assert future.result(30).worker == "awake"

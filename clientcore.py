@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 ACK_TIMEOUT = 0.5
 #: Seconds between two looks at deadlines. The promise is the deadline + 0.5 s.
 SWEEP_INTERVAL = 0.025
-#: Seconds after its deadline in which the broker's own word may still arrive.
+#: Seconds after its deadline in which the word of the broker that has it may still arrive.
 GRACE = 0.25
 #: Seconds before a request that was handed back is sent again.
 RESEND_DELAY = 0.1
@@ -347,7 +347,7 @@ class Client:
             if now >= link.again_at:
                 link.connect_again()
         for pending in list(self._pending.values()):
-            if now >= pending.deadline + (GRACE if pending.acked else 0):
+            if now >= pending.deadline + (GRACE if pending.link else 0):
                 if not any(link.connected for link in self._links):
                     what = " ".join(link.trouble for link in self._links)
                     self._fail(pending, Reason.NO_BROKER, what)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 import zmq
 from conftest import eventually
 
 from brokerclient import BrokerClient
-from clientcore import ACK_TIMEOUT
-from zmq_protocol import SLOWEST_LINK, Ack, Direction, Message, Request, decode, encode
+from clientcore import ACK_TIMEOUT, GRACE, Answer, RequestFailed
+from zmq_protocol import (
+    SLOWEST_LINK,
+    Ack,
+    Direction,
+    Message,
+    Nack,
+    Reason,
+    Request,
+    decode,
+    encode,
+)
 
 #: A picture that takes the slowest link a second.
 LARGE = bytes(int(SLOWEST_LINK))
@@ -27,8 +38,8 @@ class Desk:
         self.client = BrokerClient([f"tcp://127.0.0.1:{port}"], clock=lambda: self.now)
         self.peer = b""
 
-    def submit(self, picture: bytes) -> None:
-        self.client.submit(picture, timeout=100)
+    def submit(self, picture: bytes, timeout: float = 100) -> Future[Answer]:
+        return self.client.submit(picture, timeout=timeout)
 
     def hear(self) -> Request:
         assert self.socket.poll(30_000), "nothing came"
@@ -95,3 +106,24 @@ def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> Non
     desk.submit(b"small")
     small = desk.hear()
     assert desk.sent_again_at(ACK_TIMEOUT + 0.1) == [small.id]
+
+
+def test_the_broker_may_say_why_after_the_deadline_also_if_it_never_acknowledged(
+    desk: Desk,
+) -> None:
+    future = desk.submit(b"small", timeout=0.3)
+    request = desk.hear()
+    assert desk.sent_again_at(0.3 + GRACE - 0.1) == []
+    desk.say(Nack(request.id, Reason.NO_WORKERS, "No worker came."))
+    with pytest.raises(RequestFailed) as failure:
+        future.result(30)
+    assert failure.value.reason is Reason.NO_WORKERS
+
+
+def test_a_broker_that_says_nothing_is_waited_for_no_longer_than_the_grace(desk: Desk) -> None:
+    future = desk.submit(b"small", timeout=0.3)
+    desk.hear()
+    desk.now = 0.3 + GRACE
+    with pytest.raises(RequestFailed) as failure:
+        future.result(30)
+    assert failure.value.reason is Reason.DEADLINE

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from supervisor import supervisord  # type: ignore[import-untyped]
+from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
 import settings
 from addresses import as_others_call
@@ -30,6 +31,8 @@ WORKERS = 2
 READY_WITHIN = 120.0
 #: Seconds between two looks at it.
 LOOK_EVERY = 0.1
+#: Signals by which a process is told to end.
+ENDING = (signal.SIGINT, signal.SIGTERM)
 #: File in supervisor's folder that tells it was not.
 LATE = "late"
 
@@ -106,6 +109,35 @@ def announce(url: str, state: Path, supervisor: int) -> None:
         os.kill(supervisor, signal.SIGTERM)
 
 
+class Options(ServerOptions):  # type: ignore[misc]
+    """Supervisor's own, but for two signals."""
+
+    def fork(self) -> int:
+        """Let nothing be lost on the new process until it has become a program: told to end before
+        that, it would take it as supervisor does, forget it, and be killed after 12 s."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        pid = os.fork()
+        if pid == 0:
+            for number in ENDING:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return pid
+
+    def setsignals(self) -> None:
+        """When its terminal is closed, supervisor would start all programs anew and live on."""
+        kept = signal.getsignal(signal.SIGHUP)
+        super().setsignals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if kept == signal.SIG_IGN else end_unseen)
+
+
+def end_unseen(*_: object) -> None:
+    """End as by Ctrl-C, though nothing can be written any more. Under `nohup` it is not called."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nowhere, standard)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> int:
     """Run until Ctrl-C; the exit code."""
     settings.Parser(
@@ -127,7 +159,7 @@ def main() -> int:
 
 
 def supervise(env: dict[str, str]) -> int:
-    """Become supervisor until Ctrl-C; the exit code.
+    """Become supervisor until Ctrl-C, or the end of the terminal; the exit code.
 
     In this very process: one that only waited for another would take 11 MiB more.
     """
@@ -142,10 +174,11 @@ def supervise(env: dict[str, str]) -> int:
         finally:
             os._exit(0)  # whatever happened: the folder is not this process's to delete
     os.environ.update(env)
-    for number in (signal.SIGINT, signal.SIGTERM):  # until supervisor minds them
+    for number in ENDING:  # until supervisor minds them
         signal.signal(number, lambda *_: sys.exit(settings.EXIT_OK))
     # It puts each program into a process group of its own, so Ctrl-C reaches this one alone, which
     # then stops the others in order.
+    supervisord.ServerOptions = Options
     supervisord.main(["-n", "-c", str(HERE / "deploy" / "supervisord.conf")])
     return settings.EXIT_FAILED if (state / LATE).exists() else settings.EXIT_OK
 

@@ -25,18 +25,25 @@ from chaos.fleet import alive, below, free_port
 from classifier import Classifier
 
 CAT = ROOT / "static" / "samples" / "cat.jpg"
+#: Runs run.py with its standard input as the terminal that it belongs to.
+WITH_A_TERMINAL = (
+    "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY);"
+    " runpy.run_path('run.py', run_name='__main__')"
+)
+
+
+def environment(port: int) -> dict[str, str]:
+    """For one that disturbs no other: the web at this port, the rest at free ones."""
+    ends = {
+        name: f"tcp://127.0.0.1:{free_port()}" for name in ("SPYGLASS_FRONTEND", "SPYGLASS_BACKEND")
+    }
+    return {**os.environ, **ends, "SPYGLASS_PORT": str(port)}
 
 
 class Service:
     def __init__(self, log: Path) -> None:
         self.port = free_port()
-        self.env = {
-            **os.environ,
-            "SPYGLASS_PORT": str(self.port),
-            "SPYGLASS_FRONTEND": f"tcp://127.0.0.1:{free_port()}",
-            "SPYGLASS_BACKEND": f"tcp://127.0.0.1:{free_port()}",
-            "SPYGLASS_LOG_FORMAT": "json",
-        }
+        self.env = environment(self.port) | {"SPYGLASS_LOG_FORMAT": "json"}
         self.log = log
         with log.open("wb") as stderr:
             command = [sys.executable, "run.py"]
@@ -156,9 +163,7 @@ def test_supervisor_writes_no_file_outside_its_own_folder() -> None:
 
 def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
     hurried = "import run, sys; sys.argv = ['run.py']; run.READY_WITHIN = 1.5; sys.exit(run.main())"
-    env = {**os.environ, "SPYGLASS_PORT": str(free_port()), "SPYGLASS_WEIGHTS": "lost.pt"}
-    env["SPYGLASS_FRONTEND"] = f"tcp://127.0.0.1:{free_port()}"
-    env["SPYGLASS_BACKEND"] = f"tcp://127.0.0.1:{free_port()}"
+    env = environment(free_port()) | {"SPYGLASS_WEIGHTS": "lost.pt"}
     tried = subprocess.run(
         [sys.executable, "-c", hurried], cwd=ROOT, env=env, capture_output=True, timeout=60
     )
@@ -166,11 +171,47 @@ def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
     assert b"not ready within" in tried.stderr
 
 
+@pytest.mark.parametrize("programs", [1, 2, 3, 4])
+def test_ctrl_c_while_it_starts_ends_it_without_killing_anything(programs: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "run.py"],
+        cwd=ROOT,
+        env=environment(free_port()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    eventually(lambda: len(below(process.pid)) > programs, "so many and the announcer are there")
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    assert b"SIGKILL" not in told, told.decode()
+
+
+def test_closing_its_terminal_ends_all_of_it() -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_A_TERMINAL],
+        cwd=ROOT,
+        env=environment(free_port()),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    seen = b""
+    while b"Spyglass is ready" not in seen:
+        seen += os.read(ours, 4096)
+    everybody = below(process.pid)
+    assert len(everybody) >= 6
+    os.close(ours)
+    assert process.wait(60) == 0
+    eventually(lambda: not any(map(alive, everybody)), "no process is left")
+
+
 def test_a_port_in_use_is_a_sentence_with_the_variable_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        env = {**os.environ, "SPYGLASS_PORT": str(taken.getsockname()[1])}
-        env["SPYGLASS_FRONTEND"] = f"tcp://127.0.0.1:{free_port()}"
-        env["SPYGLASS_BACKEND"] = f"tcp://127.0.0.1:{free_port()}"
+        env = environment(taken.getsockname()[1])
         tried = subprocess.run(
             [sys.executable, "run.py"], cwd=ROOT, env=env, capture_output=True, check=False
         )

@@ -17,6 +17,7 @@ import zmq.backend
 
 from curve import Guard, Login
 from zmq_protocol import (
+    MAX_CREDIT,
     MAX_PARTS,
     PART_BYTES,
     Direction,
@@ -54,8 +55,11 @@ PLAIN_DOMAIN = b"plain"
 #: Messages queued to one peer: above the largest credit, so only a peer that reads nothing at
 #: all ever fills it.
 SEND_QUEUE = 2048
-#: Messages a worker or client queues: a dead broker must not get thousands of old ones later.
-DEALER_SEND_QUEUE = 64
+#: Messages a client queues: a dead broker must not get thousands of old ones later.
+CLIENT_SEND_QUEUE = 64
+#: Messages a worker queues: an ACK and a last word for all its credit may come at once, and none be
+#: lost. Twice as many, since libzmq makes room only when half of the queue was sent.
+WORKER_SEND_QUEUE = 4 * MAX_CREDIT
 #: Milliseconds a closing DEALER may still send its goodbye.
 DEALER_LINGER_MS = 200
 #: Milliseconds until the first and at most between later attempts to connect again. Short: after
@@ -109,7 +113,7 @@ def dealer(
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a broker that is not there
     socket.setsockopt(zmq.RCVHWM, 0)
-    socket.setsockopt(zmq.SNDHWM, DEALER_SEND_QUEUE)
+    socket.setsockopt(zmq.SNDHWM, WORKER_SEND_QUEUE if worker else CLIENT_SEND_QUEUE)
     socket.setsockopt(zmq.LINGER, DEALER_LINGER_MS)
     if login is not None:
         login.apply(socket)

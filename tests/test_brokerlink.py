@@ -14,6 +14,8 @@ from zmq_protocol import (
     BEAT,
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
+    ID_BYTES,
+    MAX_CREDIT,
     Ack,
     Direction,
     Heartbeat,
@@ -65,6 +67,16 @@ def wire() -> Iterator[Wire]:
     finally:
         wire.link.close()
         wire.context.destroy(linger=0)
+
+
+def test_all_words_of_the_widest_worker_arrive_when_it_says_them_at_once(wire: Wire) -> None:
+    wire.connected(0.0)
+    words = 2 * MAX_CREDIT  # an ACK and a last word for each
+    for _ in range(3):
+        for n in range(words):
+            wire.link.send(Ack(n.to_bytes(ID_BYTES, "big")))
+        for _ in range(words):
+            wire.heard(Ack)
 
 
 def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> None:

@@ -136,7 +136,10 @@ class Dispatcher:
             return self.record.flush()
         attempt = worker.in_flight.get(result.id)
         job = self.jobs.returned(worker, result.id)
-        if job is None:
+        if job is None and result.id in worker.given_up:
+            del worker.given_up[result.id]
+            self.record.counters.late += 1
+        elif job is None:
             self.outliers.unasked(worker, now)
         else:
             self.jobs.acquit(job, now)
@@ -155,6 +158,7 @@ class Dispatcher:
         attempt = worker.in_flight.get(nack.id)
         job = self.jobs.returned(worker, nack.id)
         if job is None:
+            worker.given_up.pop(nack.id, None)
             self.record.counters.late += 1
         elif nack.reason in LETHAL:
             self.jobs.blame(job, Loss(worker.name, nack.batch == 1), now)
@@ -313,11 +317,13 @@ class Dispatcher:
         event = self.record.note(text, now, (request_id,))
         self._follow(event, [attempt])
         self.record.to_worker(worker.address, Cancel(request_id))
-        if not attempt.acked:  # it never got the request, so it owes nothing
-            self.jobs.returned(worker, request_id)
+        known_silent = worker.silent
+        if not attempt.acked:
+            self.jobs.give_up(worker, request_id)
             worker.silent = worker.heard <= attempt.sent
         self.jobs.retry(attempt, Reason.WORKER_LOST)
-        self.outliers.failed(worker, now)
+        if not (known_silent and worker.silent):  # one pause is one failure
+            self.outliers.failed(worker, now)
         self._settle(worker, now)
 
     def _set_interval(self) -> None:

@@ -140,6 +140,13 @@ class Jobs:
                 self._record.counters.late += 1
         return job
 
+    def give_up(self, worker: Worker, request_id: bytes) -> None:
+        """It never acknowledged the request, so it owes nothing, though it may have it yet."""
+        self.returned(worker, request_id)
+        worker.given_up[request_id] = None
+        if len(worker.given_up) > worker.hello.credit:
+            del worker.given_up[next(iter(worker.given_up))]
+
     def take_back(self, attempt: Attempt) -> None:
         """Part a job from a worker, which may still be computing it."""
         job = attempt.job

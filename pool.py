@@ -105,6 +105,8 @@ class Worker:
     #: taken from it (deadline, hung) that its child may still be computing.
     owed: dict[bytes, Job] = field(default_factory=dict)
     at_hand: set[bytes] = field(default_factory=set)  # those owed that it acknowledged
+    #: Requests it let go unacknowledged, whose last words it may still say; the earliest first.
+    given_up: dict[bytes, None] = field(default_factory=dict)
     on_the_way: int = 0  # bytes of pictures sent and not acknowledged
     silent: bool = False  # it let a request go unacknowledged, and has said nothing since
     draining: bool = False

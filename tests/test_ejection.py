@@ -108,6 +108,33 @@ def test_a_flapping_worker_that_fails_every_second_request_is_ejected() -> None:
     assert states(d)["w1"] == "ejected" and d.record.counters.failed == 0
 
 
+def test_a_pause_is_one_failure_and_what_is_answered_after_it_is_late() -> None:
+    d = fleet(b"w1", credit=6)
+    pictures = [request(n) for n in range(6)]
+    for picture in pictures:
+        d.request_arrived(b"web", picture, 0.0)
+    d.worker_ready(b"w2", ready(6, name="w2"), 0.1)
+    d.tick(0.29)
+    assert len(given(d.tick(0.31))) == 3, "the rest waits for the budget of retries"
+    assert d.workers[b"w1"].failed == 1
+    for picture in pictures:
+        d.worker_answered(b"w1", result(picture), 0.6)
+    d.worker_answered(b"w1", result(pictures[0]), 0.7)
+    assert states(d)["w1"] == "ready" and d.workers[b"w1"].credit == 6
+    counters = d.record.counters
+    assert (counters.late, counters.duplicate, counters.ejected) == (6, 1, 0)
+
+
+def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.tick(0.29)
+    assert given(d.tick(0.31)) == [(b"w2", CAT.id)]
+    d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.5)
+    assert not d.workers[b"w1"].given_up
+    assert d.record.counters.late == 1
+
+
 def test_three_answers_nobody_asked_for_eject() -> None:
     d = fleet(b"w1", b"w2")
     for n in range(3):

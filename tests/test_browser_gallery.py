@@ -211,6 +211,7 @@ def test_five_hundred_pictures_keep_the_page_smooth(gallery: Page) -> None:
     each = 1000 * sum(after[name] - before[name] for name in ours) / 500
     usual = gaps[int(0.95 * len(gaps))]
     print(f"500 pictures: {each:.1f} ms of work for each; 95 of 100 frames in {usual:.0f} ms")
+    slow = max(slow, slowness())  # others may have come in the meantime
     assert each < 20 * slow  # 3 on a quiet machine, 10 on one with three times its work
     assert usual < 300 * slow
     shoot(gallery, "gallery-500", whole=False)

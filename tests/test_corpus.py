@@ -18,7 +18,7 @@ from pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
 
 #: CPU time that a picture may take a child, as a multiple of what the dearest honest one takes, and
 #: bytes of memory, if it has done nothing yet.
-MOST_TIMES = 3
+MOST_TIMES = 2
 MOST_MEMORY = 150_000_000
 #: Bytes it may keep when all are done.
 MOST_KEPT = 60_000_000
@@ -112,7 +112,11 @@ def test_every_picture_costs_a_child_little_and_none_its_life(child: RealChild) 
         if memory > MOST_MEMORY:
             large.append(f"{name}: {memory / 1e6:.0f} MB")
     limit = MOST_TIMES * max(spent[name] for name in LARGEST)
-    costly = [f"{name}: {took:.3f} s" for name, took in spent.items() if took > limit]
+    dear = {name for name, took in spent.items() if took > limit}
+    for name, picture in pictures() if dear else ():
+        if name in dear:  # on a busy machine the same work may take twice the time
+            spent[name] = min(child.ask(picture)[1] for _ in range(2))
+    costly = [f"{name}: {spent[name]:.3f} s" for name in dear if spent[name] > limit]
     assert large == []
     assert costly == []
     assert len(answered) >= 300

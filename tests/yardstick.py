@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-#: Seconds of one turn of the loop below on the machine that the limits were set on.
+#: Seconds of one turn of the loop below that count as usual: a round number for an idle core of
+#: today, not a measured one. A machine that is faster gets no tighter limit.
 USUAL = 25e-9
 _TURNS = 100_000
 #: The least of so many rounds counts: others use the machine as well.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import fields
+from statistics import median
 from typing import Any
 
 import pytest
 from dispatching import fleet, ready, request, result
+from prometheus_client import Counter, Histogram
 from scraping import Samples, needs_prometheus, promtool, samples
 from test_web import FORM, TIMES, Site, form, jpeg
-from yardstick import slowness
 
 from brokerclient import Answer, RequestFailed
 from decisions import Counters
 from dispatcher import Dispatcher
 from fleetmetrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
-from metrics import Metrics
+from metrics import HTTP_BUCKETS, Metrics
 from snapshot import snapshot
 from zmq_protocol import Reason
 
@@ -253,7 +255,7 @@ def test_promtool_finds_no_fault_with_names_units_and_help(site: Site, busy: Dis
     promtool("check", "metrics", given=text)
 
 
-def test_a_picture_costs_less_than_ten_microseconds() -> None:
+def test_a_picture_costs_little_more_than_its_five_series() -> None:
     metrics = Metrics(Broker(None))  # type: ignore[arg-type]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -265,17 +267,31 @@ def test_a_picture_costs_less_than_ten_microseconds() -> None:
 
     measured = metrics.measured(app, ["/v1/classify"])
     scope = {"type": "http", "method": "POST", "path": "/v1/classify"}
+    counter = Counter("bare", "Alone.", registry=None)
+    histogram = Histogram("bare", "Alone.", buckets=HTTP_BUCKETS, registry=None)
 
-    def seconds_for(wanted: Any, count: int = 500, also: Any = lambda answer: None) -> float:
-        began = time.perf_counter()
+    def served(wanted: Any) -> None:
+        with pytest.raises(StopIteration):
+            wanted(scope, None, plain_send).send(None)
+
+    def counted() -> None:
+        metrics.answered(ANSWER)
+        served(measured)
+
+    def bare() -> None:
+        for _ in range(2):
+            counter.inc()
+        for _ in range(3):
+            histogram.observe(0.02)
+
+    def seconds_of(work: Callable[[], None], count: int = 100) -> float:
+        began = time.thread_time()
         for _ in range(count):
-            also(ANSWER)
-            request = wanted(scope, None, plain_send)
-            with pytest.raises(StopIteration):
-                request.send(None)
-        return (time.perf_counter() - began) / count
+            work()
+        return time.thread_time() - began
 
-    # The least of many short rounds: others use this machine as well.
-    counted = min(seconds_for(measured, also=metrics.answered) for _ in range(60))
-    plain = min(seconds_for(app) for _ in range(60))
-    assert counted - plain < 10e-6 * slowness()
+    def ratio() -> float:
+        return (seconds_of(counted) - seconds_of(lambda: served(app))) / seconds_of(bare)
+
+    # In turns, and the median of many: others use this machine as well. Measured: 1.4.
+    assert median(ratio() for _ in range(101)) < 2

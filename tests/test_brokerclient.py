@@ -32,10 +32,11 @@ class Desk:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.looks = 0  # how often the client asked for the time
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
         port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self.client = BrokerClient([f"tcp://127.0.0.1:{port}"], clock=lambda: self.now)
+        self.client = BrokerClient([f"tcp://127.0.0.1:{port}"], clock=self._look)
         self.peer = b""
 
     def submit(self, picture: bytes, timeout: float = 100) -> Future[Answer]:
@@ -56,13 +57,19 @@ class Desk:
         self.say(Ack(request.id))
         eventually(lambda: self.client._links[0].on_the_way == left, "the client has heard it")
 
-    def sent_again_at(self, now: float) -> list[bytes]:
-        """Ids of what the client sends by itself when its clock shows this."""
-        self.now = now
-        again = []
-        while self.socket.poll(150):  # it looks at its requests every 26 ms
+    def sent_again_at(self, now: float, awaited: int = 0) -> list[bytes]:
+        """Ids of what the client sends by itself when its clock shows this: so many are waited for,
+        and a moment for others."""
+        self.now, looks = now, self.looks
+        eventually(lambda: self.looks > looks + 2, "it has looked at all its requests")
+        again = [self.hear().id for _ in range(awaited)]
+        while self.socket.poll(50):
             again.append(self.hear().id)
         return again
+
+    def _look(self) -> float:
+        self.looks += 1
+        return self.now
 
     def close(self) -> None:
         self.client.close()
@@ -82,7 +89,7 @@ def test_a_picture_is_sent_again_when_its_own_time_on_the_slowest_link_is_over(d
     desk.submit(LARGE)
     first = desk.hear()
     assert desk.sent_again_at(ACK_TIMEOUT + 0.9) == []
-    assert desk.sent_again_at(ACK_TIMEOUT + 1.1) == [first.id]
+    assert desk.sent_again_at(ACK_TIMEOUT + 1.1, awaited=1) == [first.id]
 
 
 def test_a_picture_behind_others_is_given_their_time_too(desk: Desk) -> None:
@@ -94,7 +101,7 @@ def test_a_picture_behind_others_is_given_their_time_too(desk: Desk) -> None:
     assert desk.sent_again_at(ACK_TIMEOUT + 1.9) == []
     desk.acknowledge(second, len(LARGE))
     assert desk.sent_again_at(ACK_TIMEOUT + 2.9) == []
-    assert desk.sent_again_at(ACK_TIMEOUT + 3.1) == [third.id]
+    assert desk.sent_again_at(ACK_TIMEOUT + 3.1, awaited=1) == [third.id]
 
 
 def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> None:
@@ -105,7 +112,7 @@ def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> Non
     eventually(lambda: desk.client._links[0].on_the_way == 0, "the client has heard it")
     desk.submit(b"small")
     small = desk.hear()
-    assert desk.sent_again_at(ACK_TIMEOUT + 0.1) == [small.id]
+    assert desk.sent_again_at(ACK_TIMEOUT + 0.1, awaited=1) == [small.id]
 
 
 def test_the_broker_may_say_why_after_the_deadline_also_if_it_never_acknowledged(

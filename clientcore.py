@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 import zmq
 
-from curve import REFUSED, split, unheard
-from sockets import DEALER_EVENTS, dealer, incoming, monitor_events, send
+from clientlink import Link
+from sockets import incoming, monitor_events
 from zmq_protocol import (
     ID_BYTES,
     MAX_PARTS,
@@ -44,7 +44,6 @@ from zmq_protocol import (
     Request,
     Result,
     Times,
-    encode,
 )
 
 log = logging.getLogger(__name__)
@@ -60,8 +59,6 @@ GRACE = 0.25
 RESEND_DELAY = 0.1
 #: Seconds for an answer to a question about the fleet.
 QUERY_TIMEOUT = 2.0
-#: Seconds after a handshake that went wrong until the next, if somebody waits.
-CONNECT_AGAIN = 1.0
 #: Bytes of the largest picture a message carries.
 MAX_PICTURE_BYTES = MAX_PARTS * PART_BYTES
 
@@ -117,55 +114,11 @@ class Pending:
     future: Promise
     began: float
     deadline: float
-    link: _Link | None = None  # where it was sent, if that connection still stands
+    link: Link | None = None  # where it was sent, if that connection still stands
     on_the_way: int = 0  # bytes of it that `link` counts
     sent: bool = False
     acked: bool = False
     resend_at: float = 0.0  # when to send (again) unless acknowledged
-
-
-class _Link:
-    """One DEALER to one broker."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self.address, self._login = split(address)
-        self.connected = False
-        self.trouble = unheard(self.address, self._login, False)  # while it is not connected
-        self.again_at = float("inf")  # when to connect anew
-        self.on_the_way = 0  # bytes of pictures not acknowledged yet
-        self.socket = dealer(context, self._login)
-        self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
-        self.socket.connect(self.address)
-
-    def greeted(self) -> None:
-        """The broker is there."""
-        self.connected, self.again_at = True, float("inf")
-        self.trouble = unheard(self.address, self._login, False)
-
-    def refused(self, by_key: bool, now: float) -> None:
-        """The handshake went wrong. libzmq itself tries no more after some of the reasons."""
-        before = self.trouble
-        if by_key:
-            self.trouble = f"The broker at {self.address} {REFUSED}"
-        elif self.again_at == float("inf"):  # else the reason is known already
-            self.trouble = unheard(self.address, self._login, True)
-        self.again_at = now + CONNECT_AGAIN
-        if self.trouble != before:
-            log.warning("%s", self.trouble)
-
-    def connect_again(self) -> None:
-        """Give up what libzmq still has of the connection, and begin a new one."""
-        self.again_at = float("inf")
-        with suppress(zmq.ZMQError):  # it has given it up itself
-            self.socket.disconnect(self.address)
-        self.socket.connect(self.address)
-
-    def send(self, message: Message) -> bool:
-        try:
-            send(self.socket, encode(message))
-        except zmq.Again:
-            return False
-        return True
 
 
 class Client:
@@ -179,7 +132,7 @@ class Client:
         self._clock = clock
         self._pending: dict[bytes, Pending] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
-        self._links = [_Link(self._context, address) for address in brokers]
+        self._links = [Link(self._context, address) for address in brokers]
         self._detailed = log.isEnabledFor(DEBUG)
 
     # --- for callers, any thread --------------------------------------------------------------
@@ -280,7 +233,7 @@ class Client:
         pending.sent = True
         pending.resend_at = now + ACK_TIMEOUT + link.on_the_way / SLOWEST_LINK
 
-    def _read_monitor(self, link: _Link, now: float) -> None:
+    def _read_monitor(self, link: Link, now: float) -> None:
         for event, _ in monitor_events(link.monitor):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 link.greeted()
@@ -297,7 +250,7 @@ class Client:
             elif event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_DISCONNECTED):
                 link.refused(event == zmq.EVENT_HANDSHAKE_FAILED_AUTH, now)
 
-    def _read_messages(self, link: _Link, now: float) -> None:
+    def _read_messages(self, link: Link, now: float) -> None:
         for message in incoming(link.socket, Direction.BROKER_TO_CLIENT):
             if isinstance(message, ProtocolError):
                 log.warning("the broker at %s sent no message of ours: %s", link.address, message)

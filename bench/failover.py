@@ -23,8 +23,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from brokerclient import Answer, BrokerClient, RequestFailed
+from chaos.failover import percentile
 from chaos.fleet import Fleet, Worker, send, wait_for
-from chaos.ledger import percentile
 from settings import EXIT_FAILED, EXIT_OK, whole
 
 WORKERS = 3

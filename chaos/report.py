@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from chaos.ledger import Failover, count_lost, count_twice, failover_ms, percentile
+from chaos.failover import Failover, failover_ms, percentile
+from chaos.ledger import count_lost, count_twice
 from chaos.run import Outcome
 from chaos.schedule import Kind
 

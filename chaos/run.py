@@ -12,22 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from chaos.failover import Failover, failover_breaches, failovers, percentile
 from chaos.faults import Injector
 from chaos.fleet import ROOT, Fleet, wait_for
 from chaos.httpload import HttpLoad
-from chaos.ledger import (
-    Event,
-    Failover,
-    Injected,
-    Overload,
-    Record,
-    breaches,
-    failover_breaches,
-    failovers,
-    middle_round,
-    overload_breaches,
-    percentile,
-)
+from chaos.ledger import Event, Injected, Record, breaches
+from chaos.overload import Overload, middle_round, overload_breaches
 from chaos.pictures import Pictures
 from chaos.schedule import Fault
 from chaos.wireload import Observer, Probe

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Tests of the parts that do no I/O.
-FAST := protocol dispatcher membership liveness requests quarantine ejection hedging history
+FAST := protocol protocol_bounds dispatcher membership liveness requests quarantine ejection hedging history
 
 .PHONY: help run test test-fast faults ray chaos bench simulate check audit lint format types clean
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ from conftest import Fleet, eventually, rss
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peers import Peer
-from test_protocol import ROUTES
+from speaking import ROUTES
 
 from zmq_protocol import (
     ID_BYTES,

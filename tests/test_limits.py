@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Fleet, eventually
-from corpus import encoded
+from forging import encoded
 from PIL import Image
 
 from brokerclient import RequestFailed

@@ -10,7 +10,7 @@ import warnings
 import zlib
 from pathlib import Path
 
-import corpus
+import forging
 import numpy as np
 import pytest
 from PIL import Image
@@ -164,7 +164,7 @@ def test_random_damage_gives_pixels_or_a_refusal_and_nothing_else() -> None:
 def chunked(count: int) -> bytes:
     """A PNG of so many parts."""
     whole = encoded(Image.new("L", (1, 1)), "PNG")
-    return whole[:33] + (count - 3) * corpus.png_chunk(b"prIv", b"") + whole[33:]
+    return whole[:33] + (count - 3) * forging.png_chunk(b"prIv", b"") + whole[33:]
 
 
 def scanned(count: int) -> bytes:
@@ -176,7 +176,7 @@ def scanned(count: int) -> bytes:
 
 def run_lengths(height: int) -> bytes:
     """A BMP of RLE8, 1,000 pixels wide."""
-    return corpus.bmp(1000, height, 8, bytes(1024) + 4 * b"\0\2\0\xff", 1)
+    return forging.bmp(1000, height, 8, bytes(1024) + 4 * b"\0\2\0\xff", 1)
 
 
 def lossless(height: int) -> bytes:

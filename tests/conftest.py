@@ -169,6 +169,32 @@ def site() -> Iterator[Site]:
         site.close()
 
 
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[Any]:
+    """A broker without workers, both of whose ports are encrypted."""
+    from encrypting import Encrypted
+
+    fleet = Encrypted(tmp_path / "keys")
+    fleet.start_broker()
+    eventually(lambda: fleet.status()["queue"], "the broker answers")
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def sockets(tmp_path: Path) -> Iterator[Any]:
+    """A broker's loop in this process, both of whose ports are encrypted."""
+    from encrypting import Sockets
+
+    sockets = Sockets(tmp_path / "keys")
+    try:
+        yield sockets
+    finally:
+        sockets.close()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """One Chromium for all tests of a module. Playwright keeps an event loop running meanwhile, and

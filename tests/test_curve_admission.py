@@ -1,0 +1,180 @@
+"""Which key opens which port, who is shut out again, and that in doubt nobody comes in."""
+
+from __future__ import annotations
+
+import pytest
+import zmq
+from conftest import CAT, PATIENCE, eventually
+from encrypting import Encrypted, Sockets, comes_in, stays_out
+from peers import picture_request
+
+from brokerclient import BrokerClient
+from clientcore import NotAllowed
+from curve import Login
+from keyring import ALLOWED, Role
+from zap import Gate
+from zmq_protocol import Ack, Direction, Op, Result
+
+# --- who gets in ------------------------------------------------------------------------------
+
+
+def test_each_key_opens_its_own_port_only(sockets: Sockets) -> None:
+    work, front, admin = (sockets.login(role) for role in (Role.WORKER, Role.FRONT, Role.ADMIN))
+    assert comes_in(sockets.worker(work))
+    assert comes_in(sockets.front(front))
+    assert comes_in(sockets.front(admin))
+    strangers = [sockets.worker(front), sockets.worker(admin), sockets.front(work)]
+    assert all(stays_out(peer) for peer in strangers)
+
+
+def test_strangers_and_plain_peers_stay_out(sockets: Sockets) -> None:
+    known = sockets.login(Role.WORKER)
+    _, secret = zmq.curve_keypair()
+    _, elsewhere = zmq.curve_keypair()
+    unknown = Login(known.broker, secret)
+    misled = Login(zmq.curve_public(elsewhere), known.secret)
+    strangers = [sockets.worker(login) for login in (unknown, misled, None)]
+    strangers.append(sockets.front(None))
+    assert all(stays_out(peer) for peer in strangers)
+    assert comes_in(sockets.worker(known))
+
+
+def test_a_key_is_good_as_soon_as_it_is_made(sockets: Sockets) -> None:
+    for _ in range(3):
+        assert comes_in(sockets.worker(sockets.login(Role.WORKER)))
+
+
+def test_a_front_key_may_look_and_only_an_admins_may_change_the_fleet(
+    encrypted: Encrypted,
+) -> None:
+    encrypted.start_worker("kitchen")
+    target = encrypted.worker("kitchen")["id"]
+    office = BrokerClient([encrypted.way_in(Role.FRONT, "office")])
+    try:
+        assert office.status()["workers"]
+        assert office.submit(CAT).result(PATIENCE).worker == "kitchen"
+        for op in (Op.DRAIN, Op.REMOVE, Op.ADD, Op.CLEAR):
+            with pytest.raises(NotAllowed, match=r"python keys\.py front --admin"):
+                office.control(op, target)
+        assert encrypted.worker("kitchen")["state"] == "ready"
+    finally:
+        office.close()
+    assert encrypted.client.control(Op.REMOVE, target)[0]
+
+
+# --- who is shut out --------------------------------------------------------------------------
+
+
+def test_a_revoked_worker_is_removed_at_once_and_its_work_goes_to_another(
+    sockets: Sockets,
+) -> None:
+    doomed = sockets.worker(sockets.login(Role.WORKER, "doomed"))
+    doomed.join("doomed")
+    eventually(lambda: sockets.names() == ["doomed"], "it joins")
+    asker = sockets.front(sockets.login(Role.FRONT))
+    request = picture_request()
+    asker.say(request)
+    held = doomed.request()
+    doomed.say(Ack(held.id))
+    heir = sockets.worker(sockets.login(Role.WORKER, "heir"))
+    heir.join("heir")
+    eventually(lambda: len(sockets.names()) == 2, "it joins")
+
+    sockets.keyring.revoke("doomed")
+    eventually(lambda: sockets.names() == ["heir"], "it is removed", within=1.0)
+    heir.serve(heir.request())
+    answer = asker.hear(Direction.BROKER_TO_CLIENT)
+    while isinstance(answer, Ack):
+        answer = asker.hear(Direction.BROKER_TO_CLIENT)
+    assert isinstance(answer, Result) and answer.worker == "heir"
+    eventually(lambda: stays_out(doomed), "it is cut off, and does not come back", within=2.0)
+
+
+def test_a_revoked_front_gets_nothing_more(sockets: Sockets) -> None:
+    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker.join("kitchen")
+    asker = sockets.front(sockets.login(Role.FRONT, "office"))
+    asker.say(picture_request())
+    held = worker.request()
+    worker.say(Ack(held.id))
+    sockets.keyring.revoke("office")
+    eventually(lambda: stays_out(asker), "its connection is cut", within=2.0)
+    worker.answer(held.id)
+    heard = []
+    while (message := asker.hear(Direction.BROKER_TO_CLIENT, 300)) is not None:
+        heard.append(message)
+    assert not any(isinstance(message, Result) for message in heard)
+
+
+def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where its connection cannot be cut, each message is checked by its own User-Id."""
+    monkeypatch.setattr("sockets.DropWatch.cut", lambda *_: None)
+    asker = sockets.front(sockets.login(Role.FRONT, "office"))
+    asker.say(picture_request())
+    assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)
+    sockets.keyring.revoke("office")
+    accepted = sockets.broker.dispatcher.record.counters.accepted
+    eventually(lambda: _revoked(sockets, "office"), "the broker has read it")
+    asker.say(picture_request())
+    assert asker.hear(Direction.BROKER_TO_CLIENT, 300) is None
+    assert sockets.broker.dispatcher.record.counters.accepted == accepted
+
+
+def _revoked(sockets: Sockets, name: str) -> bool:
+    """Whether the broker's loop has read the list without this name."""
+    return name not in [entry.name for entry in sockets.gate.allowed.entries()]
+
+
+def test_a_list_that_is_gone_shuts_everybody_out(sockets: Sockets) -> None:
+    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker.join("kitchen")
+    eventually(sockets.names, "it joins")
+    (sockets.keyring.folder / ALLOWED).unlink()
+    eventually(lambda: not sockets.names(), "it is removed", within=1.0)
+    eventually(lambda: stays_out(worker), "it is cut off", within=2.0)
+
+
+# --- ZAP fails closed -------------------------------------------------------------------------
+
+
+def test_with_the_thread_that_checks_keys_dead_nobody_comes_in(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = sockets.login(Role.WORKER)
+    assert comes_in(sockets.worker(login))
+    monkeypatch.setattr(sockets.gate, "look", lambda now: None)  # else the broker leaves
+    end_thread(sockets.gate)
+    assert stays_out(sockets.worker(login))
+    assert stays_out(sockets.worker(login))
+
+
+def test_a_broker_whose_thread_that_checks_keys_is_dead_leaves(sockets: Sockets) -> None:
+    end_thread(sockets.gate)
+    sockets.thread.join(PATIENCE)
+    assert "the thread that checks keys has ended" in str(sockets.failure)
+
+
+def test_a_port_without_anybody_to_answer_for_keys_lets_nobody_in(
+    sockets: Sockets,
+) -> None:
+    """ZAP_ENFORCE_DOMAIN: without it libzmq would let everybody in."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    from sockets import router
+
+    port = router(context, sockets.gate.guard("worker"))
+    number = port.bind_to_random_port("tcp://127.0.0.1")
+    try:
+        peer = sockets.peer(f"tcp://127.0.0.1:{number}", sockets.login(Role.WORKER))
+        assert stays_out(peer)
+    finally:
+        context.destroy(linger=0)
+
+
+def end_thread(gate: Gate) -> None:
+    authenticator = gate.authenticator
+    assert authenticator is not None and authenticator.is_alive()
+    thread = authenticator.thread
+    authenticator.pipe.send(b"TERMINATE")
+    thread.join(PATIENCE)

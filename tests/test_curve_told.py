@@ -1,0 +1,144 @@
+"""What people are told at encrypted ports: why they are kept out, and what lets them in."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CAT, PATIENCE, Fleet, eventually
+from encrypting import Encrypted, Said
+
+from brokerclient import BrokerClient, RequestFailed
+from clientcore import NotAllowed
+from curve import join
+from keyring import BadKeys, Keyring, Role
+from security import Security
+from zap import Gate
+from zmq_protocol import Op, Reason
+
+# --- why somebody is kept out -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "revoked",
+        "front key",
+        pytest.param("no key", marks=pytest.mark.slow),
+        pytest.param("other keys", marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_that_is_kept_out_says_why_and_what_to_do(
+    encrypted: Encrypted, tmp_path: Path, case: str
+) -> None:
+    if case == "front key":
+        _, login = encrypted.keyring.issue(Role.FRONT, "kitchen")
+    else:
+        other = Keyring.create(tmp_path / "other")
+        _, login = (other if case == "other keys" else encrypted.keyring).issue(Role.WORKER, "k")
+    if case == "revoked":
+        encrypted.keyring.revoke("k")
+    place = encrypted.backend if case == "no key" else join(encrypted.backend, login)
+    said = Said(encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
+    why = "it has other keys, or none" if case == "other keys" else "refuses this key"
+    line = said.wait("this address has none" if case == "no key" else why)
+    assert "python keys.py join" in line
+    assert login.text()[:20] not in "".join(said.lines)
+    assert "kitchen" not in encrypted.names()
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[tuple[Encrypted, Fleet]]:
+    """An encrypted fleet whose broker is not started yet, and a plain one that stands there."""
+    fleet = Encrypted(tmp_path / "keys")
+    plain = Fleet(fleet.frontend, fleet.backend)
+    try:
+        plain.start_broker()
+        eventually(lambda: plain.status()["queue"], "the broker answers")
+        yield fleet, plain
+    finally:
+        plain.close()
+        fleet.close()
+
+
+@pytest.mark.slow
+def test_a_worker_with_a_secret_tells_a_plain_broker_by_name_and_joins_once_it_is_encrypted(
+    changing: tuple[Encrypted, Fleet],
+) -> None:
+    fleet, plain = changing
+    place = fleet.way_in(Role.WORKER)
+    said = Said(fleet.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
+    said.wait("it has other keys, or none")
+    assert plain.broker is not None
+    plain.broker.kill()
+    plain.broker.wait()
+    fleet.start_broker()
+    said.wait("connected to the broker")
+    eventually(lambda: "kitchen" in fleet.names(), "it joins")
+
+
+@pytest.mark.slow
+def test_a_client_that_is_kept_out_is_told_why_and_comes_in_when_it_may(
+    changing: tuple[Encrypted, Fleet],
+) -> None:
+    fleet, plain = changing
+    with pytest.raises(RequestFailed, match="it has other keys, or none") as refused:
+        fleet.client.submit(CAT, timeout=1.0).result(PATIENCE)
+    assert refused.value.reason is Reason.NO_BROKER
+    plain.start_worker("kitchen")
+    assert plain.broker is not None
+    plain.broker.kill()
+    plain.broker.wait()
+    fleet.start_broker()
+    eventually(lambda: fleet.status()["queue"], "it comes in")
+    fleet.keyring.revoke("tester")
+    eventually(lambda: "refuses this key" in why(fleet.client), "it is told")
+
+
+def why(client: BrokerClient) -> str:
+    """Why a picture is not answered."""
+    try:
+        client.submit(CAT, timeout=0.3).result(PATIENCE)
+    except RequestFailed as failed:
+        return str(failed)
+    return ""
+
+
+# --- lines made by an admin -------------------------------------------------------------------
+
+
+def test_an_admin_makes_a_line_by_the_front_that_lets_a_worker_in(encrypted: Encrypted) -> None:
+    done, line = encrypted.client.control(Op.JOIN, "kitchen")
+    assert done
+    program, place = line.strip("'").rsplit(" '", 1)
+    assert program == "python worker.py"
+    encrypted.launch_worker("kitchen", at=place)
+    eventually(lambda: "kitchen" in encrypted.names(), "it joins")
+    assert place.partition("#")[2] not in str(encrypted.status())
+    done, why = encrypted.client.control(Op.JOIN, "kitchen")
+    assert not done and "python keys.py revoke kitchen" in why
+
+
+def test_a_front_key_makes_no_line(encrypted: Encrypted) -> None:
+    office = BrokerClient([encrypted.way_in(Role.FRONT)])
+    try:
+        with pytest.raises(NotAllowed):
+            office.control(Op.JOIN, "")
+    finally:
+        office.close()
+
+
+def test_a_line_without_a_secret_is_told_where_none_is_needed(fleet: Fleet) -> None:
+    assert fleet.client.control(Op.JOIN, "") == (True, f"python worker.py {fleet.backend}")
+
+
+def test_no_line_is_made_for_whoever_reaches_an_insecure_front(tmp_path: Path) -> None:
+    keyring = Keyring.create(tmp_path / "keys")
+    security = Security(Gate(keyring), front=False, back=True)
+    with pytest.raises(BadKeys, match=r"python keys\.py join"):
+        security.make_join_command("tcp://0.0.0.0:5555", "tcp://0.0.0.0:5556", "harbour", "")
+    assert keyring.allowed().entries() == []
+    line = security.make_join_command("tcp://127.0.0.1:1", "tcp://0.0.0.0:5556", "harbour", "")
+    assert line.startswith("python worker.py 'tcp://harbour:5556#")

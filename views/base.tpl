@@ -9,6 +9,9 @@
   <title>{{ title }} · Spyglass</title>
   <link rel="icon" href="/static/favicon.svg" type="image/svg+xml">
   <link rel="stylesheet" href="/static/style.css">
+% if get('sheet'):
+  <link rel="stylesheet" href="/static/{{ sheet }}">
+% end
 % if get('refresh_s'):
   <noscript><meta http-equiv="refresh" content="{{ refresh_s }}"></noscript>
 % end

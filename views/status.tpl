@@ -308,4 +308,4 @@
 %   model_row({})
     </template>
 % end
-% include('base.tpl', body=body, title='Status', page='Status', script='status.js', refresh_s=5)
+% include('base.tpl', body=body, title='Status', page='Status', sheet='status.css', script='status.js', refresh_s=5)

@@ -23,9 +23,9 @@ DEPARTED_KEPT = 50
 class Policy:
     """The numbers behind the decisions. Seconds, unless a field says otherwise."""
 
-    #: Silence after which a worker that holds a request counts as dead: four heartbeats, so that
-    #: what it held is with another worker within 1.2 s.
-    busy_expiry_after: float = BUSY_INTERVAL * 4
+    #: Silence after which a worker at work counts as dead, one that acknowledged a request and owes
+    #: its last word: four heartbeats, so that what it held is with another worker within 1.2 s.
+    expiry_at_work: float = BUSY_INTERVAL * 4
     #: The longest sleep of the broker's loop. A loop that wakes later than after twice this expires
     #: nobody for `grace`: signs of life may lie unread.
     longest_sleep: float = 0.25

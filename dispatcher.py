@@ -61,8 +61,8 @@ class Dispatcher:
         self.pools = Pools(policy)
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
-        #: Those of them that acknowledged a request and owe the last word on it, likewise.
-        self.busy: OrderedDict[bytes, Worker] = OrderedDict()
+        #: Those of them that acknowledged a request and owe their last word on it, likewise.
+        self.at_work: OrderedDict[bytes, Worker] = OrderedDict()
         self.trend = Trend()
         self._names = Names()
         self.stopping = False
@@ -122,7 +122,7 @@ class Dispatcher:
         worker = self._heard(address, now)
         if worker is not None and request_id in worker.owed:
             worker.at_hand.add(request_id)
-            self.busy.setdefault(address, worker)
+            self.at_work.setdefault(address, worker)
             attempt = worker.in_flight.get(request_id)
             if attempt is not None:
                 self.jobs.acknowledged(attempt, now)
@@ -334,7 +334,7 @@ class Dispatcher:
 
     def _by_silence(self) -> Iterable[tuple[OrderedDict[bytes, Worker], float]]:
         """Workers, the longest silent first, and seconds of silence that end them."""
-        return (self.busy, self.policy.busy_expiry_after), (self.workers, patience(self.interval))
+        return (self.at_work, self.policy.expiry_at_work), (self.workers, patience(self.interval))
 
     def _answer_heartbeats(self) -> None:
         """All at once, which costs the sockets a third less than one by one."""
@@ -372,8 +372,8 @@ class Dispatcher:
             return None
         worker.heard = now
         self.workers.move_to_end(address)
-        if address in self.busy:
-            self.busy.move_to_end(address)
+        if address in self.at_work:
+            self.at_work.move_to_end(address)
         if worker.silent:
             worker.silent = False
             worker.pool.idle.put(worker)
@@ -408,7 +408,7 @@ class Dispatcher:
         waits, also to others: it may have waited for this one alone."""
         worker.pool.idle.put(worker)
         if not worker.at_hand:
-            self.busy.pop(worker.address, None)
+            self.at_work.pop(worker.address, None)
         if worker.dismissed and not worker.in_flight:
             self._dismiss(worker, now)
         else:
@@ -451,7 +451,7 @@ class Dispatcher:
                 there, and costs no attempt.
         """
         del self.workers[worker.address]
-        self.busy.pop(worker.address, None)
+        self.at_work.pop(worker.address, None)
         del worker.pool.workers[worker.address]
         worker.pool.draining -= worker.draining
         self._names.release(worker.name)

@@ -10,7 +10,7 @@ After every event:
 - at most half of the workers that stay are ejected;
 - a worker owes its credit: what it has left and what it owes make what it announced, so it is
   never offered more than that; a leaving worker is offered nothing;
-- the busy are those that acknowledged what they owe; they, and all, stand in the order of their
+- those at work acknowledged what they owe; they, and all, stand in the order of their
   last words; nobody is silent for longer than allowed, and the next look at them is in time;
 - the bytes counted as waiting are those that wait, and a queue holds only WAITING jobs.
 
@@ -105,7 +105,7 @@ class History:
             policy = self.d.policy
             allowed = patience(self.d.interval)
             assert all(self.now < w.heard + allowed for w in self.d.workers.values())
-            assert all(self.now < w.heard + policy.busy_expiry_after for w in self.d.busy.values())
+            assert all(self.now < w.heard + policy.expiry_at_work for w in self.d.at_work.values())
         return actions
 
     def event(self) -> list[Action]:
@@ -209,14 +209,14 @@ class History:
                 )
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)
-        for silent_longest_first in (self.d.workers, self.d.busy):
+        for silent_longest_first in (self.d.workers, self.d.at_work):
             last_words = [worker.heard for worker in silent_longest_first.values()]
             assert last_words == sorted(last_words)
-        assert set(self.d.busy) <= set(self.d.workers)
+        assert set(self.d.at_work) <= set(self.d.workers)
         for worker in self.d.workers.values():
             acked = {id for id, attempt in worker.in_flight.items() if attempt.acked}
             assert acked <= worker.at_hand <= set(worker.owed)
-            assert (worker.address in self.d.busy) == bool(worker.at_hand)
+            assert (worker.address in self.d.at_work) == bool(worker.at_hand)
             assert worker.credit >= 0
             assert worker.credit + len(worker.owed) == worker.hello.credit
             assert set(worker.in_flight) <= set(worker.owed)

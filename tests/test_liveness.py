@@ -59,13 +59,13 @@ def test_a_worker_that_has_answered_may_rest_again() -> None:
         d.request_arrived(b"web", picture, 0.0)
         d.worker_acked(b"w1", picture.id, 0.0)
     d.worker_answered(b"w1", result(CAT), 0.5)
-    assert b"w1" in d.busy
+    assert b"w1" in d.at_work
     d.worker_refused(b"w1", Nack(DOG.id, Reason.BAD_IMAGE), 0.6)
     ticked(d, 0.7, 2.0)
     assert b"w1" in d.workers
 
 
-def test_a_worker_that_still_computes_what_nobody_waits_for_counts_as_busy() -> None:
+def test_a_worker_that_still_computes_what_nobody_waits_for_is_at_work() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.request_cancelled(b"web", CAT.id, 0.1)

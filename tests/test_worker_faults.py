@@ -110,7 +110,7 @@ def test_a_worker_beats_while_its_child_keeps_the_interpreters_lock(fleet: Fleet
                     beats.append(time.monotonic())
                     broker.send_multipart([address, *encode(Heartbeat())])
         gaps = [b - a for a, b in pairwise(beats)]
-        assert max(gaps) < Policy.busy_expiry_after, gaps
+        assert max(gaps) < Policy.expiry_at_work, gaps
 
 
 def test_when_all_workers_die_requests_are_told_so_and_the_next_worker_serves(
@@ -225,7 +225,7 @@ def test_500_workers_join_serve_and_leave(fleet: Fleet) -> None:
         for socket in by_socket:
             poller.register(socket, zmq.POLLIN)
         futures = [fleet.client.submit(b"picture %d" % n) for n in range(200)]
-        beat_at, until = 0.0, time.monotonic() + 3 * Policy.busy_expiry_after
+        beat_at, until = 0.0, time.monotonic() + 3 * Policy.expiry_at_work
         while time.monotonic() < until or not all(future.done() for future in futures):
             for socket, _ in poller.poll(50):
                 message = by_socket[socket].hear(Direction.BROKER_TO_WORKER)

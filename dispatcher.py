@@ -12,7 +12,6 @@ facts. Any valid message renews a worker's life; only READY, a result or a NACK 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 from decisions import Action, Departed, Event, Move, Policy, Record
 from jobs import QUARANTINED, Jobs
@@ -332,10 +331,6 @@ class Dispatcher:
         wanted = heartbeat_interval(len(self.workers))
         self.interval = max(wanted, SHORTENING * self.interval)
 
-    def _by_silence(self) -> Iterable[tuple[OrderedDict[bytes, Worker], float]]:
-        """Workers, the longest silent first, and seconds of silence that end them."""
-        return (self.at_work, self.policy.expiry_at_work), (self.workers, patience(self.interval))
-
     def _answer_heartbeats(self) -> None:
         """All at once, which costs the sockets a third less than one by one."""
         beat = BEAT
@@ -347,20 +342,24 @@ class Dispatcher:
         self._beaten.clear()
 
     def _expire_workers(self, now: float) -> None:
-        for workers, expiry_after in self._by_silence():
-            while workers and now >= self._no_expiry_before:
+        while (worker := self._silent_too_long(now)) is not None:
+            self.record.to_worker(worker.address, Bye("silent for too long", again=True))
+            self._lose(worker, f"silent for {now - worker.heard:.1f} s", now)
+
+    def _silent_too_long(self, now: float) -> Worker | None:
+        """One whose time is over, or None: then nobody's is before `_next_expiry`."""
+        self._next_expiry = float("inf")
+        for workers, allowed in (
+            (self.at_work, self.policy.expiry_at_work),
+            (self.workers, patience(self.interval)),
+        ):
+            if workers:
                 worker = next(iter(workers.values()))
-                if now < worker.heard + expiry_after:
-                    break
-                silence = now - worker.heard
-                self.record.to_worker(worker.address, Bye("silent for too long", again=True))
-                self._lose(worker, f"silent for {silence:.1f} s", now)
-        expiries = [
-            next(iter(workers.values())).heard + expiry_after
-            for workers, expiry_after in self._by_silence()
-            if workers
-        ]
-        self._next_expiry = max(min(expiries, default=float("inf")), self._no_expiry_before)
+                expiry = max(worker.heard + allowed, self._no_expiry_before)
+                if now >= expiry:
+                    return worker
+                self._next_expiry = min(self._next_expiry, expiry)
+        return None
 
     # --- the moves of a worker ----------------------------------------------------------------
 

@@ -5,47 +5,30 @@ sent comes out as a list of actions. The same events at the same times always gi
 actions, so every rule is tested by plain calls.
 
 The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with what it lacks: the broker
-keeps each request until it is answered (jobs.py), and being alive, ready and busy are three
-facts. Any valid message renews a worker's life; only READY, a result or a NACK gives credit.
+keeps each request until it is answered (jobs.py), and being alive (roster.py), ready and busy are
+three facts. Any valid message renews a worker's life; only READY, a result or a NACK gives credit.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Mapping
 
-from decisions import Action, Departed, Event, Move, Policy, Record
+from decisions import Action, Policy, Record
 from jobs import QUARANTINED, Jobs
-from names import Names
 from outliers import Outliers
 from pool import Attempt, Job, Pool, Worker
 from pools import Pools
-from quarantine import RETURN_GRACE, Loss
+from quarantine import Loss
 from refusals import Refusals
+from roster import Roster
 from trend import Trend
-from zmq_protocol import (
-    BEAT,
-    HEARTBEAT_INTERVAL,
-    Bye,
-    Cancel,
-    Heartbeat,
-    Nack,
-    Ready,
-    Reason,
-    Request,
-    Result,
-    heartbeat_interval,
-    patience,
-)
+from zmq_protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
 
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.
 FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))
 
 #: NACKs that tell of a child's death.
 LETHAL = frozenset((Reason.CRASH, Reason.HUNG))
-
-#: Of the interval of heartbeats, at least so much is left at the next look, 0.25 s later: it halves
-#: in 5.7 s, so that who was told the longest, 3 s, is missed after 4.2 s at the earliest.
-SHORTENING = 0.97
 
 
 class Dispatcher:
@@ -58,21 +41,11 @@ class Dispatcher:
         self.jobs = Jobs(policy, self.record)
         self.outliers = Outliers(policy, self.record)
         self.pools = Pools(policy)
-        #: By address, the longest silent first, so that expiry looks only at the front.
-        self.workers: OrderedDict[bytes, Worker] = OrderedDict()
-        #: Those of them that acknowledged a request and owe their last word on it, likewise.
-        self.at_work: OrderedDict[bytes, Worker] = OrderedDict()
+        self.roster = Roster(policy, self.record, self.jobs, self.outliers, now)
         self.trend = Trend()
-        self._names = Names()
         self.stopping = False
         self._next_look = now
-        self._beaten: dict[bytes, None] = {}  # who beat since the last look
         self._refusals = Refusals()
-        self._no_expiry_before = now
-        #: Nobody can be silent for too long before: whoever is heard meanwhile only has more time,
-        #: and who comes or gets work meanwhile has more than is left until the next look.
-        self._next_expiry = now
-        self.interval = HEARTBEAT_INTERVAL  # s, of workers that hold nothing, as they are told
 
     def __repr__(self) -> str:
         idle = sum(len(pool.idle) for pool in self.pools.values())
@@ -80,6 +53,11 @@ class Dispatcher:
             f"<Dispatcher {len(self.workers)} workers, {idle} idle,"
             f" {len(self.jobs.open) - self.waiting} in flight, {self.waiting} waiting>"
         )
+
+    @property
+    def workers(self) -> Mapping[bytes, Worker]:
+        """The connected ones, by address."""
+        return self.roster.workers
 
     @property
     def waiting(self) -> int:
@@ -91,7 +69,7 @@ class Dispatcher:
     def worker_ready(self, address: bytes, hello: Ready, now: float) -> list[Action]:
         """A worker joins; one that is known starts over, and what it held is requeued."""
         if (known := self.workers.get(address)) is not None:
-            self._forget(known, "said READY again", now)
+            self.roster.forget(known, "said READY again", now)
         if refusal := self.pools.refusal(hello):
             if line := self._refusals.line(hello.name, refusal, now):
                 self.record.note(line, now)
@@ -100,28 +78,22 @@ class Dispatcher:
         pool = self.pools.opened(hello.model)
         pool.digest = hello.digest
         self.jobs.came_back(hello.host, hello.pid, now)
-        name = self._names.take(hello.name)
-        health = self.outliers.recall(hello.host, name)
-        worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
-        self.workers[address] = pool.workers[address] = worker
         self.pools.rehome(pool)
-        self.record.note(f"{worker.name} joined from {hello.host} with {hello.model}", now)
-        self.outliers.joined(worker, now)
-        self._settle(worker, now)
+        self.roster.join(address, hello, pool, now)
         return self.record.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
         """A sign of life, soon answered by one. Gives no credit: alive is not ready."""
-        if self._heard(address, now) is not None:
-            self._beaten[address] = None
+        if self.roster.heard(address, now) is not None:
+            self.roster.beaten[address] = None
         return self.record.flush()
 
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
         """The request arrived there whole and will be computed."""
-        worker = self._heard(address, now)
+        worker = self.roster.heard(address, now)
         if worker is not None and request_id in worker.owed:
             worker.at_hand.add(request_id)
-            self.at_work.setdefault(address, worker)
+            self.roster.at_work.setdefault(address, worker)
             attempt = worker.in_flight.get(request_id)
             if attempt is not None:
                 self.jobs.acknowledged(attempt, now)
@@ -129,7 +101,7 @@ class Dispatcher:
 
     def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
         """Predictions. Only the worker that holds the request may answer it, once."""
-        worker = self._heard(address, now)
+        worker = self.roster.heard(address, now)
         if worker is None:
             self.record.counters.late += 1
             return self.record.flush()
@@ -145,12 +117,12 @@ class Dispatcher:
         if attempt is not None:
             self.jobs.answer(attempt, result, now)
             self.outliers.succeeded(worker, now)
-        self._settle(worker, now)
+        self.roster.settle(worker, now)
         return self.record.flush()
 
     def worker_refused(self, address: bytes, nack: Nack, now: float) -> list[Action]:
         """No predictions: final for a bad picture, another worker's turn for anything else."""
-        worker = self._heard(address, now)
+        worker = self.roster.heard(address, now)
         if worker is None:
             self.record.counters.late += 1
             return self.record.flush()
@@ -165,7 +137,7 @@ class Dispatcher:
             self._refused(attempt, nack, now)
         elif attempt is not None:  # the picture is to blame, and in quarantine by now
             worker.failed += 1
-        self._settle(worker, now)
+        self.roster.settle(worker, now)
         return self.record.flush()
 
     def worker_bye(self, address: bytes, bye: Bye, now: float) -> list[Action]:
@@ -173,10 +145,10 @@ class Dispatcher:
         worker = self.workers.get(address)
         if worker is not None:
             if bye.owed:
-                self._drain(worker, bye.reason or "leaving", now)
-                self._settle(worker, now)
+                self.roster.drain(worker, bye.reason or "leaving", now)
+                self.roster.settle(worker, now)
             else:
-                self._forget(worker, bye.reason or "left", now, blame=False)
+                self.roster.forget(worker, bye.reason or "left", now, blame=False)
         return self.record.flush()
 
     def worker_gone(
@@ -185,7 +157,7 @@ class Dispatcher:
         """Its connection dropped or cannot be reached: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
-            self._lose(worker, reason, now, unreachable)
+            self.roster.lose(worker, reason, now, unreachable)
         return self.record.flush()
 
     # --- events from clients ------------------------------------------------------------------
@@ -217,7 +189,7 @@ class Dispatcher:
         """It is listened to no more: its requests move at once, and nobody is blamed."""
         worker = self.workers.get(address)
         if worker is not None:
-            self._forget(worker, reason, now)
+            self.roster.forget(worker, reason, now)
         return self.record.flush()
 
     def client_gone(self, client: bytes, now: float) -> list[Action]:
@@ -237,13 +209,13 @@ class Dispatcher:
     def drain_worker(self, worker: Worker, now: float) -> list[Action]:
         """No new work; it is told to leave once it has answered what it holds."""
         worker.dismissed = True
-        self._drain(worker, "removed by the operator", now)
-        self._settle(worker, now)
+        self.roster.drain(worker, "removed by the operator", now)
+        self.roster.settle(worker, now)
         return self.record.flush()
 
     def remove_worker(self, worker: Worker, now: float) -> list[Action]:
         """At once: what it holds is requeued."""
-        self._dismiss(worker, now)
+        self.roster.dismiss(worker, now)
         return self.record.flush()
 
     def clear_quarantine(self, sha256: str, now: float) -> tuple[int, list[Action]]:
@@ -272,7 +244,7 @@ class Dispatcher:
         ejections."""
         if now - self._next_look > self.policy.longest_sleep:
             # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
-            self._no_expiry_before = now + self.policy.grace
+            self.roster.no_expiry_before = now + self.policy.grace
         self.jobs.acknowledge(now)
         for job in self.jobs.due(now):
             self._overdue(job, now)
@@ -281,18 +253,17 @@ class Dispatcher:
             self._next_look = now + self.policy.longest_sleep
             waiting, answered = self.waiting, self.record.counters.answered
             self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
-            self._set_interval()
-            self._answer_heartbeats()
+            self.roster.answer_heartbeats()
             for worker in [worker for pool in self.pools.values() for worker in pool.out.values()]:
                 if self.outliers.end_ejection(worker, now):
-                    self._settle(worker, now)
-        self._expire_workers(now)
+                    self.roster.settle(worker, now)
+        self.roster.expire(now)
         return self.record.flush()
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
         timer, verdict = self.jobs.next_timer(), self.jobs.quarantine.next_verdict()
-        return min(self._next_look, self._next_expiry, timer, verdict)
+        return min(self._next_look, self.roster.next_expiry, timer, verdict)
 
     def _overdue(self, job: Job, now: float) -> None:
         if job.closed:
@@ -314,7 +285,7 @@ class Dispatcher:
         what = "answer" if attempt.acked else "acknowledge"
         text = f"{worker.name} did not {what} a request in time; moved"
         event = self.record.note(text, now, (request_id,))
-        self._follow(event, [attempt])
+        self.jobs.follow(event, [attempt])
         self.record.to_worker(worker.address, Cancel(request_id))
         known_silent = worker.silent
         if not attempt.acked:
@@ -323,61 +294,7 @@ class Dispatcher:
         self.jobs.retry(attempt, Reason.WORKER_LOST)
         if not (known_silent and worker.silent):  # one pause is one failure
             self.outliers.failed(worker, now)
-        self._settle(worker, now)
-
-    def _set_interval(self) -> None:
-        """By the size of the fleet. Shorter only step by step: a worker hears of it at its next
-        heartbeat, and must not be missed before."""
-        wanted = heartbeat_interval(len(self.workers))
-        self.interval = max(wanted, SHORTENING * self.interval)
-
-    def _answer_heartbeats(self) -> None:
-        """All at once, which costs the sockets a third less than one by one."""
-        beat = BEAT
-        if self.interval != HEARTBEAT_INTERVAL:
-            beat = Heartbeat(interval_ms=round(1000 * self.interval))
-        for address in self._beaten:
-            if address in self.workers:
-                self.record.to_worker(address, beat)
-        self._beaten.clear()
-
-    def _expire_workers(self, now: float) -> None:
-        while (worker := self._silent_too_long(now)) is not None:
-            self.record.to_worker(worker.address, Bye("silent for too long", again=True))
-            self._lose(worker, f"silent for {now - worker.heard:.1f} s", now)
-
-    def _silent_too_long(self, now: float) -> Worker | None:
-        """One whose time is over, or None: then nobody's is before `_next_expiry`."""
-        self._next_expiry = float("inf")
-        for workers, allowed in (
-            (self.at_work, self.policy.expiry_at_work),
-            (self.workers, patience(self.interval)),
-        ):
-            if workers:
-                worker = next(iter(workers.values()))
-                expiry = max(worker.heard + allowed, self._no_expiry_before)
-                if now >= expiry:
-                    return worker
-                self._next_expiry = min(self._next_expiry, expiry)
-        return None
-
-    # --- the moves of a worker ----------------------------------------------------------------
-
-    def _heard(self, address: bytes, now: float) -> Worker | None:
-        """Renew a worker's life; an unknown one is asked to say READY."""
-        worker = self.workers.get(address)
-        if worker is None:
-            self.record.to_worker(address, Bye("unknown here", again=True))
-            return None
-        worker.heard = now
-        self.workers.move_to_end(address)
-        if address in self.at_work:
-            self.at_work.move_to_end(address)
-        if worker.silent:
-            worker.silent = False
-            worker.pool.idle.put(worker)
-            self.jobs.assign(worker.pool, now)
-        return worker
+        self.roster.settle(worker, now)
 
     def _refused(self, attempt: Attempt, nack: Nack, now: float) -> None:
         worker, job = attempt.worker, attempt.job
@@ -394,91 +311,13 @@ class Dispatcher:
                 job, Reason.CHECKSUM, "The picture was damaged on its way to the broker."
             )
         elif nack.reason is Reason.DRAINING:
-            self._drain(worker, nack.detail or "leaving", now)
+            self.roster.drain(worker, nack.detail or "leaving", now)
             self.jobs.hand_back(attempt)
         else:
             what = f"{worker.name}: {nack.reason.value} on a request; moved"
-            self._follow(self.record.note(what, now, (nack.id,)), [attempt])
+            self.jobs.follow(self.record.note(what, now, (nack.id,)), [attempt])
             self.jobs.retry(attempt, nack.reason)
             self.outliers.failed(worker, now)
-
-    def _settle(self, worker: Worker, now: float) -> None:
-        """After its load or will changed: file it anew, dismiss it if drained, and give out what
-        waits, also to others: it may have waited for this one alone."""
-        worker.pool.idle.put(worker)
-        if not worker.at_hand:
-            self.at_work.pop(worker.address, None)
-        if worker.dismissed and not worker.in_flight:
-            self._dismiss(worker, now)
-        else:
-            self.jobs.assign(worker.pool, now)
-
-    def _drain(self, worker: Worker, why: str, now: float) -> None:
-        """It gets no more work. `_settle` is next."""
-        if not worker.draining:
-            worker.draining = True
-            worker.pool.draining += 1
-            self.outliers.keep_enough(worker.pool, now)
-            self.record.note(f"{worker.name} is draining: {why}", now)
-
-    def _dismiss(self, worker: Worker, now: float) -> None:
-        self.record.to_worker(worker.address, Bye("removed by the operator"))
-        self._forget(worker, "removed by the operator", now, blame=False)
-
-    def _lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
-        """Its connection dropped, or it says nothing: what it computed may be the cause."""
-        process = worker.hello.host, worker.hello.pid
-        running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
-        for job in running:
-            loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
-            self.jobs.blame(job, loss, now)
-        self._forget(worker, reason, now, unreachable=unreachable)
-
-    def _forget(
-        self,
-        worker: Worker,
-        reason: str,
-        now: float,
-        blame: bool = True,
-        unreachable: bool = False,
-    ) -> None:
-        """It is gone: whatever it held moves to the others, oldest first.
-
-        Args:
-            blame: it did not leave of its own will.
-            unreachable: a message could not be sent, so what it did not acknowledge never came
-                there, and costs no attempt.
-        """
-        del self.workers[worker.address]
-        self.at_work.pop(worker.address, None)
-        del worker.pool.workers[worker.address]
-        worker.pool.draining -= worker.draining
-        self._names.release(worker.name)
-        worker.pool.idle.remove(worker)
-        hello = worker.hello
-        self.record.departed.append(
-            Departed(worker.name, hello.host, reason, now, worker.done, worker.failed)
-        )
-        held = list(worker.in_flight.values())
-        moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
-        what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
-        self._follow(self.record.note(what, now, tuple(worker.in_flight)), held)
-        worker.owed.clear()
-        for attempt in held:
-            if blame and (attempt.acked or not unreachable):
-                self.jobs.retry(attempt, Reason.WORKER_LOST)
-            else:
-                self.jobs.hand_back(attempt)
-        if held and blame:
-            self.outliers.failed(worker, now)
-        self.outliers.left(worker, now)
-        self.jobs.assign(worker.pool, now)  # also what waited for this one alone
-
-    def _follow(self, event: Event, attempts: list[Attempt]) -> None:
-        """Let the event tell, once it is known, what became of the requests that it moved."""
-        move = Move(event, len(attempts))
-        for attempt in attempts:
-            attempt.job.moves += (move,)
 
     # --- who may come in ----------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import heapq
 from collections import deque
 from itertools import count
 
-from decisions import Policy, Record
+from decisions import Event, Move, Policy, Record
 from pool import Attempt, Job, Pool, Worker
 from quarantine import Loss, Quarantine
 from zmq_protocol import Ack, Cancel, Nack, Reason, Request, Result
@@ -181,6 +181,12 @@ class Jobs:
         if not job.attempts:
             self._record.counters.handed_back += 1
             self._requeue(job)
+
+    def follow(self, event: Event, attempts: list[Attempt]) -> None:
+        """Let the event tell, once it is known, what became of the requests that it moved."""
+        move = Move(event, len(attempts))
+        for attempt in attempts:
+            attempt.job.moves += (move,)
 
     def _requeue(self, job: Job) -> None:
         job.pool.requeue(job)

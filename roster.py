@@ -1,0 +1,191 @@
+"""Who is here: workers join, give signs of life, and leave or fall silent.
+
+What a worker that goes was given moves to the others (jobs.py). Part of the dispatcher: no I/O,
+and `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from decisions import Departed, Policy, Record
+from jobs import Jobs
+from names import Names
+from outliers import Outliers
+from pool import Pool, Worker
+from quarantine import RETURN_GRACE, Loss
+from zmq_protocol import (
+    BEAT,
+    HEARTBEAT_INTERVAL,
+    Bye,
+    Heartbeat,
+    Ready,
+    Reason,
+    heartbeat_interval,
+    patience,
+)
+
+#: Of the interval of heartbeats, at least so much is left at the next look, 0.25 s later: it halves
+#: in 5.7 s, so that who was told the longest, 3 s, is missed after 4.2 s at the earliest.
+SHORTENING = 0.97
+
+
+class Roster:
+    """Every connected worker, and how long it may be silent."""
+
+    def __init__(
+        self, policy: Policy, record: Record, jobs: Jobs, outliers: Outliers, now: float
+    ) -> None:
+        #: By address, the longest silent first, so that expiry looks only at the front.
+        self.workers: OrderedDict[bytes, Worker] = OrderedDict()
+        #: Those of them that acknowledged a request and owe their last word on it, likewise.
+        self.at_work: OrderedDict[bytes, Worker] = OrderedDict()
+        self.beaten: dict[bytes, None] = {}  # who beat and is not answered yet
+        self.interval = HEARTBEAT_INTERVAL  # s, of workers that hold nothing, as they are told
+        self.no_expiry_before = now
+        #: Nobody can be silent for too long before: whoever is heard meanwhile only has more time,
+        #: and who comes or gets work meanwhile has more than is left until the next look.
+        self.next_expiry = now
+        self._expiry_at_work = policy.expiry_at_work
+        self._record = record
+        self._jobs = jobs
+        self._outliers = outliers
+        self._names = Names()
+
+    def join(self, address: bytes, hello: Ready, pool: Pool, now: float) -> None:
+        """It said READY, and takes work from now on."""
+        name = self._names.take(hello.name)
+        health = self._outliers.recall(hello.host, name)
+        worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
+        self.workers[address] = pool.workers[address] = worker
+        self._record.note(f"{name} joined from {hello.host} with {hello.model}", now)
+        self._outliers.joined(worker, now)
+        self.settle(worker, now)
+
+    def settle(self, worker: Worker, now: float) -> None:
+        """After its load or will changed: file it anew, dismiss it if drained, and give out what
+        waits, also to others: it may have waited for this one alone."""
+        worker.pool.idle.put(worker)
+        if not worker.at_hand:
+            self.at_work.pop(worker.address, None)
+        if worker.dismissed and not worker.in_flight:
+            self.dismiss(worker, now)
+        else:
+            self._jobs.assign(worker.pool, now)
+
+    # --- signs of life ------------------------------------------------------------------------
+
+    def heard(self, address: bytes, now: float) -> Worker | None:
+        """Renew a worker's life; an unknown one is asked to say READY."""
+        worker = self.workers.get(address)
+        if worker is None:
+            self._record.to_worker(address, Bye("unknown here", again=True))
+            return None
+        worker.heard = now
+        self.workers.move_to_end(address)
+        if worker.at_hand:
+            self.at_work.move_to_end(address)
+        if worker.silent:
+            worker.silent = False
+            worker.pool.idle.put(worker)
+            self._jobs.assign(worker.pool, now)
+        return worker
+
+    def answer_heartbeats(self) -> None:
+        """All at once, which costs the sockets a third less than one by one. The answer tells the
+        interval, by the size of the fleet. It is shortened only step by step: a worker hears of it
+        at its next heartbeat, and must not be missed before."""
+        wanted = heartbeat_interval(len(self.workers))
+        self.interval = max(wanted, SHORTENING * self.interval)
+        beat = BEAT
+        if self.interval != HEARTBEAT_INTERVAL:
+            beat = Heartbeat(interval_ms=round(1000 * self.interval))
+        for address in self.beaten:
+            if address in self.workers:
+                self._record.to_worker(address, beat)
+        self.beaten.clear()
+
+    def expire(self, now: float) -> None:
+        """Whoever was silent for too long is gone."""
+        while (worker := self._silent_too_long(now)) is not None:
+            self._record.to_worker(worker.address, Bye("silent for too long", again=True))
+            self.lose(worker, f"silent for {now - worker.heard:.1f} s", now)
+
+    def _silent_too_long(self, now: float) -> Worker | None:
+        """One whose time is over, or None: then nobody's is before `next_expiry`."""
+        self.next_expiry = float("inf")
+        for workers, allowed in (
+            (self.at_work, self._expiry_at_work),
+            (self.workers, patience(self.interval)),
+        ):
+            if workers:
+                worker = next(iter(workers.values()))
+                expiry = max(worker.heard + allowed, self.no_expiry_before)
+                if now >= expiry:
+                    return worker
+                self.next_expiry = min(self.next_expiry, expiry)
+        return None
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    def drain(self, worker: Worker, why: str, now: float) -> None:
+        """It gets no more work. `settle` is next."""
+        if not worker.draining:
+            worker.draining = True
+            worker.pool.draining += 1
+            self._outliers.keep_enough(worker.pool, now)
+            self._record.note(f"{worker.name} is draining: {why}", now)
+
+    def dismiss(self, worker: Worker, now: float) -> None:
+        """The operator wants it gone."""
+        self._record.to_worker(worker.address, Bye("removed by the operator"))
+        self.forget(worker, "removed by the operator", now, blame=False)
+
+    def lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
+        """Its connection dropped, or it says nothing: what it computed may be the cause."""
+        process = worker.hello.host, worker.hello.pid
+        running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
+        for job in running:
+            loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
+            self._jobs.blame(job, loss, now)
+        self.forget(worker, reason, now, unreachable=unreachable)
+
+    def forget(
+        self,
+        worker: Worker,
+        reason: str,
+        now: float,
+        blame: bool = True,
+        unreachable: bool = False,
+    ) -> None:
+        """It is gone: whatever it held moves to the others, oldest first.
+
+        Args:
+            blame: it did not leave of its own will.
+            unreachable: a message could not be sent, so what it did not acknowledge never came
+                there, and costs no attempt.
+        """
+        del self.workers[worker.address]
+        self.at_work.pop(worker.address, None)
+        del worker.pool.workers[worker.address]
+        worker.pool.draining -= worker.draining
+        self._names.release(worker.name)
+        worker.pool.idle.remove(worker)
+        hello = worker.hello
+        self._record.departed.append(
+            Departed(worker.name, hello.host, reason, now, worker.done, worker.failed)
+        )
+        held = list(worker.in_flight.values())
+        moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
+        what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
+        self._jobs.follow(self._record.note(what, now, tuple(worker.in_flight)), held)
+        worker.owed.clear()
+        for attempt in held:
+            if blame and (attempt.acked or not unreachable):
+                self._jobs.retry(attempt, Reason.WORKER_LOST)
+            else:
+                self._jobs.hand_back(attempt)
+        if held and blame:
+            self._outliers.failed(worker, now)
+        self._outliers.left(worker, now)
+        self._jobs.assign(worker.pool, now)  # also what waited for this one alone

@@ -19,7 +19,6 @@ from pathlib import Path
 import zmq
 
 import logs
-import memory
 import trail
 from control import Control
 from curve import FRONT_DOMAIN, WORKER_DOMAIN
@@ -27,6 +26,7 @@ from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from keyring import DEFAULT_FOLDER, BadKeys
 from limits import TooFewOpenFiles, raise_open_files
+from lookout import Lookout
 from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
 from settings import (
     BACKEND,
@@ -66,18 +66,9 @@ LEAVE_WITHIN = 10.0
 #: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
 #: end of a connection may drop what it has not read from it.
 FAREWELL = 0.2
-#: Seconds between two looks for messages that never end, and at our own memory.
-LOOK_INTERVAL = 1.0
-#: Bytes this broker may take beyond what it had at the start and what may wait, before the event
-#: log says so: pictures that workers hold, and messages not whole yet.
-MEMORY_ROOM = 128 * 1024 * 1024
-#: Share of that limit below which it must fall before it is told of again.
-RELIEVED = 0.9
 #: Objects made before Python looks for cycles among them. A request leaves none behind, so its
 #: default of 700 only looks again and again at all that waits.
 GARBAGE_THRESHOLD = 20_000
-#: Share of the open files allowed that connections may take before the event log says so.
-CROWDED = 0.8
 
 #: Why somebody is not listened to any more.
 KEY_REVOKED = "its key was revoked"
@@ -105,15 +96,12 @@ class Broker:
         self._open_files = open_files
         self._security = security
         self._gate = security.gate
-        self._crowded = False
         self.control = Control(
             self.dispatcher, security, clock, self._carry_out, lambda to: self._back.connect(to)
         )
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
-        self._next_look = float("-inf")
-        self._heavy = False
         self._detailed = trail.detailed()
 
     def open(self) -> None:
@@ -133,7 +121,13 @@ class Broker:
         self._back.bind(self.backend)
         self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
         self.control.ends = self.frontend, self.backend
-        self._memory_limit = memory.held() + self.dispatcher.policy.max_waiting_bytes + MEMORY_ROOM
+        self._lookout = Lookout(
+            self._front_watch,
+            self._back_watch,
+            self.dispatcher.record,
+            self.dispatcher.policy.max_waiting_bytes,
+            self._open_files,
+        )
         self._poller = zmq.Poller()
         for source in (
             self._front,
@@ -180,10 +174,12 @@ class Broker:
         if dropped:
             self._front_watch.read()
             self._back_watch.read()
-            self._count_connections()
+            self._carry_out(self._lookout.count_connections(self._clock()))
         if self._gate is not None and self._gate.look(self._clock()):
             self._keep_out(self._gate)
-        self._look_around(self._clock())
+        now = self._clock()
+        if now >= self._lookout.next_look:
+            self._carry_out(self._lookout.look(now))
         front_drained = back_drained = True
         if dropped or self._front in ready:
             front_drained = self._drain(self._front, self._front_watch, self._from_client)
@@ -208,35 +204,6 @@ class Broker:
             if not gate.admits(user, FRONT_DOMAIN):
                 self._front_watch.cut(client)
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
-
-    def _look_around(self, now: float) -> None:
-        if now >= self._next_look:
-            self._next_look = now + LOOK_INTERVAL
-            for watch in (self._front_watch, self._back_watch):
-                for address in watch.cut_endless():
-                    log.warning("cut a connection whose message never ends: %s", address)
-            self._weigh(now)
-
-    def _weigh(self, now: float) -> None:
-        """Tell the operator, once each time, that this process takes more memory than it should."""
-        held = memory.held()
-        heavy = held > self._memory_limit * (RELIEVED if self._heavy else 1)
-        if heavy and not self._heavy:
-            what = f"this broker takes {held / 1e6:.0f} MB of memory, more than all it may let wait"
-            advice = "if one sender floods it, shut it out: python keys.py revoke NAME"
-            self.dispatcher.record.note(f"{what}; {advice}", now)
-            self._carry_out(self.dispatcher.record.flush())
-        self._heavy = heavy
-
-    def _count_connections(self) -> None:
-        """Tell the operator before connections run out, once each time they come near."""
-        connections = self._front_watch.connections + self._back_watch.connections
-        crowded = connections > CROWDED * self._open_files
-        if crowded and not self._crowded:
-            what = f"{connections} connections are open, and {self._open_files} files are allowed"
-            advice = "raise the limit (ulimit -n) before no more can join"
-            self.dispatcher.record.note(f"{what}; {advice}", self._clock())
-        self._crowded = crowded
 
     def _drain(
         self,

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, rss
 
 import broker
+import lookout
 from decisions import Policy
 from memory import held, unwritten
 
@@ -91,14 +92,14 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
     policy = Policy(max_waiting_bytes=1_000_000)
     watched = broker.Broker(*ports, policy, 1024, clock=lambda: now)
     watched.open()
-    limit = base + policy.max_waiting_bytes + broker.MEMORY_ROOM
+    limit = base + policy.max_waiting_bytes + lookout.MEMORY_ROOM
     told = []
     try:
         for taken in (limit, limit + 1, limit + 1, limit, int(0.91 * limit), limit + 1,
                       int(0.89 * limit), limit + 1):  # fmt: skip
             monkeypatch.setattr("memory.held", lambda taken=taken: taken)
-            now += broker.LOOK_INTERVAL
-            watched._look_around(now)
+            now += lookout.LOOK_INTERVAL
+            watched._turn(0)
             told.append(len(watched.dispatcher.record.events))
     finally:
         watched._close()

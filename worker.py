@@ -14,10 +14,7 @@ import signal
 import socket as network
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain, count
 
 import zmq
 
@@ -33,10 +30,9 @@ from settings import (
     BadSetting,
 )
 from sockets import Waker
+from work import Work
 from workerflags import default_name, hide, parser, safe_to_listen
 from zmq_protocol import (
-    ID_BYTES,
-    Ack,
     Body,
     Bye,
     Cancel,
@@ -57,17 +53,6 @@ log = logging.getLogger(__name__)
 CREDIT_PER_CHILD = 2
 #: Answers a picture's refusal by the classifier may have; anything else is a bad image.
 PICTURE_REASONS = {r.value: r for r in (Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED)}
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A request this worker has acknowledged and not yet answered."""
-
-    link: BrokerLink
-    epoch: int  # the link's connection it came over
-    request: Request
-    arrived: float
-    deadline: float
 
 
 class Worker:
@@ -91,20 +76,14 @@ class Worker:
         self._clock = clock
         self._credit = CREDIT_PER_CHILD * processes * batch
         self._children = Children(nursery, processes)
-        self._queue: deque[Held] = deque()
-        self._arrived: list[Held] = []  # not acknowledged yet
-        # By what children know them by. The request's own id will not do: the same request may
-        # come again, over a new connection or from another broker, while it is computed.
-        self._running: dict[bytes, Held] = {}
-        self._tokens = count(1)
         self._waker = Waker()
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
         self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
+        self._work = Work(self._credit * len(self._links))
         self._linked = False
         self._stops = 0
-        self._leaving = False
         self._detailed = trail.detailed()
 
     def stop(self) -> None:
@@ -149,30 +128,27 @@ class Worker:
         for late in self._children.overdue(now):
             log.warning("child %d took longer than its limit; killed", late.pid)
         self._feed(now)
-        self._acknowledge()
+        self._work.acknowledge()
         if self._linked:
             for link in self._links:
-                link.tick(now, self._busy(link), self._heartbeat)
+                link.tick(now, self._work.holds(link), self._heartbeat)
 
     def _finished(self) -> bool:
         if self.exit_code != EXIT_OK or self._stops > 1:
             return True
-        if self._stops and not self._leaving:
-            self._leaving = True
+        if self._stops and not self._work.leaving:
             self._start_leaving()
-        return self._leaving and not self._running and not self._queue
+        return self._work.leaving and not self._work.running and not self._work.waiting
 
     def _start_leaving(self) -> None:
         """Take nothing new, hand back what has not begun, finish what has."""
-        queued = list(self._queue)
-        self._queue.clear()
-        log.info("leaving: finishing %d, handing back %d", len(self._running), len(queued))
+        running, waiting = len(self._work.running), len(self._work.waiting)
+        log.info("leaving: finishing %d, handing back %d", running, waiting)
         for link in self._links:
-            owed = sum(held.link is link for held in (*self._running.values(), *queued))
+            owed = self._work.owed_to(link)
             if self._linked and owed:
                 link.send(Bye("stopped by its operator", owed))
-        for held in queued:
-            self._reply(held, Nack(held.request.id, Reason.DRAINING, "the worker is leaving"))
+        self._work.leave()
 
     def _say_goodbye(self) -> None:
         if not self._linked:
@@ -185,7 +161,7 @@ class Worker:
 
     def _hello(self) -> Ready | None:
         model = next(iter(self._children.ready), None)
-        if model is None or self._leaving:
+        if model is None or self._work.leaving:
             return None
         return Ready(
             model=model.model,
@@ -196,10 +172,6 @@ class Worker:
             name=self.name,
             processes=self._children.wanted,
         )
-
-    def _busy(self, link: BrokerLink) -> bool:
-        """Whether we hold a request of this broker: then we beat more often, as somebody waits."""
-        return any(held.link is link for held in chain(self._running.values(), self._queue))
 
     def _heartbeat(self) -> Heartbeat:
         now = self._clock()
@@ -214,9 +186,9 @@ class Worker:
     def _handle(self, link: BrokerLink, message: Message) -> None:
         match message:
             case Request():
-                self._take(link, message)
+                self._work.take(link, message, self._clock())
             case Cancel():
-                self._cancel(link, message)
+                self._work.cancel(link, message.id)
             case Bye(again=True):
                 log.info("the broker at %s asks to start over: %s", link.address, message.reason)
                 link.introduce(self._clock())
@@ -229,82 +201,16 @@ class Worker:
             case Nack() | Heartbeat():
                 pass  # the link has noted that the broker lives
 
-    def _take(self, link: BrokerLink, request: Request) -> None:
-        now = self._clock()
-        held = Held(link, link.epoch, request, now, now + request.budget_ms / 1000)
-        if self._leaving:
-            self._reply(held, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
-        elif not request.body.intact():
-            self._reply(held, Nack(request.id, Reason.CHECKSUM, "damaged on the way"))
-        elif self._queue_full():
-            self._reply(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
-        else:
-            if self._detailed:
-                trail.worker_says(Ack(request.id))
-            self._arrived.append(held)
-            self._queue.append(held)
-
-    def _acknowledge(self) -> None:
-        """Tell brokers what has arrived: after it was given to children, who need not wait."""
-        for held in self._arrived:
-            self._send(held, Ack(held.request.id))
-        self._arrived.clear()
-
-    def _queue_full(self) -> bool:
-        """Whether more came than credit was given for. What came over connections that are gone
-        makes room: its brokers gave it to others."""
-        most = self._credit * len(self._links)
-        if len(self._queue) >= most:
-            self._queue = deque(held for held in self._queue if held.epoch == held.link.epoch)
-        return len(self._queue) >= most
-
-    def _cancel(self, link: BrokerLink, cancel: Cancel) -> None:
-        """Drop it if it has not begun. One that runs is finished: its child knows no way back."""
-        for held in self._queue:
-            if held.request.id == cancel.id and held.link is link:
-                self._queue.remove(held)
-                self._reply(held, Nack(cancel.id, Reason.CANCELLED))
-                return
-
-    def _reply(self, held: Held, message: Message) -> None:
-        """Answer over the connection the request came by; on a newer one nobody asked for it. What
-        is refused is not acknowledged afterwards."""
-        if held in self._arrived:
-            self._arrived.remove(held)
-        if self._detailed or isinstance(message, Nack):
-            trail.worker_says(message)
-        self._send(held, message)
-
-    def _send(self, held: Held, message: Message) -> None:
-        if held.link.connected and held.epoch == held.link.epoch:
-            held.link.send(message)
-
     # --- children -----------------------------------------------------------------------------
 
     def _feed(self, now: float) -> None:
         """Give waiting requests to children, a batch each."""
-        while self._queue and (free := self._children.next_free(now)) is not None:
-            frames: list[Frame] = []
-            while self._queue and len(frames) < self._batch:
-                alone = self._queue[0].request.alone
-                if frames and alone:
-                    break
-                held = self._queue.popleft()
-                request = held.request
-                if held.epoch != held.link.epoch:
-                    continue  # it came over a connection that is gone
-                if now >= held.deadline:
-                    self._reply(held, Nack(request.id, Reason.DEADLINE, "no time was left"))
-                    continue
-                token = next(self._tokens).to_bytes(ID_BYTES, "big")
-                self._running[token] = held
-                frames.append(Frame(token, request.top_k, request.body.join()))
-                if alone:
-                    break
+        while self._work.waiting and (free := self._children.next_free(now)) is not None:
+            frames = self._work.next_batch(self._batch, now)
             if frames:
                 if self._detailed:
                     for frame in frames:
-                        trail.given(self._running[frame.id].request.id, free.pid)
+                        trail.given(self._work.running[frame.id].request.id, free.pid)
                 free.give(frames, now, self._job_limit * len(frames))
                 if free.unsent:
                     self._poll_for(free)
@@ -347,27 +253,27 @@ class Worker:
 
     def _computed(self, c: Child, frame: Frame) -> None:
         c.answered(frame.id, self._clock())
-        held = self._running.pop(frame.id)
+        held = self._work.running.pop(frame.id)
         request_id = held.request.id
         if frame.number == REFUSED:
             told = frame.json()
             reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
-            self._reply(held, Nack(request_id, reason, told["detail"][:500]))
+            self._work.answer(held, Nack(request_id, reason, told["detail"][:500]))
         else:
             decode, infer = TOOK.unpack_from(frame.payload)
             held_for = round(1000 * (self._clock() - held.arrived), 3)
             times = Times(decode / 1000, infer / 1000, held_for)
-            self._reply(held, Result(request_id, times, Body.of(frame.payload[TOOK.size :])))
+            self._work.answer(held, Result(request_id, times, Body.of(frame.payload[TOOK.size :])))
 
     def _bury(self, dead: Child) -> None:
         """Tell the broker first, then find out why and replace it."""
         self._poller.unregister(dead.connection.fileno())
         reason = Reason.HUNG if dead.hung else Reason.CRASH
         for token in dead.working_on:
-            held = self._running.pop(token)
+            held = self._work.running.pop(token)
             what = "the child process died on it"
-            self._reply(held, Nack(held.request.id, reason, what, len(dead.working_on)))
-        self._queue.extendleft(self._running.pop(token) for token in reversed(dead.ahead))
+            self._work.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
+        self._work.put_back(dead.ahead)
         self._children.bury(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
 

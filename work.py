@@ -1,0 +1,142 @@
+"""What a worker has in hand: requests that wait for a child, and those that children have.
+
+Each is answered once, through the link it came by, or never if that connection is gone: its
+broker gave it to others then. It knows no child: worker.py gives them what is due.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+
+import trail
+from brokerlink import BrokerLink
+from pipe import Frame
+from zmq_protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request this worker was given and has not yet answered."""
+
+    link: BrokerLink
+    epoch: int  # the link's connection it came over
+    request: Request
+    arrived: float
+    deadline: float
+
+
+class Work:
+    """Requests from arrived to answered. Times are seconds on any monotonic clock."""
+
+    def __init__(self, room: int) -> None:
+        """
+        Args:
+            room: how many may wait: the credit given, to all brokers together.
+        """
+        self.waiting: deque[Held] = deque()
+        #: By what children know them by. The request's own id will not do: the same request may
+        #: come again, over a new connection or from another broker, while it is computed.
+        self.running: dict[bytes, Held] = {}
+        self.leaving = False  # then nothing new is taken
+        self._room = room
+        self._arrived: list[Held] = []  # not acknowledged yet
+        self._tokens = count(1)
+        self._detailed = trail.detailed()
+
+    def owed_to(self, link: BrokerLink) -> int:
+        """How many of its broker's requests are in hand."""
+        return sum(held.link is link for held in chain(self.running.values(), self.waiting))
+
+    def holds(self, link: BrokerLink) -> bool:
+        """Whether any is: then we beat more often, as somebody waits."""
+        return any(held.link is link for held in chain(self.running.values(), self.waiting))
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def take(self, link: BrokerLink, request: Request, now: float) -> None:
+        """It came: let it wait for a child, or refuse it."""
+        held = Held(link, link.epoch, request, now, now + request.budget_ms / 1000)
+        if self.leaving:
+            self.answer(held, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
+        elif not request.body.intact():
+            self.answer(held, Nack(request.id, Reason.CHECKSUM, "damaged on the way"))
+        elif self._full():
+            self.answer(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
+        else:
+            if self._detailed:
+                trail.worker_says(Ack(request.id))
+            self._arrived.append(held)
+            self.waiting.append(held)
+
+    def acknowledge(self) -> None:
+        """Tell brokers what has arrived: after it was given to children, who need not wait."""
+        for held in self._arrived:
+            self._send(held, Ack(held.request.id))
+        self._arrived.clear()
+
+    def _full(self) -> bool:
+        """Whether more came than credit was given for. What came over connections that are gone
+        makes room: its brokers gave it to others."""
+        if len(self.waiting) >= self._room:
+            self.waiting = deque(held for held in self.waiting if held.epoch == held.link.epoch)
+        return len(self.waiting) >= self._room
+
+    # --- to a child and back ------------------------------------------------------------------
+
+    def next_batch(self, most: int, now: float) -> list[Frame]:
+        """What a child should have now, at most so many; none if no time was left for any."""
+        frames: list[Frame] = []
+        while self.waiting and len(frames) < most:
+            alone = self.waiting[0].request.alone
+            if frames and alone:
+                break
+            held = self.waiting.popleft()
+            request = held.request
+            if held.epoch != held.link.epoch:
+                continue  # it came over a connection that is gone
+            if now >= held.deadline:
+                self.answer(held, Nack(request.id, Reason.DEADLINE, "no time was left"))
+                continue
+            token = next(self._tokens).to_bytes(ID_BYTES, "big")
+            self.running[token] = held
+            frames.append(Frame(token, request.top_k, request.body.join()))
+            if alone:
+                break
+        return frames
+
+    def put_back(self, tokens: Sequence[bytes]) -> None:
+        """A child died before it began them: they are the next, in this order."""
+        self.waiting.extendleft(self.running.pop(token) for token in reversed(tokens))
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def answer(self, held: Held, message: Message) -> None:
+        """Answer over the connection the request came by; on a newer one nobody asked for it. What
+        is refused is not acknowledged afterwards."""
+        if held in self._arrived:
+            self._arrived.remove(held)
+        if self._detailed or isinstance(message, Nack):
+            trail.worker_says(message)
+        self._send(held, message)
+
+    def cancel(self, link: BrokerLink, request_id: bytes) -> None:
+        """Drop it if it has not begun. One that runs is finished: its child knows no way back."""
+        for held in self.waiting:
+            if held.request.id == request_id and held.link is link:
+                self.waiting.remove(held)
+                self.answer(held, Nack(request_id, Reason.CANCELLED))
+                return
+
+    def leave(self) -> None:
+        """Take nothing new, and hand back what has not begun."""
+        self.leaving = True
+        while self.waiting:
+            held = self.waiting.popleft()
+            self.answer(held, Nack(held.request.id, Reason.DRAINING, "the worker is leaving"))
+
+    def _send(self, held: Held, message: Message) -> None:
+        if held.link.connected and held.epoch == held.link.epoch:
+            held.link.send(message)

@@ -105,6 +105,8 @@ class Jobs:
         job.hedge_at = float("inf") if len(job.attempts) > 1 else now + policy.hedge_floor
         if len(job.attempts) != 1 or pool.hedges < 1 or not self._may_retry(pool):
             return
+        if self.quarantine.suspected(job.request.sha256):
+            return  # computed once at a time
         elsewhere = job.excluded | {job.attempts[0].worker.address}
         worker = pool.idle.choose(job.request.id, elsewhere, below=1)
         if worker is None or job.tried >= policy.max_attempts:

@@ -210,6 +210,15 @@ def test_two_children_are_the_most_a_picture_costs_whichever_attempt_ends_last()
     assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)
 
 
+def test_a_suspect_that_takes_long_is_not_computed_twice_at_a_time() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    assert given(crash(d, b"w1", CAT, 0.2)) == [(b"w2", CAT.id)]
+    d.worker_acked(b"w2", CAT.id, 0.2)
+    assert given(live(d, 2.0, 0.3)) == []
+
+
 def test_processes_that_never_come_back_are_forgotten_with_their_pictures() -> None:
     q = Quarantine(600.0)
     for number in range(3 * REMEMBERED):

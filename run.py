@@ -11,7 +11,8 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -109,18 +110,27 @@ def announce(url: str, state: Path, supervisor: int) -> None:
         os.kill(supervisor, signal.SIGTERM)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Meanwhile no signal comes that tells to end; afterwards those that did come do."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class Options(ServerOptions):  # type: ignore[misc]
     """Supervisor's own, but for two signals."""
 
     def fork(self) -> int:
         """Let nothing be lost on the new process until it has become a program: told to end before
         that, it would take it as supervisor does, forget it, and be killed after 12 s."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        pid = os.fork()
-        if pid == 0:
-            for number in ENDING:
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        with undisturbed():  # also if there are too many processes: supervisor tries again
+            pid = os.fork()
+            if pid == 0:
+                for number in ENDING:
+                    signal.signal(number, signal.SIG_DFL)
         return pid
 
     def setsignals(self) -> None:
@@ -154,6 +164,12 @@ def main() -> int:
     except BadKeys as error:
         print(f"run.py: {error}", file=sys.stderr)
         return settings.EXIT_USAGE
+    for number in (
+        *ENDING,
+        signal.SIGHUP,
+    ):  # until supervisor minds them, no folder stays
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: sys.exit(settings.EXIT_OK))
     with tempfile.TemporaryDirectory(prefix="spyglass-") as state:
         return supervise(env | {"SPYGLASS_STATE": state})
 
@@ -165,7 +181,9 @@ def supervise(env: dict[str, str]) -> int:
     """
     state = Path(env["SPYGLASS_STATE"])
     supervisor = os.getpid()
-    if os.fork() == 0:
+    with undisturbed():  # Python ignores what a signal's handler raises amid a fork
+        announcer = os.fork()
+    if announcer == 0:
         try:
             url = f"http://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}/"
             announce(url, state, supervisor)
@@ -174,8 +192,6 @@ def supervise(env: dict[str, str]) -> int:
         finally:
             os._exit(0)  # whatever happened: the folder is not this process's to delete
     os.environ.update(env)
-    for number in ENDING:  # until supervisor minds them
-        signal.signal(number, lambda *_: sys.exit(settings.EXIT_OK))
     # It puts each program into a process group of its own, so Ctrl-C reaches this one alone, which
     # then stops the others in order.
     supervisord.ServerOptions = Options

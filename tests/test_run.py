@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from conftest import ROOT, eventually
 from PIL import Image
 
+import run
 from bench.http import MEMORY
 from chaos.fleet import alive, below, free_port
 from classifier import Classifier
@@ -185,6 +187,36 @@ def test_ctrl_c_while_it_starts_ends_it_without_killing_anything(programs: int) 
     told = process.communicate(timeout=60)[0]
     assert process.returncode == 0
     assert b"SIGKILL" not in told, told.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_before_supervisor_minds_it_leaves_no_folder(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "run.py"],
+        cwd=ROOT,
+        env=environment(free_port()) | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+    )
+    eventually(lambda: list(tmp_path.iterdir()), "its folder is there")
+    process.send_signal(number)
+    assert process.wait(60) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fork_that_fails_leaves_ctrl_c_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", full)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with pytest.raises(BlockingIOError):
+            run.Options.fork(run.Options.__new__(run.Options))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_closing_its_terminal_ends_all_of_it() -> None:

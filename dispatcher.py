@@ -107,8 +107,7 @@ class Dispatcher:
             return self.record.flush()
         attempt = worker.in_flight.get(result.id)
         job = self.jobs.returned(worker, result.id)
-        if job is None and result.id in worker.given_up:
-            del worker.given_up[result.id]
+        if job is None and self.jobs.is_late(worker, result.id):
             self.record.counters.late += 1
         elif job is None:
             self.outliers.unasked(worker, now)
@@ -126,10 +125,14 @@ class Dispatcher:
         if worker is None:
             self.record.counters.late += 1
             return self.record.flush()
+        if nack.reason is Reason.CANCELLED and self.jobs.is_late(worker, nack.id):
+            # It may have the request again by now, perhaps since this very word was heard.
+            self.record.counters.late += 1
+            return self.record.flush()
         attempt = worker.in_flight.get(nack.id)
         job = self.jobs.returned(worker, nack.id)
         if job is None:
-            worker.given_up.pop(nack.id, None)
+            self.jobs.is_late(worker, nack.id)
             self.record.counters.late += 1
         elif nack.reason in LETHAL:
             self.jobs.blame(job, Loss(worker.name, nack.batch == 1), now)
@@ -287,12 +290,14 @@ class Dispatcher:
         event = self.record.note(text, now, (request_id,))
         self.jobs.follow(event, [attempt])
         self.record.to_worker(worker.address, Cancel(request_id))
-        known_silent = worker.silent
+        same_pause = not attempt.acked and worker.heard <= worker.let_go
         if not attempt.acked:
             self.jobs.give_up(worker, request_id)
             worker.silent = worker.heard <= attempt.sent
+            worker.let_go = now
+            attempt.job.spared += worker.silent
         self.jobs.retry(attempt, Reason.WORKER_LOST)
-        if not (known_silent and worker.silent):  # one pause is one failure
+        if not same_pause:  # one pause is one failure
             self.outliers.failed(worker, now)
         self.roster.settle(worker, now)
 

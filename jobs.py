@@ -145,9 +145,16 @@ class Jobs:
     def give_up(self, worker: Worker, request_id: bytes) -> None:
         """It never acknowledged the request, so it owes nothing, though it may have it yet."""
         self.returned(worker, request_id)
-        worker.given_up[request_id] = None
+        worker.given_up[request_id] = worker.given_up.pop(request_id, 0) + 1
         if len(worker.given_up) > worker.hello.credit:
             del worker.given_up[next(iter(worker.given_up))]
+
+    def is_late(self, worker: Worker, request_id: bytes) -> bool:
+        """Take note of a last word: whether it is on an attempt that was given up. Each has one."""
+        words = worker.given_up.pop(request_id, 0)
+        if words > 1:
+            worker.given_up[request_id] = words - 1
+        return words > 0
 
     def take_back(self, attempt: Attempt) -> None:
         """Part a job from a worker, which may still be computing it."""
@@ -167,7 +174,7 @@ class Jobs:
         job.excluded.add(attempt.worker.address)
         if job.attempts:
             return
-        if job.tried >= self._policy.max_attempts:
+        if job.tried - job.spared >= self._policy.max_attempts:
             what = f"{job.tried} attempts on this picture failed, the last one: {reason.value}."
             self.fail(job, Reason.WORKER_LOST, what)
             return

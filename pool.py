@@ -53,6 +53,7 @@ class Job:
     deadline: float
     size: int  # bytes of the picture
     tried: int = 0  # attempts begun
+    spared: int = 0  # those of them that count for nothing: a worker that was cut off had it
     attempts: list[Attempt] = field(default_factory=list)  # those that run: one, or its hedge too
     hedge_at: float = float("inf")
     armed: float = float("inf")  # the earliest timer set for it
@@ -105,9 +106,11 @@ class Worker:
     #: taken from it (deadline, hung) that its child may still be computing.
     owed: dict[bytes, Job] = field(default_factory=dict)
     at_hand: set[bytes] = field(default_factory=set)  # those owed that it acknowledged
-    #: Requests it let go unacknowledged, whose last words it may still say; the earliest first.
-    given_up: dict[bytes, None] = field(default_factory=dict)
+    #: Requests it let go unacknowledged, and how many times, each time with a last word that it may
+    #: still say; the earliest first.
+    given_up: dict[bytes, int] = field(default_factory=dict)
     on_the_way: int = 0  # bytes of pictures sent and not acknowledged
+    let_go: float = float("-inf")  # when it last let a request go unacknowledged
     silent: bool = False  # it let a request go unacknowledged, and has said nothing since
     draining: bool = False
     dismissed: bool = False  # told by the operator to leave after its work

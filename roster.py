@@ -142,11 +142,12 @@ class Roster:
         self.forget(worker, "removed by the operator", now, blame=False)
 
     def lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
-        """Its connection dropped, or it says nothing: what it computed may be the cause."""
+        """Its connection dropped, or it says nothing: what it had may be the cause, also if its ACK
+        did not get away any more."""
         process = worker.hello.host, worker.hello.pid
-        running = [attempt.job for attempt in worker.in_flight.values() if attempt.acked]
-        for job in running:
-            loss = Loss(worker.name, len(running) == 1, process, now + RETURN_GRACE)
+        had = [a.job for a in worker.in_flight.values() if a.acked or not unreachable]
+        for job in had:
+            loss = Loss(worker.name, len(had) == 1, process, now + RETURN_GRACE)
             self._jobs.blame(job, loss, now)
         self.forget(worker, reason, now, unreachable=unreachable)
 

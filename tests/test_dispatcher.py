@@ -174,12 +174,12 @@ def test_a_request_that_failed_on_the_whole_fleet_is_tried_on_it_again() -> None
     assert len(given(d.worker_refused(b"w2", Nack(CAT.id, Reason.CHECKSUM), 0.2))) == 1
 
 
-def test_three_lost_workers_are_three_attempts() -> None:
+def test_three_workers_that_are_shut_out_are_three_attempts() -> None:
     d = fleet(b"w1", b"w2", b"w3", b"w4")
     d.request_arrived(b"web", CAT, 0.0)
     for lost in (b"w1", b"w2"):
-        assert len(given(d.worker_gone(lost, "connection closed", 0.1))) == 1
-    actions = d.worker_gone(b"w3", "connection closed", 0.1)
+        assert len(given(d.worker_shut_out(lost, "its key was revoked", 0.1))) == 1
+    actions = d.worker_shut_out(b"w3", "its key was revoked", 0.1)
     assert given(actions) == []
     (end,) = told(actions, Nack)
     assert (end.id, end.reason) == (CAT.id, Reason.WORKER_LOST)

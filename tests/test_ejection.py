@@ -8,7 +8,7 @@ from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, ready, request,
 
 from dispatcher import Dispatcher
 from health import FAILURES_IN_A_ROW
-from zmq_protocol import Nack, Reason, Request
+from zmq_protocol import Nack, Reason, Request, Result
 
 NUMBERS = count(1000)
 
@@ -125,6 +125,32 @@ def test_a_pause_is_one_failure_and_what_is_answered_after_it_is_late() -> None:
     assert (counters.late, counters.duplicate, counters.ejected) == (6, 1, 0)
 
 
+def test_a_pause_after_a_word_that_crossed_the_pictures_is_one_failure_too() -> None:
+    d = fleet(b"w1", credit=8)
+    for number in range(8):
+        d.request_arrived(b"web", request(number), 0.001 * number)
+    d.worker_heartbeat(b"w1", 0.008)  # its last before the pause
+    d.worker_ready(b"w2", ready(8, name="w2"), 0.1)
+    for hundredth in range(10, 60):
+        d.worker_heartbeat(b"w2", hundredth / 100)
+        d.tick(hundredth / 100)
+    assert not d.workers[b"w1"].in_flight
+    assert d.workers[b"w1"].failed == 1 and states(d)["w1"] != "ejected"
+
+
+def test_a_worker_that_beats_and_acknowledges_nothing_is_ejected() -> None:
+    d = fleet(b"w1", b"w2")
+    for number in range(12):
+        d.request_arrived(b"web", request(number), 0.5 * number)
+        for hundredth in range(50):
+            now = 0.5 * number + hundredth / 100
+            d.worker_heartbeat(b"w1", now)
+            for held in list(d.workers[b"w2"].in_flight.values()):
+                d.worker_answered(b"w2", result(held.job.request), now)
+            d.tick(now)
+    assert states(d)["w1"] == "ejected"
+
+
 def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
@@ -133,6 +159,33 @@ def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
     d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.5)
     assert not d.workers[b"w1"].given_up
     assert d.record.counters.late == 1
+
+
+def test_a_late_word_does_not_end_an_attempt_that_began_after_it() -> None:
+    d = fleet(b"w1", b"w2")  # their network is cut for 0.7 s
+    d.request_arrived(b"web", CAT, 0.0)
+    for hundredth in range(70):
+        d.tick(hundredth / 100)
+    assert not d.workers[b"w1"].fit and not d.workers[b"w2"].fit
+    assert given(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.7)) == [(b"w1", CAT.id)]
+    d.worker_refused(b"w2", Nack(CAT.id, Reason.CANCELLED), 0.7)
+    assert CAT.id in d.workers[b"w1"].in_flight and d.record.counters.late == 2
+    assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
+    assert not d.workers[b"w1"].given_up and d.workers[b"w1"].credit == 1
+
+
+def test_each_attempt_that_was_given_up_has_a_last_word_of_its_own() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    for hundredth in range(1, 70):
+        d.tick(hundredth / 100)
+        if hundredth == 1:
+            d.worker_heartbeat(b"w1", 0.01)
+    assert d.jobs.open[CAT.id].tried == 2
+    for _ in range(2):
+        d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.7)
+    assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
+    assert d.record.counters.late == 2
 
 
 def test_three_answers_nobody_asked_for_eject() -> None:

@@ -227,7 +227,7 @@ class History:
                 job = attempt.job
                 assert attempt.worker is worker and attempt in job.attempts and not job.queued
                 assert job.state in (JobState.SENT, JobState.RUNNING)
-                assert len(job.attempts) <= 2 and job.tried <= 3
+                assert len(job.attempts) <= 2 and job.tried - job.spared <= 3
             places.update(worker.in_flight.keys())
         for job in self.d.jobs.open.values():
             if len(job.attempts) == 2:

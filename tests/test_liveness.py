@@ -120,6 +120,13 @@ def test_a_worker_that_lets_a_request_go_unacknowledged_gets_none_until_it_speak
     assert given(d.worker_heartbeat(b"w1", 0.5)) == [(b"w1", EEL.id)]
 
 
+def test_a_cut_network_costs_no_attempt_however_many_workers_are_behind_it() -> None:
+    d = fleet(b"w1", b"w2", b"w3", b"w4")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert not told(ticked(d, 0.0, 2.0), Nack) and not d.workers
+    assert given(d.worker_ready(b"w1", ready(name="w1"), 2.1)) == [(b"w1", CAT.id)]
+
+
 def test_a_worker_that_spoke_but_let_a_request_go_unacknowledged_gets_the_next() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)

@@ -138,6 +138,16 @@ def test_a_picture_at_hand_when_two_workers_died_is_quarantined_once_they_stay_a
     assert [n.reason for n in told(verdict, Nack)] == [Reason.QUARANTINED]
 
 
+def test_a_picture_that_ends_workers_before_their_ack_got_away_costs_no_third() -> None:
+    d = processes(b"w0", b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    assert given(d.worker_gone(b"w0", "connection closed", 0.1)) == [(b"w1", CAT.id)]
+    actions = d.worker_gone(b"w1", "connection closed", 0.2)
+    actions += live(d, 0.3 + RETURN_GRACE, 0.2)
+    assert not given(actions)
+    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED]
+
+
 def test_a_worker_that_comes_back_was_not_killed_by_its_picture() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)

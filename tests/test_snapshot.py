@@ -69,10 +69,10 @@ def test_a_request_that_loses_two_workers_is_in_both_lines() -> None:
     d = fleet(b"attic", b"cellar")
     d.request_arrived(b"web", request(0), 0.0)
     d.worker_gone(b"attic", "connection closed", 1.0)
-    d.worker_refused(b"cellar", Nack(request(0).id, Reason.CRASH), 1.5)
+    d.worker_refused(b"cellar", Nack(request(0).id, Reason.CHECKSUM), 1.5)
     d.worker_answered(b"cellar", result(request(0)), 2.0)
     assert outcomes(d) == [
-        "cellar: crash on a request; moved, answered 500 ms later",
+        "cellar: checksum on a request; moved, answered 500 ms later",
         "attic lost: connection closed; 1 request moved, answered 1000 ms later",
     ]
 

@@ -306,7 +306,7 @@ class Client:
                     self._fail(pending, Reason.NO_BROKER, what)
                 else:
                     self._fail(pending, Reason.DEADLINE, "No answer came in the time allowed.")
-            elif not pending.acked and now >= pending.resend_at:
+            elif not pending.acked and pending.resend_at <= now < pending.deadline:
                 self._send(pending, now)
 
     def _settle(self, pending: Pending, value: Answer | Reply) -> None:

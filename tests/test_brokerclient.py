@@ -115,12 +115,14 @@ def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> Non
     assert desk.sent_again_at(ACK_TIMEOUT + 0.1, awaited=1) == [small.id]
 
 
+@pytest.mark.parametrize("timeout", [0.3, ACK_TIMEOUT - 0.1])
 def test_the_broker_may_say_why_after_the_deadline_also_if_it_never_acknowledged(
-    desk: Desk,
+    desk: Desk, timeout: float
 ) -> None:
-    future = desk.submit(b"small", timeout=0.3)
+    future = desk.submit(b"small", timeout=timeout)
     request = desk.hear()
-    assert desk.sent_again_at(0.3 + GRACE - 0.1) == []
+    for early in (0.1, 0.05):
+        assert desk.sent_again_at(timeout + GRACE - early) == []
     desk.say(Nack(request.id, Reason.NO_WORKERS, "No worker came."))
     with pytest.raises(RequestFailed) as failure:
         future.result(30)

@@ -77,8 +77,9 @@ class Roster:
 
     def heard(self, address: bytes, now: float) -> Worker | None:
         """Renew a worker's life; an unknown one is asked to say READY."""
-        worker = self.workers.get(address)
-        if worker is None:
+        try:
+            worker = self.workers[address]
+        except KeyError:
             self._record.to_worker(address, Bye("unknown here", again=True))
             return None
         worker.heard = now

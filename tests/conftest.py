@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from brokerclient import BrokerClient, RequestFailed
@@ -21,6 +22,12 @@ from chaos.fleet import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CAT = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()
+
+# An example may take any time: others use this machine as well.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 #: Seconds any condition may take on a slow, busy machine.
 PATIENCE = 30.0

@@ -196,7 +196,6 @@ def target() -> Iterator[Target]:
 PORTS = [Direction.CLIENT_TO_BROKER, Direction.WORKER_TO_BROKER]
 SEEDS = st.integers(0, 2**32)
 FUZZ = settings(
-    deadline=None,
     database=None,
     print_blob=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -164,13 +164,13 @@ def main() -> int:
     except BadKeys as error:
         print(f"run.py: {error}", file=sys.stderr)
         return settings.EXIT_USAGE
-    for number in (
-        *ENDING,
-        signal.SIGHUP,
-    ):  # until supervisor minds them, no folder stays
+    # Until supervisor minds them: no folder stays.
+    for number in (*ENDING, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: sys.exit(settings.EXIT_OK))
-    with tempfile.TemporaryDirectory(prefix="spyglass-") as state:
+    with undisturbed():  # a folder whose making is cut short would be nobody's
+        folder = tempfile.TemporaryDirectory(prefix="spyglass-")
+    with folder as state:
         return supervise(env | {"SPYGLASS_STATE": state})
 
 

@@ -199,7 +199,7 @@ def test_a_signal_before_supervisor_minds_it_leaves_no_folder(
         env=environment(free_port()) | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,
     )
-    eventually(lambda: list(tmp_path.iterdir()), "its folder is there")
+    eventually(lambda: list(tmp_path.glob("spyglass-*")), "its folder is there")
     process.send_signal(number)
     assert process.wait(60) == 0
     assert not list(tmp_path.iterdir())

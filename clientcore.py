@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
@@ -121,7 +122,7 @@ class Pending:
     resend_at: float = 0.0  # when to send (again) unless acknowledged
 
 
-class Client:
+class Client(ABC):
     """Connected in the background to brokers; of several, the first that is connected is used.
 
     Whoever drives it calls `_begin`, `_read`, `_sweep` and `_abandon` from one thread: a ZeroMQ
@@ -138,9 +139,9 @@ class Client:
     # --- for callers, any thread --------------------------------------------------------------
 
     @property
+    @abstractmethod
     def alive(self) -> bool:
         """Whether it is driven."""
-        raise NotImplementedError
 
     @property
     def connected(self) -> bool:
@@ -177,9 +178,9 @@ class Client:
             raise NotAllowed(reply.detail)
         return reply.ok, reply.detail
 
+    @abstractmethod
     def _ask(self, query: Query, timeout: float) -> Reply:
         """Have a query answered, waiting for it."""
-        raise NotImplementedError
 
     # --- for whoever drives it, one thread ----------------------------------------------------
 

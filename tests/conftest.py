@@ -152,16 +152,20 @@ class Site(Fleet):
             return 0, b""
 
 
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    """A broker without workers."""
-    fleet = Fleet()
-    fleet.start_broker()
-    eventually(lambda: fleet.status()["queue"], "the broker answers")
+def with_a_broker(fleet: Fleet) -> Iterator[Fleet]:
+    """Its broker, and nothing else of it yet."""
     try:
+        fleet.start_broker()
+        eventually(lambda: fleet.status()["queue"], "the broker answers")
         yield fleet
     finally:
         fleet.close()
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """A broker without workers."""
+    yield from with_a_broker(Fleet())
 
 
 @pytest.fixture
@@ -181,13 +185,7 @@ def encrypted(tmp_path: Path) -> Iterator[Any]:
     """A broker without workers, both of whose ports are encrypted."""
     from encrypting import Encrypted
 
-    fleet = Encrypted(tmp_path / "keys")
-    fleet.start_broker()
-    eventually(lambda: fleet.status()["queue"], "the broker answers")
-    try:
-        yield fleet
-    finally:
-        fleet.close()
+    yield from with_a_broker(Encrypted(tmp_path / "keys"))
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import zmq
 
+import broker_log
 import logs
-import trail
 from control import Control
 from curve import FRONT_DOMAIN, WORKER_DOMAIN
 from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from keyring import DEFAULT_FOLDER, BadKeys
-from limits import TooFewOpenFiles, raise_open_files
 from lookout import Lookout
+from open_files import TooFewOpenFiles, raise_open_files
 from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
 from settings import (
     BACKEND,
@@ -102,7 +102,7 @@ class Broker:
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
-        self._detailed = trail.detailed()
+        self._detailed = logs.detailed()
 
     def open(self) -> None:
         """Bind both ports.
@@ -235,7 +235,7 @@ class Broker:
         message = decode(frames, Direction.WORKER_TO_BROKER)
         now = self._clock()
         if self._detailed or isinstance(message, Nack):
-            trail.came_back(self._name_of(worker), message)
+            broker_log.came_back(self._name_of(worker), message)
         match message:
             case Heartbeat():
                 return self.dispatcher.worker_heartbeat(worker, now)
@@ -254,7 +254,7 @@ class Broker:
     def _from_client(self, client: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
         message = decode(frames, Direction.CLIENT_TO_BROKER)
         if self._detailed:
-            trail.arrived(message)
+            broker_log.arrived(message)
         match message:
             case Request():
                 return self.dispatcher.request_arrived(client, message, self._clock())
@@ -275,15 +275,15 @@ class Broker:
             if isinstance(action, ToClient):
                 self._to_client(action.client, action.message)
                 if self._detailed or isinstance(action.message, Nack):
-                    trail.answered(action.message)
+                    broker_log.answered(action.message)
             elif isinstance(action, Note):
-                trail.noted(action)
+                broker_log.noted(action)
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
                 lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
                 actions.extend(lost)  # the loop goes on to them
             elif self._detailed:
-                trail.sent(self._name_of(action.worker), action.message)
+                broker_log.sent(self._name_of(action.worker), action.message)
 
     def _name_of(self, address: bytes) -> str:
         worker = self.dispatcher.workers.get(address)

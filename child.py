@@ -18,7 +18,7 @@ import time
 import traceback
 from typing import Any
 
-from limits import limit_child
+from child_limits import limit_child
 from memory import settle
 from pipe import LAST_OF_BATCH, NO_ID, REFUSED, TOOK, Frame, Reassembly, receive
 

@@ -49,6 +49,11 @@ def add_settings(p: Parser) -> None:
     )  # fmt: skip
 
 
+def detailed() -> bool:
+    """Whether each step of a request is logged (`--log-level debug`)."""
+    return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
 def about(request_id: bytes | str, **fields: object) -> dict[str, object]:
     """Whose line it is and what belongs to it, for `extra=`."""
     told = request_id if isinstance(request_id, str) else request_id.hex()

@@ -53,6 +53,20 @@ class Reason(Enum):
     WRONG_MODEL = "wrong-model"  # READY refused: digest or protocol differs from the pool's
 
 
+#: Failures that the sender alone can mend, or that are many when there is too much to do.
+USUAL_FAILURES = frozenset(
+    (
+        Reason.BAD_IMAGE,
+        Reason.BUSY,
+        Reason.CANCELLED,
+        Reason.NO_MODEL,
+        Reason.QUARANTINED,
+        Reason.TOO_MANY_PIXELS,
+        Reason.UNSUPPORTED,
+    )
+)
+
+
 class Op(Enum):
     """What a client may ask of the broker with Q."""
 

@@ -24,8 +24,9 @@ from schemas import (
     schema,
     several,
 )
+from spyglass import __version__
 from tensors import MAX_IMAGES
-from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, RELEASE
+from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K
 
 HTML = "text/html"
 FORM = "multipart/form-data"
@@ -351,7 +352,7 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "Spyglass",
-            "version": RELEASE,
+            "version": __version__,
             "description": "Self-hosted image recognition. See docs/api.md.",
         },
         "paths": PATHS,

@@ -17,9 +17,10 @@ from clientcore import Answer, RequestFailed
 from loopclient import LoopClient
 from problems import Problem
 from recognition import QUICK_FORM, Recognition, Request, Route, Routes, which
+from spyglass import __version__
 from tensors import INPUT, OUTPUTS
 from uploads import FORM_OVERHEAD, raw_picture
-from zmq_protocol import NAME, RELEASE, Reason
+from zmq_protocol import NAME, Reason
 
 #: The only version a model has, as Triton numbers them.
 VERSION = "1"
@@ -62,7 +63,7 @@ class OpenInference:
     # --- health and metadata ------------------------------------------------------------------
 
     async def _server(self, request: Request) -> Reply:
-        return of_json({"name": "spyglass", "version": RELEASE, "extensions": EXTENSIONS})
+        return of_json({"name": "spyglass", "version": __version__, "extensions": EXTENSIONS})
 
     async def _live(self, request: Request) -> Reply:
         return of_json({"live": True})

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from zmq_protocol import RELEASE
+from spyglass import __version__
 
 #: Where clients meet the broker, and where workers do: loopback until told otherwise.
 FRONTEND = "tcp://127.0.0.1:5555"
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             " instance SPYGLASS_NAME for --name.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_argument("--version", action="version", version=f"Spyglass {RELEASE}")
+        self.add_argument("--version", action="version", version=f"Spyglass {__version__}")
 
     def setting(
         self, flag: str, default: Any, help: str, type: Callable[[str], Any] = str, **more: Any

@@ -7,8 +7,8 @@ from typing import Any
 
 from dispatcher import Dispatcher
 from pool import Pool, Worker, percentile
+from spyglass import __version__
 from trend import Trend
-from zmq_protocol import RELEASE
 
 
 def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
     oldest = [at for pool in dispatcher.pools.values() if (at := pool.oldest_arrival()) is not None]
     return {
         "broker": {
-            "version": RELEASE,
+            "version": __version__,
             "state": "draining" if dispatcher.stopping else "serving",
             "uptime_s": _age(dispatcher.started, now),
         },

@@ -28,9 +28,9 @@ import torchserve
 from answers import SECURITY_HEADERS, Reply
 from curve import joining
 from httpserver import Server
-from limits import TooFewOpenFiles, raise_open_files
 from loopclient import LoopClient
 from metrics import Metrics
+from open_files import TooFewOpenFiles, raise_open_files
 from openinference import OpenInference
 from pages import make_pages
 from problems import Problem

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-import trail
+import logs
+import worker_log
 from brokerlink import BrokerLink
 from pipe import Frame
 from zmq_protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
@@ -44,7 +45,7 @@ class Work:
         self._room = room
         self._arrived: list[Held] = []  # not acknowledged yet
         self._tokens = count(1)
-        self._detailed = trail.detailed()
+        self._detailed = logs.detailed()
 
     def owed_to(self, link: BrokerLink) -> int:
         """How many of its broker's requests are in hand."""
@@ -67,7 +68,7 @@ class Work:
             self.answer(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
             if self._detailed:
-                trail.worker_says(Ack(request.id))
+                worker_log.worker_says(Ack(request.id))
             self._arrived.append(held)
             self.waiting.append(held)
 
@@ -119,7 +120,7 @@ class Work:
         if held in self._arrived:
             self._arrived.remove(held)
         if self._detailed or isinstance(message, Nack):
-            trail.worker_says(message)
+            worker_log.worker_says(message)
         self._send(held, message)
 
     def cancel(self, link: BrokerLink, request_id: bytes) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 import logs
-import trail
+import worker_log
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
 from curve import missing, split
@@ -84,7 +84,7 @@ class Worker:
         self._work = Work(self._credit * len(self._links))
         self._linked = False
         self._stops = 0
-        self._detailed = trail.detailed()
+        self._detailed = logs.detailed()
 
     def stop(self) -> None:
         """Leave after the work in hand; asked twice, leave at once. For signal handlers."""
@@ -210,7 +210,7 @@ class Worker:
             if frames:
                 if self._detailed:
                     for frame in frames:
-                        trail.given(self._work.running[frame.id].request.id, free.pid)
+                        worker_log.given(self._work.running[frame.id].request.id, free.pid)
                 free.give(frames, now, self._job_limit * len(frames))
                 if free.unsent:
                     self._poll_for(free)

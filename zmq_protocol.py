@@ -43,6 +43,7 @@ from messages import (
     MAX_TOP_K,
     NO_BODY,
     PART_BYTES,
+    USUAL_FAILURES,
     Ack,
     Body,
     Cancel,
@@ -77,8 +78,8 @@ __all__ = [
     "NAME",
     "PART_BYTES",
     "PROTOCOL_REVISION",
-    "RELEASE",
     "SLOWEST_LINK",
+    "USUAL_FAILURES",
     "VERSION",
     "Ack",
     "Body",
@@ -106,9 +107,6 @@ __all__ = [
     "heartbeat_interval",
     "patience",
 ]
-
-#: This release of Spyglass, shown on the status page and in `--help`.
-RELEASE = "0.1.0"
 
 VERSION = b"SPY1"
 

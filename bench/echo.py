@@ -23,7 +23,7 @@ import zmq
 
 import broker
 from chaos.fleet import free_port
-from limits import raise_open_files
+from open_files import raise_open_files
 from sockets import dealer
 from zmq_protocol import (
     ID_BYTES,

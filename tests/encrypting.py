@@ -17,7 +17,7 @@ from chaos.fleet import free_port
 from curve import Login, join
 from decisions import Policy
 from keyring import Keyring, Role
-from limits import raise_open_files
+from open_files import raise_open_files
 from security import Security
 from zap import Gate
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from brokerclient import RequestFailed
 from chaos.fleet import below
-from limits import LEAST_OPEN_FILES, MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
+from child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
+from open_files import LEAST_OPEN_FILES
 from zmq_protocol import Reason
 
 
@@ -39,7 +40,7 @@ def test_too_few_open_files_are_refused_with_the_command_to_run(program: str) ->
 
 def test_a_low_limit_that_may_be_raised_is_raised() -> None:
     said = subprocess.run(
-        [sys.executable, "-c", "import limits; print(limits.raise_open_files())"],
+        [sys.executable, "-c", "import open_files; print(open_files.raise_open_files())"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
         preexec_fn=partial(allow, 64, LEAST_OPEN_FILES),
     ).stdout  # fmt: skip
@@ -72,7 +73,7 @@ def test_strangers_who_take_all_connections_lock_nobody_out_for_long(fleet: Flee
 
 def limited(code: str, largest_batch: int = 1, on_cpu: bool = True) -> str:
     """What a limited process prints that runs this code."""
-    preamble = f"import limits; limits.limit_child({largest_batch}, {on_cpu})"
+    preamble = f"import child_limits; child_limits.limit_child({largest_batch}, {on_cpu})"
     return subprocess.run(
         [sys.executable, "-c", f"{preamble}\n{code}"],
         cwd=ROOT, capture_output=True, text=True, timeout=30,
@@ -116,8 +117,8 @@ def test_a_picture_that_outgrows_its_childs_memory_is_refused(memory: int, outco
     code = f"""
 import picture
 picture.decode({encoded(Image.new("P", (1, 1)), "PNG")}, 256)  # loads what decoding needs
-limits.MEMORY_TO_WORK = {memory}
-limits.limit_child(1)
+child_limits.MEMORY_TO_WORK = {memory}
+child_limits.limit_child(1)
 try:
     picture.decode({flat}, 256)
 except picture.BadImage as error:

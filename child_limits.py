@@ -1,9 +1,5 @@
-"""What the system lets a process have: more open files for a server, less of all for a child.
-
-Each connection takes an open file, so that limit is raised at the start. At the limit a ROUTER
-still serves its peers, but takes no new one and spins on those that knock. A worker's child runs
-codecs on strangers' bytes, so it is let have what that takes and no more.
-"""
+"""What a worker's child may take of the machine: it runs codecs on strangers' bytes, so it gets
+what that needs and no more."""
 
 from __future__ import annotations
 
@@ -11,11 +7,6 @@ import os
 import resource
 from contextlib import suppress
 from pathlib import Path
-
-#: Open files without which a broker or a web is of no use: 1,000 connections and its own.
-LEAST_OPEN_FILES = 1024
-#: More than any fleet needs; the system may allow a billion, which some libraries count through.
-ENOUGH_OPEN_FILES = 65_536
 
 #: Bytes of memory a child may take beyond what it has when it is ready. Decoding takes 140 MB at
 #: most (picture.MAX_MEMORY) and maps 280 MB (WebP, 25 Mpx); the rest is the picture's file, thrice.
@@ -25,29 +16,6 @@ MEMORY_PER_PICTURE = 64_000_000
 #: How readily Linux kills a child when memory runs out, from -1000 to 1000 (proc(5)). A child is
 #: replaced within a tenth of a second; its parent, the broker and the web should stay.
 OOM_SCORE = 800
-
-
-class TooFewOpenFiles(Exception):
-    """The system allows too few; `str()` is a sentence that says what to do."""
-
-
-def raise_open_files() -> int:
-    """Raise the soft limit (getrlimit(2), RLIMIT_NOFILE) as far as it helps; what it is now.
-
-    Raises:
-        TooFewOpenFiles: the hard limit is below 1,024.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = min(hard, ENOUGH_OPEN_FILES)  # Linux knows no infinity here: fs.nr_open bounds it
-    if most < LEAST_OPEN_FILES:
-        raise TooFewOpenFiles(
-            f"this process may open {most} files, and needs {LEAST_OPEN_FILES}: each connection is"
-            " one. Raise the limit with `ulimit -n 4096`, or LimitNOFILE= in a systemd unit, and"
-            " start again."
-        )
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(soft, most)
 
 
 def limit_child(largest_batch: int, on_cpu: bool = True) -> None:

@@ -1,6 +1,6 @@
-"""What broker and worker log of a request's way: `grep ID` in all logs shows the whole of it.
+"""What the broker logs of a request's way: `grep ID` in all logs shows the whole of it.
 
-What went wrong and was mended, or was not, is told always; each step only with `--log-level
+What went wrong and was mended, or was not, is logged always; each step only with `--log-level
 debug`: a line takes some 11 us.
 """
 
@@ -10,30 +10,9 @@ import logging
 
 from decisions import Note
 from logs import about
-from zmq_protocol import Ack, Cancel, Message, Nack, Reason, Request, Result
+from zmq_protocol import USUAL_FAILURES, Ack, Cancel, Message, Nack, Reason, Request, Result
 
 log = logging.getLogger(__name__)
-
-#: Failures that the sender alone can mend, or that are many when there is too much to do.
-USUAL = frozenset(
-    (
-        Reason.BAD_IMAGE,
-        Reason.BUSY,
-        Reason.CANCELLED,
-        Reason.NO_MODEL,
-        Reason.QUARANTINED,
-        Reason.TOO_MANY_PIXELS,
-        Reason.UNSUPPORTED,
-    )
-)
-
-
-def detailed() -> bool:
-    """Whether each step is told."""
-    return log.isEnabledFor(logging.DEBUG)
-
-
-# --- the broker -------------------------------------------------------------------------------
 
 
 def arrived(message: Message) -> None:
@@ -75,7 +54,7 @@ def answered(message: Message) -> None:
             fields = about(message.id, worker=message.worker, attempts=message.attempts)
             log.debug("answered by %s", message.worker, extra=fields)
         case Nack():
-            level = logging.DEBUG if message.reason in USUAL else logging.INFO
+            level = logging.DEBUG if message.reason in USUAL_FAILURES else logging.INFO
             fields = about(message.id, reason=message.reason.value)
             log.log(level, "failed: %s", message.reason.value, extra=fields)
 
@@ -86,25 +65,3 @@ def noted(note: Note) -> None:
         log.info("%s", note.text)
     for request_id in note.requests:
         log.info("%s", note.text, extra=about(request_id))
-
-
-# --- the worker -------------------------------------------------------------------------------
-
-
-def given(request_id: bytes, child: int) -> None:
-    """To a child process, by its id."""
-    log.debug("given to child %d", child, extra=about(request_id, child=child))
-
-
-def worker_says(message: Message) -> None:
-    """To the broker."""
-    match message:
-        case Ack():
-            log.debug("took it", extra=about(message.id))
-        case Result():
-            fields = about(message.id, infer_ms=message.times.infer)
-            log.debug("computed it in %.1f ms", message.times.infer, extra=fields)
-        case Nack():
-            level = logging.DEBUG if message.reason in USUAL else logging.INFO
-            fields = about(message.id, reason=message.reason.value)
-            log.log(level, "%s: %s", message.reason.value, message.detail, extra=fields)

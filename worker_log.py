@@ -1,0 +1,29 @@
+"""What a worker logs of a request's way, as the broker does (its request log)."""
+
+from __future__ import annotations
+
+import logging
+
+from logs import about
+from zmq_protocol import USUAL_FAILURES, Ack, Message, Nack, Result
+
+log = logging.getLogger(__name__)
+
+
+def given(request_id: bytes, child: int) -> None:
+    """To a child process, by its id."""
+    log.debug("given to child %d", child, extra=about(request_id, child=child))
+
+
+def worker_says(message: Message) -> None:
+    """To the broker."""
+    match message:
+        case Ack():
+            log.debug("took it", extra=about(message.id))
+        case Result():
+            fields = about(message.id, infer_ms=message.times.infer)
+            log.debug("computed it in %.1f ms", message.times.infer, extra=fields)
+        case Nack():
+            level = logging.DEBUG if message.reason in USUAL_FAILURES else logging.INFO
+            fields = about(message.id, reason=message.reason.value)
+            log.log(level, "%s: %s", message.reason.value, message.detail, extra=fields)

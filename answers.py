@@ -10,9 +10,9 @@ from typing import Any
 
 import bottle
 
-import formats
 import problems
 from problems import Problem
+from spyglass import formats
 
 HERE = Path(__file__).resolve().parent
 

@@ -39,8 +39,7 @@ from settings import (
     whole,
 )
 from sockets import DropWatch, Waker, router, send, user_of, waiting
-from zap import Gate, GateDown
-from zmq_protocol import (
+from spyglass.protocol import (
     Ack,
     Bye,
     Cancel,
@@ -56,6 +55,7 @@ from zmq_protocol import (
     decode,
     encode,
 )
+from zap import Gate, GateDown
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import logging
 
 from decisions import Note
 from logs import about
-from zmq_protocol import USUAL_FAILURES, Ack, Cancel, Message, Nack, Reason, Request, Result
+from spyglass.protocol import USUAL_FAILURES, Ack, Cancel, Message, Nack, Reason, Request, Result
 
 log = logging.getLogger(__name__)
 

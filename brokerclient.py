@@ -22,7 +22,7 @@ import zmq
 
 from clientcore import SWEEP_INTERVAL, Answer, Client, Pending, RequestFailed, request_for
 from sockets import Waker
-from zmq_protocol import DEFAULT_TIMEOUT, Query, Reply, Request
+from spyglass.protocol import DEFAULT_TIMEOUT, Query, Reply, Request
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 

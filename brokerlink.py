@@ -10,7 +10,7 @@ import zmq
 
 from curve import REFUSED, split, unheard
 from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events, send
-from zmq_protocol import (
+from spyglass.protocol import (
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
     Direction,

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import formats
 from brokerclient import Answer, BrokerClient, RequestFailed
 from clientcore import MAX_PICTURE_BYTES, check_size
 from curve import joining
@@ -37,7 +36,8 @@ from settings import (
     seconds,
     whole,
 )
-from zmq_protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
+from spyglass import formats
+from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 

@@ -25,7 +25,7 @@ import zmq
 
 from clientlink import Link
 from sockets import incoming, monitor_events
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     MAX_PARTS,
     MAX_TARGET,

@@ -9,7 +9,7 @@ import zmq
 
 from curve import REFUSED, split, unheard
 from sockets import DEALER_EVENTS, dealer, send
-from zmq_protocol import Message, encode
+from spyglass.protocol import Message, encode
 
 log = logging.getLogger(__name__)
 

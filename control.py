@@ -15,7 +15,7 @@ from keyring import BadKeys
 from security import Security
 from settings import BadSetting, address
 from snapshot import snapshot
-from zmq_protocol import Body, Op, Query, Reply
+from spyglass.protocol import Body, Op, Query, Reply
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from zmq_protocol import (
+from spyglass.protocol import (
     BUSY_INTERVAL,
     DEFAULT_JOB_LIMIT,
     SLOWEST_LINK,

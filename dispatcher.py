@@ -21,8 +21,8 @@ from pools import Pools
 from quarantine import Loss
 from refusals import Refusals
 from roster import Roster
+from spyglass.protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
 from trend import Trend
-from zmq_protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
 
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.
 FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))

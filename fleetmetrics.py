@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from clientcore import Client, RequestFailed
-from zmq_protocol import NAME
+from spyglass.protocol import NAME
 
 Snapshot: TypeAlias = dict[str, Any]
 

@@ -18,7 +18,7 @@ from itertools import count
 from decisions import Event, Move, Policy, Record
 from pool import Attempt, Job, Pool, Worker
 from quarantine import Loss, Quarantine
-from zmq_protocol import Ack, Cancel, Nack, Reason, Request, Result
+from spyglass.protocol import Ack, Cancel, Nack, Reason, Request, Result
 
 #: What the sender of a picture in quarantine is told.
 QUARANTINED = (

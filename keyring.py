@@ -28,7 +28,7 @@ from typing import NamedTuple
 import zmq
 
 from curve import FRONT_DOMAIN, WORKER_DOMAIN, Login
-from zmq_protocol import NAME
+from spyglass.protocol import NAME
 
 log = logging.getLogger(__name__)
 

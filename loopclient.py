@@ -25,7 +25,7 @@ from clientcore import (
     request_for,
 )
 from sockets import waits
-from zmq_protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
+from spyglass.protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
 
 #: Seconds past its time after which a thread's question was forgotten: the loop has ended.
 LOOP_ENDED = 1.0

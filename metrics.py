@@ -22,7 +22,7 @@ from prometheus_client.exposition import choose_encoder
 
 from clientcore import Answer, Client
 from fleetmetrics import MAX_MODELS, FleetCollector
-from zmq_protocol import NAME, Reason
+from spyglass.protocol import NAME, Reason
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

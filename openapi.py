@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import formats
 import problems
 from admin import HEALTH
 from answers import JSON, PROBLEM
@@ -24,9 +23,9 @@ from schemas import (
     schema,
     several,
 )
-from spyglass import __version__
+from spyglass import __version__, formats
+from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
 from tensors import MAX_IMAGES
-from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K
 
 HTML = "text/html"
 FORM = "multipart/form-data"

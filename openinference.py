@@ -18,9 +18,9 @@ from loopclient import LoopClient
 from problems import Problem
 from recognition import QUICK_FORM, Recognition, Request, Route, Routes, which
 from spyglass import __version__
+from spyglass.protocol import NAME, Reason
 from tensors import INPUT, OUTPUTS
 from uploads import FORM_OVERHEAD, raw_picture
-from zmq_protocol import NAME, Reason
 
 #: The only version a model has, as Triton numbers them.
 VERSION = "1"

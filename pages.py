@@ -20,7 +20,7 @@ from logs import about
 from metrics import Metrics
 from problems import Problem
 from settings import address
-from zmq_protocol import NAME, Op, Reason
+from spyglass.protocol import NAME, Op, Reason
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import formats
+from spyglass import formats
 
 #: The name that stands for standard input.
 STDIN = "-"

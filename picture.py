@@ -25,8 +25,8 @@ from PIL import (
 )
 
 import containers
-import formats
 from containers import PARTIAL_SCAN, RARE_FRAMES
+from spyglass import formats
 
 # Imported by name, so that Image.open() finds these five without loading Pillow's other forty.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)

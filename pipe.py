@@ -13,7 +13,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from zmq_protocol import ID_BYTES
+from spyglass.protocol import ID_BYTES
 
 _HEAD = struct.Struct(f"!I{ID_BYTES}sI")
 #: Before the predictions: microseconds of decoding, and of the model.

@@ -15,7 +15,7 @@ from math import ceil
 
 from decisions import Move
 from health import Health
-from zmq_protocol import Ready, Request
+from spyglass.protocol import Ready, Request
 
 #: Answers the latency figures are drawn from: recent enough to follow a change, enough for a
 #: 95th percentile.

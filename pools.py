@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decisions import Policy
 from pool import Pool
-from zmq_protocol import PROTOCOL_REVISION, Ready
+from spyglass.protocol import PROTOCOL_REVISION, Ready
 
 #: The model asked for when a request names none, if a worker offers it.
 DEFAULT_MODEL = "squeezenet1_1"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from zmq_protocol import Reason
+from spyglass.protocol import Reason
 
 #: Seconds a client is asked to wait before it tries again after a 503.
 RETRY_AFTER_S = 1

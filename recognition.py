@@ -22,8 +22,8 @@ from clientcore import Answer, RequestFailed
 from loopclient import LoopClient
 from metrics import HUNG_UP, Metrics
 from problems import Problem
+from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 from uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
-from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -14,7 +14,7 @@ from names import Names
 from outliers import Outliers
 from pool import Pool, Worker
 from quarantine import RETURN_GRACE, Loss
-from zmq_protocol import (
+from spyglass.protocol import (
     BEAT,
     HEARTBEAT_INTERVAL,
     Bye,

@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 from decisions import Counters
+from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
 from tensors import DEFAULT_TOP_K, INPUT, MAX_IMAGES, OUTPUTS
-from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K
 
 Json: TypeAlias = dict[str, Any]
 

@@ -16,7 +16,7 @@ import zmq
 import zmq.backend
 
 from curve import Guard, Login
-from zmq_protocol import (
+from spyglass.protocol import (
     MAX_CREDIT,
     MAX_PARTS,
     PART_BYTES,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import problems
-from zmq_protocol import MAX_TIMEOUT, MAX_TOP_K
+from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
 
 #: Images in one request; each takes one of the places in the web's hands.
 MAX_IMAGES = 16

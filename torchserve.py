@@ -17,7 +17,7 @@ from clientcore import RequestFailed
 from loopclient import LoopClient
 from problems import Problem
 from recognition import Recognition, Request, Route, Routes
-from zmq_protocol import Reason
+from spyglass.protocol import Reason
 
 #: The only version a model has: TorchServe's name for the first.
 VERSION = "1.0"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import multipart
 
-import formats
 import problems
+from spyglass import formats
 
 #: Parts of a form: the picture, and some fields a client library may add.
 MAX_PARTS = 16

@@ -46,8 +46,8 @@ from settings import (
     seconds,
     whole,
 )
+from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, NAME
 from torchserve import TorchServe
-from zmq_protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, NAME
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import logs
 import worker_log
 from brokerlink import BrokerLink
 from pipe import Frame
-from zmq_protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
+from spyglass.protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
 
 
 @dataclass(slots=True, eq=False)

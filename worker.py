@@ -30,9 +30,7 @@ from settings import (
     BadSetting,
 )
 from sockets import Waker
-from work import Work
-from workerflags import default_name, hide, parser, safe_to_listen
-from zmq_protocol import (
+from spyglass.protocol import (
     Body,
     Bye,
     Cancel,
@@ -46,6 +44,8 @@ from zmq_protocol import (
     Result,
     Times,
 )
+from work import Work
+from workerflags import default_name, hide, parser, safe_to_listen
 
 log = logging.getLogger(__name__)
 

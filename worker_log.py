@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from logs import about
-from zmq_protocol import USUAL_FAILURES, Ack, Message, Nack, Result
+from spyglass.protocol import USUAL_FAILURES, Ack, Message, Nack, Result
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import logs
 from addresses import beyond_loopback
 from curve import Login, joining
 from settings import BACKEND, BadSetting, Parser, cores, seconds, whole
-from zmq_protocol import DEFAULT_JOB_LIMIT, NAME
+from spyglass.protocol import DEFAULT_JOB_LIMIT, NAME
 
 
 def default_name() -> str:

@@ -25,7 +25,7 @@ import broker
 from chaos.fleet import free_port
 from open_files import raise_open_files
 from sockets import dealer
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     VERSION,
     Ack,

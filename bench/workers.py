@@ -27,7 +27,7 @@ from bench.photos import photos, usual
 from chaos.fleet import ROOT, child_of
 from settings import EXIT_FAILED, whole
 from sockets import router
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     Body,
     Direction,

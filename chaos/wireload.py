@@ -20,7 +20,7 @@ import zmq
 from chaos.ledger import Event, Final, Record, merge
 from chaos.pictures import Pictures
 from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     Ack,
     Body,

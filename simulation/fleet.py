@@ -8,7 +8,7 @@ from math import log
 from random import Random
 
 from simulation.plan import FAST_SHARE, FAST_SLOTS, SPEED_SPREAD, SPREAD, Plan
-from zmq_protocol import Ready, Request
+from spyglass.protocol import Ready, Request
 
 #: Pictures a worker takes for each that it computes at a time, as worker.py does.
 CREDIT_PER_SLOT = 2

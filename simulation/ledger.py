@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass
 
-from zmq_protocol import Message, Nack, Request, Result
+from spyglass.protocol import Message, Nack, Request, Result
 
 
 @dataclass(slots=True, eq=False)

@@ -15,7 +15,7 @@ from simulation import fleet
 from simulation.fleet import Task, Worker
 from simulation.ledger import Asked, Ledger
 from simulation.plan import FAILOVER, FREEZE, HOP, RECONNECT, RESPAWN, RESTART, STORM_SPREAD, Plan
-from zmq_protocol import (
+from spyglass.protocol import (
     BUSY_INTERVAL,
     Body,
     Bye,

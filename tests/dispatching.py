@@ -6,7 +6,7 @@ from typing import Any
 
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
-from zmq_protocol import Body, Message, Ready, Request, Result, Times
+from spyglass.protocol import Body, Message, Ready, Request, Result, Times
 
 DIGEST = "ab" * 32
 LONG = 600_000  # ms

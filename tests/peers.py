@@ -9,7 +9,7 @@ import zmq
 
 from curve import Login
 from sockets import dealer
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     Ack,
     Body,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     VERSION,
     Ack,

@@ -21,7 +21,7 @@ import pages
 import web
 from admin import GUESS_WINDOW, LEAST_TOKEN, MAX_GUESSES, MAX_REMEMBERED, MAX_TOKEN, Guard, Guesses
 from problems import Problem
-from zmq_protocol import Op
+from spyglass.protocol import Op
 
 TOKEN = "a-token-that-nobody-would-guess"
 RIGHT = {"authorization": f"Bearer {TOKEN}"}

@@ -11,7 +11,7 @@ from conftest import eventually
 
 from brokerclient import BrokerClient
 from clientcore import ACK_TIMEOUT, GRACE, Answer, RequestFailed
-from zmq_protocol import (
+from spyglass.protocol import (
     SLOWEST_LINK,
     Ack,
     Direction,

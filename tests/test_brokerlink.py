@@ -10,7 +10,7 @@ from conftest import eventually
 
 from brokerlink import BUSY_PATIENCE, MAX_REBUILD_DELAY, READY_INTERVAL, BrokerLink
 from sockets import router
-from zmq_protocol import (
+from spyglass.protocol import (
     BEAT,
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,

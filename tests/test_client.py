@@ -24,7 +24,7 @@ from brokerclient import Answer, RequestFailed
 from client import BYTES_IN_FLIGHT, IN_FLIGHT
 from outputs import Csv, JsonLines, NotOurs, Record
 from paths import pictures
-from zmq_protocol import Reason, Times
+from spyglass.protocol import Reason, Times
 
 NOBODY = "tcp://127.0.0.1:9"
 

@@ -11,10 +11,10 @@ import pytest
 from conftest import PATIENCE, Site, eventually
 from corpus import pictures
 
-import formats
 from chaos.fleet import below
 from children import Nursery
 from pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
+from spyglass import formats
 
 #: CPU time that a picture may take a child, as a multiple of what the dearest honest one takes, and
 #: bytes of memory, if it has done nothing yet.

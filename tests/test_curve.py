@@ -19,7 +19,7 @@ from brokerclient import BrokerClient
 from chaos.fleet import free_port
 from chaos.relay import Relay
 from keyring import Role
-from zmq_protocol import Op
+from spyglass.protocol import Op
 
 # --- a fleet ----------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from brokerclient import BrokerClient
 from clientcore import NotAllowed
 from curve import Login
 from keyring import ALLOWED, Role
+from spyglass.protocol import Ack, Direction, Op, Result
 from zap import Gate
-from zmq_protocol import Ack, Direction, Op, Result
 
 # --- who gets in ------------------------------------------------------------------------------
 

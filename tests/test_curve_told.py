@@ -15,8 +15,8 @@ from clientcore import NotAllowed
 from curve import join
 from keyring import BadKeys, Keyring, Role
 from security import Security
+from spyglass.protocol import Op, Reason
 from zap import Gate
-from zmq_protocol import Op, Reason
 
 # --- why somebody is kept out -----------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, res
 
 from decisions import Policy
 from dispatcher import Dispatcher
-from zmq_protocol import (
+from spyglass.protocol import (
     Cancel,
     Nack,
     Reason,
@@ -231,9 +231,11 @@ def test_a_foreign_ack_does_not_stop_the_clock() -> None:
         "decisions",
         "refusals",
         "trend",
-        "zmq_protocol",
-        "messages",
-        "header",
+        "spyglass/protocol/codec",
+        "spyglass/protocol/header",
+        "spyglass/protocol/messages",
+        "spyglass/protocol/timing",
+        "spyglass/protocol/worker_messages",
     ],
 )
 def test_the_state_machine_knows_no_clock_no_socket_and_no_chance(module: str) -> None:

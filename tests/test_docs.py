@@ -17,8 +17,7 @@ import problems
 import web
 import worker
 from pages import make_pages
-from web import picture_routes
-from zmq_protocol import (
+from spyglass.protocol import (
     Ack,
     Body,
     Bye,
@@ -38,6 +37,7 @@ from zmq_protocol import (
     Times,
     encode,
 )
+from web import picture_routes
 
 #: Every page, by its path from the root: those for readers, not those of the tools.
 PAGES = {

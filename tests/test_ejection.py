@@ -8,7 +8,7 @@ from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, ready, request,
 
 from dispatcher import Dispatcher
 from health import FAILURES_IN_A_ROW
-from zmq_protocol import Nack, Reason, Request, Result
+from spyglass.protocol import Nack, Reason, Request, Result
 
 NUMBERS = count(1000)
 

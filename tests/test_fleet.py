@@ -14,7 +14,7 @@ from conftest import ROOT, Fleet, eventually
 
 from brokerclient import RequestFailed
 from chaos.fleet import alive, below, free_port
-from zmq_protocol import Op, Reason
+from spyglass.protocol import Op, Reason
 
 
 def test_a_picture_gets_its_predictions_and_says_who_made_them(fleet: Fleet) -> None:

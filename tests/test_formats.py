@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-import formats
+from spyglass import formats
 
 
 def encoded(name: str) -> bytes:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from peers import Peer
 from speaking import ROUTES
 
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     MAX_HEADER_BYTES,
     MAX_PARTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DOG, LONG, fleet, given, live, ready, request, result, told
 
-from zmq_protocol import Cancel, Result, Times
+from spyglass.protocol import Cancel, Result, Times
 
 
 def test_a_slow_request_is_given_to_an_idle_worker_as_well_and_the_first_answer_wins() -> None:

@@ -29,7 +29,7 @@ from dispatching import ready, request
 from decisions import Action, Policy, ToClient, ToWorker
 from dispatcher import Dispatcher
 from pool import Job, JobState, Pool
-from zmq_protocol import Body, Bye, Nack, Reason, Request, Result, Times, patience
+from spyglass.protocol import Body, Bye, Nack, Reason, Request, Result, Times, patience
 
 HISTORIES = 1000
 EVENTS = 60

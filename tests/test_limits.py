@@ -19,7 +19,7 @@ from brokerclient import RequestFailed
 from chaos.fleet import below
 from child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
 from open_files import LEAST_OPEN_FILES
-from zmq_protocol import Reason
+from spyglass.protocol import Reason
 
 
 def allow(files: int, hard: int | None = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 from dispatching import CAT, DOG, EEL, fleet, given, live, ready, request, result, ticked, told
 
 from decisions import ToWorker
-from zmq_protocol import Bye, Heartbeat, Nack, Reason, heartbeat_interval
+from spyglass.protocol import Bye, Heartbeat, Nack, Reason, heartbeat_interval
 
 # --- silence ----------------------------------------------------------------------------------
 

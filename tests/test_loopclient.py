@@ -12,7 +12,7 @@ from conftest import PATIENCE
 
 from clientcore import GRACE, RequestFailed
 from loopclient import LoopClient
-from zmq_protocol import (
+from spyglass.protocol import (
     Body,
     Cancel,
     Direction,

@@ -6,7 +6,7 @@ import pytest
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, ticked, told
 
 from refusals import SAID_EVERY
-from zmq_protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
+from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
 
 # --- joining ----------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from dispatcher import Dispatcher
 from fleetmetrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
 from metrics import HTTP_BUCKETS, Metrics
 from snapshot import snapshot
-from zmq_protocol import Reason
+from spyglass.protocol import Reason
 
 ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14.9)
 

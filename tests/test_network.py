@@ -22,7 +22,7 @@ from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
 from chaos.relay import Relay
 from children import QUICK
-from zmq_protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
+from spyglass.protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
 
 #: ZMTP 3.1 with the NULL mechanism (https://rfc.zeromq.org/spec/37/): greeting and READY.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

@@ -19,8 +19,8 @@ from admin import MAX_GUESSES, Guard
 from clientcore import RequestFailed
 from metrics import Metrics
 from pages import make_pages
+from spyglass.protocol import Op, Reason
 from web import picture_routes
-from zmq_protocol import Op, Reason
 
 TOKEN = "a-token-that-nobody-would-guess"
 DOCUMENT = openapi.document()

@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException
 import recognition
 from clientcore import Answer, RequestFailed
 from openinference import body_limit
+from spyglass.protocol import MAX_TOP_K, Reason
 from tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
-from zmq_protocol import MAX_TOP_K, Reason
 
 MODEL = "/v2/models/squeezenet1_1"
 INFER = f"{MODEL}/infer"

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import formats
 import picture
 from containers import MAX_PARTS
 from picture import BadImage
+from spyglass import formats
 
 #: What the default model asks for.
 SIDE = 256

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speaking import ID, READY, REQUEST, RESULT, ROUTES, assert_seen, sealed
 
-from zmq_protocol import (
+from spyglass.protocol import (
     PART_BYTES,
     Body,
     Bye,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from speaking import ID, READY, REQUEST, sealed
 
-from zmq_protocol import (
+from spyglass.protocol import (
     ID_BYTES,
     MAX_CHILDREN_TOLD,
     MAX_HEADER_BYTES,

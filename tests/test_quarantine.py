@@ -9,7 +9,7 @@ from dispatching import CAT, DOG, fleet, given, live, ready, result, told
 from decisions import Action, Policy
 from dispatcher import Dispatcher
 from quarantine import REMEMBERED, RETURN_GRACE, Loss, Quarantine
-from zmq_protocol import Nack, Reason, Request, Result
+from spyglass.protocol import Nack, Reason, Request, Result
 
 
 def crash(d: Dispatcher, worker: bytes, of: Request, now: float, batch: int = 1) -> list[Action]:

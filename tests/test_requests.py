@@ -9,7 +9,7 @@ import pytest
 from dispatching import CAT, DOG, EEL, fleet, given, ready, request, result, told
 
 from decisions import ToClient
-from zmq_protocol import (
+from spyglass.protocol import (
     Ack,
     Body,
     Cancel,

@@ -14,7 +14,7 @@ from simulation.__main__ import main
 from simulation.plan import FAILOVER, Faults, Plan
 from simulation.study import plans
 from simulation.world import World
-from zmq_protocol import Reason, Result
+from spyglass.protocol import Reason, Result
 
 #: Everything goes wrong within a third of a second, ten times as often as usual.
 FAULTS = Faults(0.05, 0.05, 0.02, 0.05, 0.005, 0.002, 0.0004)

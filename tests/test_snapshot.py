@@ -12,8 +12,8 @@ from decisions import Policy
 from dispatcher import Dispatcher
 from security import PLAIN
 from snapshot import snapshot
+from spyglass.protocol import ID_BYTES, Nack, Op, Query, Reason
 from trend import SAMPLES_KEPT
-from zmq_protocol import ID_BYTES, Nack, Op, Query, Reason
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from test_web import FORM, LIMIT, Site, form, jpeg
 
 from clientcore import RequestFailed
-from zmq_protocol import Reason
+from spyglass.protocol import Reason
 
 PREDICT = "/predictions/squeezenet1_1"
 

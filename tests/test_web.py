@@ -18,7 +18,7 @@ import web
 from brokerclient import Answer, RequestFailed
 from clientcore import NotAllowed
 from problems import REASONS
-from zmq_protocol import Op, Reason, Times
+from spyglass.protocol import Op, Reason, Times
 
 LIMIT = 20_000
 

@@ -20,7 +20,7 @@ from conftest import CAT, PATIENCE, ROOT, Site, eventually
 
 from chaos.fleet import free_port
 from recognition import MAX_IN_FLIGHT
-from zmq_protocol import Op
+from spyglass.protocol import Op
 
 
 def post(picture: bytes, *headers: bytes) -> bytes:

@@ -18,7 +18,7 @@ from peers import FakeWorker, Peer, picture_request
 from brokerclient import RequestFailed
 from decisions import Policy
 from sockets import router
-from zmq_protocol import (
+from spyglass.protocol import (
     Ack,
     Direction,
     Heartbeat,

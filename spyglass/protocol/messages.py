@@ -1,7 +1,7 @@
 """The messages of SPY1: what each one says, how its header is written, and what is legal in it.
 
 Those by which a worker joins, stays and leaves are in membership.py, frames and checksums in
-zmq_protocol.py; PROTOCOL.md is the contract in prose.
+codec.py; PROTOCOL.md is the contract in prose.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from isal.isal_zlib import crc32
 
-import header as read
-from header import Header, ProtocolError
+from spyglass.protocol import header as read
+from spyglass.protocol.header import Header, ProtocolError
 
 #: Bytes of one part. libzmq counts only whole frames as a sign of life, so a picture in one
 #: 4 MB frame gets a slow link cut in the middle of it; 64 KiB passes in 66 ms at 8 Mbit/s.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import header as read
-from header import Header, ProtocolError
-from messages import MAX_CREDIT, Body
+from spyglass.protocol import header as read
+from spyglass.protocol.header import Header, ProtocolError
+from spyglass.protocol.messages import MAX_CREDIT, Body
 
 #: Said in READY; the broker refuses a worker that speaks another revision.
 PROTOCOL_REVISION = 1

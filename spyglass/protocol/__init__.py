@@ -1,0 +1,113 @@
+"""SPY1: the messages between client, broker and worker, their bytes and their times.
+
+Here belongs what both ends must agree on, as PROTOCOL.md describes it; import it from this package.
+Sockets, clocks, threads and logging do not belong here.
+"""
+
+from __future__ import annotations
+
+from spyglass.protocol.codec import (
+    BEAT,
+    ID_BYTES,
+    MAX_PARTS,
+    VERSION,
+    Direction,
+    Message,
+    decode,
+    encode,
+)
+from spyglass.protocol.header import (
+    HEX,
+    MAX_HEADER_BYTES,
+    NAME,
+    Header,
+    ProtocolError,
+)
+from spyglass.protocol.messages import (
+    MAX_CREDIT,
+    MAX_TARGET,
+    MAX_TIMEOUT,
+    MAX_TOP_K,
+    PART_BYTES,
+    USUAL_FAILURES,
+    Ack,
+    Body,
+    Cancel,
+    Nack,
+    Op,
+    Part,
+    Query,
+    Reason,
+    Reply,
+    Request,
+    Result,
+    Times,
+    crc_of,
+)
+from spyglass.protocol.timing import (
+    BUSY_INTERVAL,
+    DEFAULT_JOB_LIMIT,
+    DEFAULT_TIMEOUT,
+    HEARTBEAT_INTERVAL,
+    LONGEST_INTERVAL,
+    SLOWEST_LINK,
+    heartbeat_interval,
+    patience,
+)
+from spyglass.protocol.worker_messages import (
+    MAX_CHILDREN_TOLD,
+    PROTOCOL_REVISION,
+    Bye,
+    ChildState,
+    Heartbeat,
+    Ready,
+)
+
+__all__ = [
+    "BEAT",
+    "BUSY_INTERVAL",
+    "DEFAULT_JOB_LIMIT",
+    "DEFAULT_TIMEOUT",
+    "HEARTBEAT_INTERVAL",
+    "HEX",
+    "ID_BYTES",
+    "LONGEST_INTERVAL",
+    "MAX_CHILDREN_TOLD",
+    "MAX_CREDIT",
+    "MAX_HEADER_BYTES",
+    "MAX_PARTS",
+    "MAX_TARGET",
+    "MAX_TIMEOUT",
+    "MAX_TOP_K",
+    "NAME",
+    "PART_BYTES",
+    "PROTOCOL_REVISION",
+    "SLOWEST_LINK",
+    "USUAL_FAILURES",
+    "VERSION",
+    "Ack",
+    "Body",
+    "Bye",
+    "Cancel",
+    "ChildState",
+    "Direction",
+    "Header",
+    "Heartbeat",
+    "Message",
+    "Nack",
+    "Op",
+    "Part",
+    "ProtocolError",
+    "Query",
+    "Ready",
+    "Reason",
+    "Reply",
+    "Request",
+    "Result",
+    "Times",
+    "crc_of",
+    "decode",
+    "encode",
+    "heartbeat_interval",
+    "patience",
+]

@@ -19,25 +19,13 @@ from pathlib import Path
 import zmq
 
 import broker_log
-import logs
 from control import Control
 from curve import FRONT_DOMAIN, WORKER_DOMAIN
 from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from keyring import DEFAULT_FOLDER, BadKeys
 from lookout import Lookout
-from open_files import TooFewOpenFiles, raise_open_files
 from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
-from settings import (
-    BACKEND,
-    EXIT_FAILED,
-    EXIT_OK,
-    FRONTEND,
-    Parser,
-    address,
-    one_of,
-    whole,
-)
 from sockets import DropWatch, Waker, router, send, user_of, waiting
 from spyglass.protocol import (
     Ack,
@@ -54,6 +42,18 @@ from spyglass.protocol import (
     Result,
     decode,
     encode,
+)
+from spyglass.runtime import logs
+from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
+from spyglass.runtime.settings import (
+    BACKEND,
+    EXIT_FAILED,
+    EXIT_OK,
+    FRONTEND,
+    Parser,
+    address,
+    one_of,
+    whole,
 )
 from zap import Gate, GateDown
 

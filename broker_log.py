@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 
 from decisions import Note
-from logs import about
 from spyglass.protocol import USUAL_FAILURES, Ack, Cancel, Message, Nack, Reason, Request, Result
+from spyglass.runtime.logs import about
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import traceback
 from typing import Any
 
 from child_limits import limit_child
-from memory import settle
 from pipe import LAST_OF_BATCH, NO_ID, REFUSED, TOOK, Frame, Reassembly, receive
+from spyglass.runtime.memory import settle
 
 #: Environment variable, set by the worker for its fork server: `module:Class` of the classifier
 #: and its keyword arguments, as JSON.

@@ -26,7 +26,9 @@ from clientcore import MAX_PICTURE_BYTES, check_size
 from curve import joining
 from outputs import Csv, Form, JsonLines, NotOurs, Record, Table
 from paths import pictures
-from settings import (
+from spyglass import formats
+from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
+from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
     EXIT_UNREACHABLE,
@@ -36,8 +38,6 @@ from settings import (
     seconds,
     whole,
 )
-from spyglass import formats
-from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 

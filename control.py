@@ -13,9 +13,9 @@ from decisions import Action
 from dispatcher import Dispatcher
 from keyring import BadKeys
 from security import Security
-from settings import BadSetting, address
 from snapshot import snapshot
 from spyglass.protocol import Body, Op, Query, Reply
+from spyglass.runtime.settings import BadSetting, address
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils import z85
 
-from settings import BadSetting, address
+from spyglass.runtime.settings import BadSetting, address
 
 #: Bytes of a CURVE key.
 KEY_BYTES = 32

@@ -12,7 +12,7 @@ from pathlib import Path
 from addresses import this_machine
 from curve import join, missing
 from keyring import DEFAULT_FOLDER, TOKEN, BadKeys, Keyring, Role
-from settings import BACKEND, EXIT_FAILED, EXIT_OK, FRONTEND, Parser, address
+from spyglass.runtime.settings import BACKEND, EXIT_FAILED, EXIT_OK, FRONTEND, Parser, address
 
 
 def parser() -> Parser:

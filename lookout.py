@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import logging
 
-import memory
 from decisions import Action, Record
 from sockets import DropWatch
+from spyglass.runtime import memory
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import openapi
 import problems
 from answers import HERE, SECURITY_HEADERS
 from clientcore import Client, NotAllowed, RequestFailed
-from logs import about
 from metrics import Metrics
 from problems import Problem
-from settings import address
 from spyglass.protocol import NAME, Op, Reason
+from spyglass.runtime.logs import about
+from spyglass.runtime.settings import address
 
 log = logging.getLogger(__name__)
 

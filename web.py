@@ -21,7 +21,6 @@ from a2wsgi import WSGIMiddleware
 
 import admin
 import answers
-import logs
 import openinference
 import problems
 import torchserve
@@ -30,12 +29,14 @@ from curve import joining
 from httpserver import Server
 from loopclient import LoopClient
 from metrics import Metrics
-from open_files import TooFewOpenFiles, raise_open_files
 from openinference import OpenInference
 from pages import make_pages
 from problems import Problem
 from recognition import HungUp, Receive, Recognition, Request, Route, Routes, Scope, Send
-from settings import (
+from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, NAME
+from spyglass.runtime import logs
+from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
+from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
     FRONTEND,
@@ -46,7 +47,6 @@ from settings import (
     seconds,
     whole,
 )
-from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, NAME
 from torchserve import TorchServe
 
 log = logging.getLogger(__name__)

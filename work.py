@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-import logs
 import worker_log
 from brokerlink import BrokerLink
 from pipe import Frame
 from spyglass.protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
+from spyglass.runtime import logs
 
 
 @dataclass(slots=True, eq=False)

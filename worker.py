@@ -18,17 +18,11 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-import logs
 import worker_log
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
 from curve import missing, split
 from pipe import NO_ID, REFUSED, TOOK, Frame
-from settings import (
-    EXIT_FAILED,
-    EXIT_OK,
-    BadSetting,
-)
 from sockets import Waker
 from spyglass.protocol import (
     Body,
@@ -43,6 +37,12 @@ from spyglass.protocol import (
     Request,
     Result,
     Times,
+)
+from spyglass.runtime import logs
+from spyglass.runtime.settings import (
+    EXIT_FAILED,
+    EXIT_OK,
+    BadSetting,
 )
 from work import Work
 from workerflags import default_name, hide, parser, safe_to_listen

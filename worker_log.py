@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from logs import about
 from spyglass.protocol import USUAL_FAILURES, Ack, Message, Nack, Result
+from spyglass.runtime.logs import about
 
 log = logging.getLogger(__name__)
 

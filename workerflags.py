@@ -7,11 +7,11 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import logs
 from addresses import beyond_loopback
 from curve import Login, joining
-from settings import BACKEND, BadSetting, Parser, cores, seconds, whole
 from spyglass.protocol import DEFAULT_JOB_LIMIT, NAME
+from spyglass.runtime import logs
+from spyglass.runtime.settings import BACKEND, BadSetting, Parser, cores, seconds, whole
 
 
 def default_name() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import broker, http, pipeline, plot, secure, table, workers
 from bench.photos import Photo, photos, usual
-from settings import EXIT_FAILED, EXIT_OK, cores
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, cores
 
 #: Turns of each kind. The medians are told.
 RUNS = 5

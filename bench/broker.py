@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from bench import table
 from bench.echo import CREDIT, Bed, Run, run_broker, run_proxy
-from memory import rss
-from settings import EXIT_FAILED, seconds, whole
+from spyglass.runtime.memory import rss
+from spyglass.runtime.settings import EXIT_FAILED, seconds, whole
 
 #: Requests a client keeps outstanding, unless a row says otherwise.
 OUTSTANDING = 64

@@ -23,7 +23,6 @@ import zmq
 
 import broker
 from chaos.fleet import free_port
-from open_files import raise_open_files
 from sockets import dealer
 from spyglass.protocol import (
     ID_BYTES,
@@ -39,6 +38,7 @@ from spyglass.protocol import (
     encode,
     heartbeat_interval,
 )
+from spyglass.runtime.open_files import raise_open_files
 
 #: Different requests a client has; more than it ever has outstanding. A broker remembers 4,096
 #: pictures, and real ones hardly ever come twice.

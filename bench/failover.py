@@ -25,7 +25,7 @@ from tqdm import tqdm
 from brokerclient import Answer, BrokerClient, RequestFailed
 from chaos.failover import percentile
 from chaos.fleet import Fleet, Worker, send, wait_for
-from settings import EXIT_FAILED, EXIT_OK, whole
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, whole
 
 WORKERS = 3
 #: Pictures in flight: each worker computes one and holds one.

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from bench import load, pipeline, stages, table
 from bench.photos import photos, usual
 from chaos.fleet import ROOT, free_port
-from settings import EXIT_FAILED, cores, seconds, whole
+from spyglass.runtime.settings import EXIT_FAILED, cores, seconds, whole
 
 #: Connections at a time. One shows the latency, the others the throughput.
 CONNECTIONS = (1, 16, 32, 64)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bench import table
 from bench.photos import Photo, photos, usual
-from settings import EXIT_FAILED, cores, seconds, whole
+from spyglass.runtime.settings import EXIT_FAILED, cores, seconds, whole
 
 #: How much faster than the naive pipeline ours must be.
 FASTER = 2.3

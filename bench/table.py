@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from settings import EXIT_FAILED, EXIT_OK
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from chaos import report
 from chaos.fleet import ROOT
 from chaos.run import Plan, Run
 from chaos.schedule import schedule
-from settings import EXIT_FAILED, EXIT_OK, seconds, whole
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, seconds, whole
 
 #: Exit code after Ctrl-C or SIGTERM, as shells expect it (128 + SIGINT).
 EXIT_STOPPED = 130

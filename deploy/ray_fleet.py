@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from curve import joining  # noqa: E402
-from settings import (  # noqa: E402
+from spyglass.runtime.settings import (  # noqa: E402
     BACKEND,
     EXIT_FAILED,
     EXIT_OK,

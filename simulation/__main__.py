@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from settings import EXIT_FAILED, EXIT_OK, seconds, whole
 from simulation import figures, plot
 from simulation.plan import SERVICE, Plan
 from simulation.study import PARTS, Run, plans, study
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, seconds, whole
 
 #: Exit code after Ctrl-C, as shells expect it (128 + SIGINT).
 EXIT_STOPPED = 130

@@ -17,8 +17,8 @@ from chaos.fleet import free_port
 from curve import Login, join
 from decisions import Policy
 from keyring import Keyring, Role
-from open_files import raise_open_files
 from security import Security
+from spyglass.runtime.open_files import raise_open_files
 from zap import Gate
 
 #: Seconds in which somebody who may not come in would have come in.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench import __main__ as command
 from bench import photos, pipeline, plot, stages, table, workers
-from settings import EXIT_FAILED
+from spyglass.runtime.settings import EXIT_FAILED
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from bench import broker as bench
 from bench import table
-from settings import EXIT_FAILED
+from spyglass.runtime.settings import EXIT_FAILED
 
 
 def test_a_short_run_measures_every_row() -> None:

@@ -15,7 +15,7 @@ import keys
 from addresses import as_others_call, beyond_loopback
 from curve import Login, joining, split
 from keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
-from settings import EXIT_FAILED, EXIT_OK, BadSetting
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, BadSetting
 
 
 @pytest.fixture

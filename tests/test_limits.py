@@ -18,8 +18,8 @@ from PIL import Image
 from brokerclient import RequestFailed
 from chaos.fleet import below
 from child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
-from open_files import LEAST_OPEN_FILES
 from spyglass.protocol import Reason
+from spyglass.runtime.open_files import LEAST_OPEN_FILES
 
 
 def allow(files: int, hard: int | None = None) -> None:
@@ -40,7 +40,7 @@ def test_too_few_open_files_are_refused_with_the_command_to_run(program: str) ->
 
 def test_a_low_limit_that_may_be_raised_is_raised() -> None:
     said = subprocess.run(
-        [sys.executable, "-c", "import open_files; print(open_files.raise_open_files())"],
+        [sys.executable, "-c", "from spyglass.runtime import open_files; print(open_files.raise_open_files())"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
         preexec_fn=partial(allow, 64, LEAST_OPEN_FILES),
     ).stdout  # fmt: skip

@@ -21,7 +21,8 @@ from stand_in import MARK
 import broker
 
 LEAVES_AT_ONCE = """
-import argparse, logging, logs, sys
+import argparse, logging, sys
+from spyglass.runtime import logs
 logs.configure("program", argparse.Namespace(log_format="text", log_level="info"))
 for n in range({lines}):
     logging.getLogger("x").error("line %d %s", n, "." * {filling})
@@ -67,7 +68,8 @@ def test_with_a_full_disk_under_the_log_everybody_is_served(site: Site) -> None:
 
 
 OUT_OF_ROOM_FOR_A_WHILE = """
-import argparse, logging, logs, os
+import argparse, logging, os
+from spyglass.runtime import logs
 logs.configure("program", argparse.Namespace(log_format="text", log_level="info"))
 root = logging.getLogger()
 kept = os.dup(2)
@@ -95,7 +97,7 @@ NASTY = "mallory\n00:00:00 broker: all is well\x1b[2J\u202e"
 def said_by(script: str, *flags: str) -> list[str]:
     """The lines of a program that configures its logs by these flags."""
     start = (
-        "import logging, logs, settings\n"
+        "import logging\nfrom spyglass.runtime import logs, settings\n"
         "p = settings.Parser('program', '', ''); logs.add_settings(p)\n"
         f"logs.configure('worker', p.parse_args({list(flags)!r}), 'attic')\n"
         "log = logging.getLogger('x')\n"

@@ -14,13 +14,13 @@ from conftest import ROOT, rss
 import broker
 import lookout
 from decisions import Policy
-from memory import held, unwritten
+from spyglass.runtime.memory import held, unwritten
 
 #: Maps a file of 40 pages, lets `change` do something to it, settles, and tells what is there.
 SCENE = """
 import ctypes, mmap, re, sys
 from pathlib import Path
-from memory import settle
+from spyglass.runtime.memory import settle
 
 def resident():
     smaps = Path("/proc/self/smaps").read_text()
@@ -87,7 +87,7 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
 ) -> None:
     caplog.set_level(logging.INFO)
     base, now = 40_000_000, 0.0
-    monkeypatch.setattr("memory.held", lambda: base)
+    monkeypatch.setattr("spyglass.runtime.memory.held", lambda: base)
     ports = ["tcp://127.0.0.1:*"] * 2
     policy = Policy(max_waiting_bytes=1_000_000)
     watched = broker.Broker(*ports, policy, 1024, clock=lambda: now)
@@ -97,7 +97,7 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
     try:
         for taken in (limit, limit + 1, limit + 1, limit, int(0.91 * limit), limit + 1,
                       int(0.89 * limit), limit + 1):  # fmt: skip
-            monkeypatch.setattr("memory.held", lambda taken=taken: taken)
+            monkeypatch.setattr("spyglass.runtime.memory.held", lambda taken=taken: taken)
             now += lookout.LOOK_INTERVAL
             watched._turn(0)
             told.append(len(watched.dispatcher.record.events))

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from settings import Parser, one_of
+from spyglass.runtime.settings import Parser, one_of
 
 #: Lines waiting for a slow terminal or a full pipe. Beyond that lines are dropped, not the work.
 MAX_LINES = 1000

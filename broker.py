@@ -20,13 +20,11 @@ import zmq
 
 import broker_log
 from control import Control
-from curve import FRONT_DOMAIN, WORKER_DOMAIN
 from decisions import Action, Note, Policy, ToClient
 from dispatcher import Dispatcher
 from keyring import DEFAULT_FOLDER, BadKeys
 from lookout import Lookout
 from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
-from sockets import DropWatch, Waker, router, send, user_of, waiting
 from spyglass.protocol import (
     Ack,
     Bye,
@@ -51,10 +49,12 @@ from spyglass.runtime.settings import (
     EXIT_OK,
     FRONTEND,
     Parser,
-    address,
     one_of,
     whole,
 )
+from spyglass.transport.addresses import address
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
+from spyglass.transport.sockets import DropWatch, Waker, router, send, user_of, waiting
 from zap import Gate, GateDown
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from typing import Any
 import zmq
 
 from clientcore import SWEEP_INTERVAL, Answer, Client, Pending, RequestFailed, request_for
-from sockets import Waker
 from spyglass.protocol import DEFAULT_TIMEOUT, Query, Reply, Request
+from spyglass.transport.sockets import Waker
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import zmq
 
-from curve import REFUSED, split, unheard
-from sockets import DEALER_EVENTS, bytes_received, dealer, incoming, monitor_events, send
 from spyglass.protocol import (
     BUSY_INTERVAL,
     HEARTBEAT_INTERVAL,
@@ -20,6 +18,15 @@ from spyglass.protocol import (
     Ready,
     encode,
     patience,
+)
+from spyglass.transport.credentials import REFUSED, split, unheard
+from spyglass.transport.sockets import (
+    DEALER_EVENTS,
+    bytes_received,
+    dealer,
+    incoming,
+    monitor_events,
+    send,
 )
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from brokerclient import Answer, BrokerClient, RequestFailed
 from clientcore import MAX_PICTURE_BYTES, check_size
-from curve import joining
 from outputs import Csv, Form, JsonLines, NotOurs, Record, Table
 from paths import pictures
 from spyglass import formats
@@ -38,6 +37,7 @@ from spyglass.runtime.settings import (
     seconds,
     whole,
 )
+from spyglass.transport.credentials import joining
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 

@@ -24,7 +24,6 @@ from typing import Any, Protocol
 import zmq
 
 from clientlink import Link
-from sockets import incoming, monitor_events
 from spyglass.protocol import (
     ID_BYTES,
     MAX_PARTS,
@@ -46,6 +45,7 @@ from spyglass.protocol import (
     Result,
     Times,
 )
+from spyglass.transport.sockets import incoming, monitor_events
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,11 @@ class Client(ABC):
         self._clock = clock
         self._pending: dict[bytes, Pending] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
-        self._links = [Link(self._context, address) for address in brokers]
+        try:
+            self._links = [Link(self._context, address) for address in brokers]
+        except BaseException:  # an address that is none must not leave sockets and a thread behind
+            self._context.destroy(linger=0)
+            raise
         self._detailed = log.isEnabledFor(DEBUG)
 
     # --- for callers, any thread --------------------------------------------------------------

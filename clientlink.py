@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import zmq
 
-from curve import REFUSED, split, unheard
-from sockets import DEALER_EVENTS, dealer, send
 from spyglass.protocol import Message, encode
+from spyglass.transport.credentials import REFUSED, split, unheard
+from spyglass.transport.sockets import DEALER_EVENTS, dealer, send
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import zmq
 
-from addresses import this_machine
 from decisions import Action
 from dispatcher import Dispatcher
 from keyring import BadKeys
 from security import Security
 from snapshot import snapshot
 from spyglass.protocol import Body, Op, Query, Reply
-from spyglass.runtime.settings import BadSetting, address
+from spyglass.transport.addresses import AddressError, address, this_machine
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +137,7 @@ class Control:
             return Reply(query.id, False, UNSAFE_TO_DIAL)
         try:
             self._connect(address(query.target))
-        except (BadSetting, zmq.ZMQError) as error:
+        except (AddressError, zmq.ZMQError) as error:
             return Reply(query.id, False, f"Cannot dial this address: {error}"[:500])
         self._dialled.add(query.target)
         log.info("dialling the worker at %s", query.target)

@@ -27,8 +27,8 @@ from typing import NamedTuple
 
 import zmq
 
-from curve import FRONT_DOMAIN, WORKER_DOMAIN, Login
 from spyglass.protocol import NAME
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Login
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from addresses import this_machine
-from curve import join, missing
 from keyring import DEFAULT_FOLDER, TOKEN, BadKeys, Keyring, Role
-from spyglass.runtime.settings import BACKEND, EXIT_FAILED, EXIT_OK, FRONTEND, Parser, address
+from spyglass.runtime.settings import BACKEND, EXIT_FAILED, EXIT_OK, FRONTEND, Parser
+from spyglass.transport.addresses import address, this_machine
+from spyglass.transport.credentials import join, missing
 
 
 def parser() -> Parser:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 
 from decisions import Action, Record
-from sockets import DropWatch
 from spyglass.runtime import memory
+from spyglass.transport.sockets import DropWatch
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from clientcore import (
     RequestFailed,
     request_for,
 )
-from sockets import waits
 from spyglass.protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
+from spyglass.transport.sockets import waits
 
 #: Seconds past its time after which a thread's question was forgotten: the loop has ended.
 LOOP_ENDED = 1.0

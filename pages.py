@@ -20,7 +20,7 @@ from metrics import Metrics
 from problems import Problem
 from spyglass.protocol import NAME, Op, Reason
 from spyglass.runtime.logs import about
-from spyglass.runtime.settings import address
+from spyglass.transport.addresses import address
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 from supervisor import supervisord  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
-from addresses import as_others_call
-from curve import join
 from keyring import DEFAULT_FOLDER, BadKeys, Role
 from security import BEYOND, Security
 from spyglass.runtime import settings
+from spyglass.transport.addresses import as_others_call
+from spyglass.transport.credentials import join
 
 HERE = Path(__file__).resolve().parent
 #: Workers started here, as a fleet of one machine: one can die without a pause.

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import curve
-from addresses import as_others_call, beyond_loopback
-from curve import FRONT_DOMAIN, WORKER_DOMAIN, Guard
 from keyring import BadKeys, Keyring, Role
+from spyglass.transport import credentials
+from spyglass.transport.addresses import as_others_call, beyond_loopback
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
 from zap import Gate
 
 #: Which ports are to be encrypted.
@@ -47,7 +47,7 @@ class Security:
         front, back = (always or (beyond_loopback(a) and not insecure) for a in ports)
         if not (front or back):
             return PLAIN
-        if problem := curve.missing():
+        if problem := credentials.missing():
             raise BadKeys(problem)
         try:
             keyring = Keyring.open(keys.expanduser())
@@ -104,7 +104,7 @@ class Security:
         if self.gate is None or not self.back:
             return self.join_command(backend, host)
         _, login = self.gate.keyring.issue(Role.WORKER, name)
-        return f"python worker.py '{curve.join(as_others_call(backend, host), login)}'"
+        return f"python worker.py '{credentials.join(as_others_call(backend, host), login)}'"
 
 
 PLAIN = Security()

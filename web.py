@@ -25,7 +25,6 @@ import openinference
 import problems
 import torchserve
 from answers import SECURITY_HEADERS, Reply
-from curve import joining
 from httpserver import Server
 from loopclient import LoopClient
 from metrics import Metrics
@@ -47,6 +46,7 @@ from spyglass.runtime.settings import (
     seconds,
     whole,
 )
+from spyglass.transport.credentials import joining
 from torchserve import TorchServe
 
 log = logging.getLogger(__name__)

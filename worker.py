@@ -21,9 +21,7 @@ import zmq
 import worker_log
 from brokerlink import BrokerLink
 from children import Child, Children, Nursery, died_how
-from curve import missing, split
 from pipe import NO_ID, REFUSED, TOOK, Frame
-from sockets import Waker
 from spyglass.protocol import (
     Body,
     Bye,
@@ -42,8 +40,10 @@ from spyglass.runtime import logs
 from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
-    BadSetting,
 )
+from spyglass.transport.addresses import AddressError
+from spyglass.transport.credentials import missing, split
+from spyglass.transport.sockets import Waker
 from work import Work
 from workerflags import default_name, hide, parser, safe_to_listen
 
@@ -291,7 +291,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classi
         hide(options.brokers, options.listen)
     try:
         places = [split(place) for place in [options.listen or "", *options.brokers] if place]
-    except BadSetting as error:
+    except AddressError as error:
         p.error(f"SPYGLASS_BROKERS: {error}")
     if any(login for _, login in places) and (problem := missing()):
         p.error(problem)

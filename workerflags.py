@@ -7,11 +7,11 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from addresses import beyond_loopback
-from curve import Login, joining
 from spyglass.protocol import DEFAULT_JOB_LIMIT, NAME
 from spyglass.runtime import logs
 from spyglass.runtime.settings import BACKEND, BadSetting, Parser, cores, seconds, whole
+from spyglass.transport.addresses import beyond_loopback
+from spyglass.transport.credentials import Login, joining
 
 
 def default_name() -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from curve import FRONT_DOMAIN, WORKER_DOMAIN, Guard
 from keyring import Keyring, Role
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator

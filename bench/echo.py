@@ -23,7 +23,6 @@ import zmq
 
 import broker
 from chaos.fleet import free_port
-from sockets import dealer
 from spyglass.protocol import (
     ID_BYTES,
     VERSION,
@@ -39,6 +38,7 @@ from spyglass.protocol import (
     heartbeat_interval,
 )
 from spyglass.runtime.open_files import raise_open_files
+from spyglass.transport.sockets import dealer
 
 #: Different requests a client has; more than it ever has outstanding. A broker remembers 4,096
 #: pictures, and real ones hardly ever come twice.

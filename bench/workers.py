@@ -25,7 +25,6 @@ from tqdm import tqdm
 from bench import table
 from bench.photos import photos, usual
 from chaos.fleet import ROOT, child_of
-from sockets import router
 from spyglass.protocol import (
     ID_BYTES,
     Body,
@@ -38,6 +37,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.runtime.settings import EXIT_FAILED, whole
+from spyglass.transport.sockets import router
 
 #: READY may take so many times what importing torch and loading the model take by themselves.
 START_RATIO = 1.5

@@ -19,7 +19,6 @@ import zmq
 
 from chaos.ledger import Event, Final, Record, merge
 from chaos.pictures import Pictures
-from sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
 from spyglass.protocol import (
     ID_BYTES,
     Ack,
@@ -36,6 +35,7 @@ from spyglass.protocol import (
     Result,
     encode,
 )
+from spyglass.transport.sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
 
 #: Seconds a broker has to acknowledge before the request is sent again.
 ACK_TIMEOUT = 0.5

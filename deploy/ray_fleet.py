@@ -22,7 +22,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from curve import joining  # noqa: E402
 from spyglass.runtime.settings import (  # noqa: E402
     BACKEND,
     EXIT_FAILED,
@@ -32,6 +31,7 @@ from spyglass.runtime.settings import (  # noqa: E402
     Parser,
     whole,
 )
+from spyglass.transport.credentials import joining  # noqa: E402
 
 # Read by Ray when it is imported: nothing is told to its makers.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

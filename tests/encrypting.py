@@ -14,11 +14,11 @@ from peers import FakeWorker, Peer
 from broker import Broker
 from brokerclient import BrokerClient
 from chaos.fleet import free_port
-from curve import Login, join
 from decisions import Policy
 from keyring import Keyring, Role
 from security import Security
 from spyglass.runtime.open_files import raise_open_files
+from spyglass.transport.credentials import Login, join
 from zap import Gate
 
 #: Seconds in which somebody who may not come in would have come in.

@@ -7,8 +7,6 @@ import os
 
 import zmq
 
-from curve import Login
-from sockets import dealer
 from spyglass.protocol import (
     ID_BYTES,
     Ack,
@@ -22,6 +20,8 @@ from spyglass.protocol import (
     decode,
     encode,
 )
+from spyglass.transport.credentials import Login
+from spyglass.transport.sockets import dealer
 
 #: Milliseconds to wait for a message on a slow, busy machine.
 PATIENCE_MS = 30_000

@@ -22,6 +22,7 @@ from spyglass.protocol import (
     decode,
     encode,
 )
+from spyglass.transport.addresses import AddressError
 
 #: A picture that takes the slowest link a second.
 LARGE = bytes(int(SLOWEST_LINK))
@@ -136,3 +137,9 @@ def test_a_broker_that_says_nothing_is_waited_for_no_longer_than_the_grace(desk:
     with pytest.raises(RequestFailed) as failure:
         future.result(30)
     assert failure.value.reason is Reason.DEADLINE
+
+
+@pytest.mark.parametrize("place", ["nonsense", "tcp://127.0.0.1", "http://127.0.0.1:5555"])
+def test_an_address_that_is_none_is_refused_with_a_sentence(place: str) -> None:
+    with pytest.raises(AddressError, match=r"is not an address such as tcp://127\.0\.0\.1:5556"):
+        BrokerClient([place])

@@ -10,9 +10,9 @@ from peers import picture_request
 
 from brokerclient import BrokerClient
 from clientcore import NotAllowed
-from curve import Login
 from keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
+from spyglass.transport.credentials import Login
 from zap import Gate
 
 # --- who gets in ------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where its connection cannot be cut, each message is checked by its own User-Id."""
-    monkeypatch.setattr("sockets.DropWatch.cut", lambda *_: None)
+    monkeypatch.setattr("spyglass.transport.sockets.DropWatch.cut", lambda *_: None)
     asker = sockets.front(sockets.login(Role.FRONT, "office"))
     asker.say(picture_request())
     assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)
@@ -161,7 +161,7 @@ def test_a_port_without_anybody_to_answer_for_keys_lets_nobody_in(
 ) -> None:
     """ZAP_ENFORCE_DOMAIN: without it libzmq would let everybody in."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    from sockets import router
+    from spyglass.transport.sockets import router
 
     port = router(context, sockets.gate.guard("worker"))
     number = port.bind_to_random_port("tcp://127.0.0.1")

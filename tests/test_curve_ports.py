@@ -14,9 +14,9 @@ import broker as broker_program
 import run
 import worker as worker_program
 from chaos.fleet import free_port
-from curve import join, split
 from keyring import ALLOWED, BadKeys, Keyring, Role
 from security import Security
+from spyglass.transport.credentials import join, split
 from workerflags import safe_to_listen
 
 

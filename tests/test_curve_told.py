@@ -12,10 +12,10 @@ from encrypting import Encrypted, Said
 
 from brokerclient import BrokerClient, RequestFailed
 from clientcore import NotAllowed
-from curve import join
 from keyring import BadKeys, Keyring, Role
 from security import Security
 from spyglass.protocol import Op, Reason
+from spyglass.transport.credentials import join
 from zap import Gate
 
 # --- why somebody is kept out -----------------------------------------------------------------

@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT
 
 import keys
-from addresses import as_others_call, beyond_loopback
-from curve import Login, joining, split
 from keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
-from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, BadSetting
+from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK
+from spyglass.transport.addresses import AddressError, as_others_call, beyond_loopback
+from spyglass.transport.credentials import Login, joining, split
 
 
 @pytest.fixture
@@ -210,10 +210,10 @@ def test_an_address_with_a_secret_gives_back_both_parts(keyring: Keyring) -> Non
 def test_a_damaged_secret_is_refused_without_being_shown(keyring: Keyring, harm: object) -> None:
     _, login = keyring.issue(Role.WORKER)
     text = harm(login.text())  # type: ignore[operator]
-    with pytest.raises(BadSetting, match=r"python keys.py join") as told:
+    with pytest.raises(AddressError, match=r"python keys.py join") as told:
         joining(f"tcp://10.0.0.5:5556#{text}")
     assert text[:20] not in str(told.value)
-    with pytest.raises(BadSetting) as told:
+    with pytest.raises(AddressError) as told:
         joining(f"tcp://10.0.0.5:port#{login.text()}")
     assert "#" not in str(told.value)
 

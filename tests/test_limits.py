@@ -40,7 +40,8 @@ def test_too_few_open_files_are_refused_with_the_command_to_run(program: str) ->
 
 def test_a_low_limit_that_may_be_raised_is_raised() -> None:
     said = subprocess.run(
-        [sys.executable, "-c", "from spyglass.runtime import open_files; print(open_files.raise_open_files())"],
+        [sys.executable, "-c",
+         "from spyglass.runtime.open_files import *; print(raise_open_files())"],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
         preexec_fn=partial(allow, 64, LEAST_OPEN_FILES),
     ).stdout  # fmt: skip

@@ -15,10 +15,10 @@ import zmq
 from conftest import Fleet, eventually
 
 import keyring
-import sockets
 from keyring import Keyring, Role
-from sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, router
 from spyglass.protocol import BEAT, Op, encode
+from spyglass.transport import sockets
+from spyglass.transport.sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, router
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
 OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))

@@ -17,7 +17,6 @@ from peers import FakeWorker, Peer, picture_request
 
 from brokerclient import RequestFailed
 from decisions import Policy
-from sockets import router
 from spyglass.protocol import (
     Ack,
     Direction,
@@ -30,6 +29,7 @@ from spyglass.protocol import (
     decode,
     encode,
 )
+from spyglass.transport.sockets import router
 
 
 @contextmanager

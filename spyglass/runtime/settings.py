@@ -19,8 +19,9 @@ HOST, PORT = "127.0.0.1", 8080
 #: Exit codes, the same for every program; argparse itself uses 2 for wrong usage.
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 
-#: Raised by the checks below; argparse turns it into a usage error.
-BadSetting = argparse.ArgumentTypeError
+
+class BadSetting(ValueError):
+    """A value that a flag or a variable cannot have; `str()` is a sentence for its user."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +36,12 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.add_argument("--version", action="version", version=f"Spyglass {__version__}")
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """As argparse does, but a `type=` that raises ValueError has its sentence shown."""
+        if "type" in options:
+            options["type"] = _with_sentence(options["type"])
+        return super().add_argument(*names, **options)
 
     def setting(
         self, flag: str, default: Any, help: str, type: Callable[[str], Any] = str, **more: Any
@@ -53,6 +60,18 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             flag, default=default, type=type, help=f"{help} (default: {shown})", **more
         )
+
+
+def _with_sentence(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same check, for argparse, which shows the text of its own error only."""
+
+    def checked(text: str) -> Any:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -90,19 +109,6 @@ def one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return check
-
-
-def address(text: str) -> str:
-    """A ZeroMQ address such as tcp://127.0.0.1:5556, for `type=`."""
-    scheme, _, rest = text.partition("://")
-    host, _, port = rest.rpartition(":")
-    good_port = port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65535)
-    if scheme == "tcp" and host and good_port:
-        return text
-    if scheme in ("ipc", "inproc") and rest:
-        return text
-    shown = text.partition("#")[0]  # what stands behind it may be a secret
-    raise BadSetting(f"{shown!r} is not an address such as {BACKEND}")
 
 
 def cores() -> int:

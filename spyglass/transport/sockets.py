@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import zmq
 import zmq.backend
 
-from curve import Guard, Login
 from spyglass.protocol import (
     MAX_CREDIT,
     MAX_PARTS,
@@ -26,6 +25,7 @@ from spyglass.protocol import (
     ProtocolError,
     decode,
 )
+from spyglass.transport.credentials import Guard, Login
 
 #: Milliseconds between ZMTP pings on the clients' port, where there are no heartbeats of our own.
 #: Both ends ping: a ping's TTL does not replace the other end's, since any later frame stops its

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils import z85
 
-from spyglass.runtime.settings import BadSetting, address
+from spyglass.transport.addresses import AddressError, address
 
 #: Bytes of a CURVE key.
 KEY_BYTES = 32
@@ -54,14 +54,14 @@ class Login:
         """The keys in what stands behind the #.
 
         Raises:
-            BadSetting: it is not two keys; the message does not show it.
+            AddressError: it is not two keys; the message does not show it.
         """
         try:
             keys = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         except (binascii.Error, UnicodeError):
             keys = b""
         if len(keys) != 2 * KEY_BYTES:
-            raise BadSetting(
+            raise AddressError(
                 "what stands behind the # of the address is damaged; copy the whole line again,"
                 " in quotes, or print a new one with: python keys.py join"
             )
@@ -93,7 +93,7 @@ def split(text: str) -> tuple[str, Login | None]:
     """An address without its secret, which is all that may be shown, and the login.
 
     Raises:
-        BadSetting: no address, or what stands behind the # is damaged.
+        AddressError: no address, or what stands behind the # is damaged.
     """
     place, mark, login = text.partition("#") if text.startswith("tcp://") else (text, "", "")
     return address(place), Login.read(login) if mark else None

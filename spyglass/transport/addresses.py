@@ -1,4 +1,4 @@
-"""Where an address leads: to this machine only, or to others, and how others call it."""
+"""ZeroMQ addresses: which are legal, whether others reach them, and how others name them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,27 @@ import socket
 ANY_HOST = ("0.0.0.0", "[::]", "*")
 #: An address for documentation (RFC 5737): nothing is sent to it, only the way there looked up.
 ELSEWHERE = ("192.0.2.1", 9)
+
+
+class AddressError(ValueError):
+    """What should be a ZeroMQ address is none; `str()` is a sentence that shows no secret."""
+
+
+def address(text: str) -> str:
+    """A ZeroMQ address such as tcp://127.0.0.1:5556, as it was given.
+
+    Raises:
+        AddressError: it is none.
+    """
+    scheme, _, rest = text.partition("://")
+    host, _, port = rest.rpartition(":")
+    good_port = port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65535)
+    if scheme == "tcp" and host and good_port:
+        return text
+    if scheme in ("ipc", "inproc") and rest:
+        return text
+    shown = text.partition("#")[0]  # what stands behind it may be a secret
+    raise AddressError(f"{shown!r} is not an address such as tcp://127.0.0.1:5556")
 
 
 def beyond_loopback(address: str) -> bool:

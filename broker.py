@@ -20,11 +20,11 @@ import zmq
 
 import broker_log
 from control import Control
-from decisions import Action, Note, Policy, ToClient
-from dispatcher import Dispatcher
 from keyring import DEFAULT_FOLDER, BadKeys
 from lookout import Lookout
 from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
+from spyglass.dispatcher.decisions import Action, Note, Policy, ToClient
+from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.protocol import (
     Ack,
     Bye,

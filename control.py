@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import zmq
 
-from decisions import Action
-from dispatcher import Dispatcher
 from keyring import BadKeys
 from security import Security
-from snapshot import snapshot
+from spyglass.dispatcher.decisions import Action
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.snapshot import snapshot
 from spyglass.protocol import Body, Op, Query, Reply
 from spyglass.transport.addresses import AddressError, address, this_machine
 

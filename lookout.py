@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from decisions import Action, Record
+from spyglass.dispatcher.decisions import Action, Record
 from spyglass.runtime import memory
 from spyglass.transport.sockets import DropWatch
 

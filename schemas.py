@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from decisions import Counters
+from spyglass.dispatcher.decisions import Counters
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
 from tensors import DEFAULT_TOP_K, INPUT, MAX_IMAGES, OUTPUTS
 

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import pool
 from chaos.ledger import ATTRIBUTED_WITHIN, Event, Injected, Record
 from chaos.schedule import Kind
+from spyglass.dispatcher import pool
 
 #: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4). A
 #: frozen worker's within 1.2 s; if its broker is lost meanwhile, the next one may think it idle,

@@ -9,9 +9,9 @@ from itertools import pairwise
 from time import thread_time
 from typing import Any
 
-from pool import percentile
 from simulation.plan import Plan
 from simulation.world import World
+from spyglass.dispatcher.pool import percentile
 
 #: Events that belong to a request, and those that the mere presence of workers costs.
 OF_REQUESTS = ("request_arrived", "worker_acked", "worker_answered", "worker_refused")

@@ -9,12 +9,12 @@ from random import Random
 from time import thread_time
 from typing import Any
 
-from decisions import Action, Policy, ToClient, ToWorker
-from dispatcher import Dispatcher
 from simulation import fleet
 from simulation.fleet import Task, Worker
 from simulation.ledger import Asked, Ledger
 from simulation.plan import FAILOVER, FREEZE, HOP, RECONNECT, RESPAWN, RESTART, STORM_SPREAD, Plan
+from spyglass.dispatcher.decisions import Action, Policy, ToClient, ToWorker
+from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.protocol import (
     BUSY_INTERVAL,
     Body,

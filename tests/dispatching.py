@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from decisions import Action, Policy, ToClient, ToWorker
-from dispatcher import Dispatcher
+from spyglass.dispatcher.decisions import Action, Policy, ToClient, ToWorker
+from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.protocol import Body, Message, Ready, Request, Result, Times
 
 DIGEST = "ab" * 32

@@ -14,9 +14,9 @@ from peers import FakeWorker, Peer
 from broker import Broker
 from brokerclient import BrokerClient
 from chaos.fleet import free_port
-from decisions import Policy
 from keyring import Keyring, Role
 from security import Security
+from spyglass.dispatcher.decisions import Policy
 from spyglass.runtime.open_files import raise_open_files
 from spyglass.transport.credentials import Login, join
 from zap import Gate

@@ -6,8 +6,8 @@ from itertools import count
 
 from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, ready, request, result, told
 
-from dispatcher import Dispatcher
-from health import FAILURES_IN_A_ROW
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.health import FAILURES_IN_A_ROW
 from spyglass.protocol import Nack, Reason, Request, Result
 
 NUMBERS = count(1000)

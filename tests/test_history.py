@@ -26,9 +26,9 @@ from dataclasses import replace
 
 from dispatching import ready, request
 
-from decisions import Action, Policy, ToClient, ToWorker
-from dispatcher import Dispatcher
-from pool import Job, JobState, Pool
+from spyglass.dispatcher.decisions import Action, Policy, ToClient, ToWorker
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.pool import Job, JobState, Pool
 from spyglass.protocol import Body, Bye, Nack, Reason, Request, Result, Times, patience
 
 HISTORIES = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, ticked, told
 
-from refusals import SAID_EVERY
+from spyglass.dispatcher.refusals import SAID_EVERY
 from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
 
 # --- joining ----------------------------------------------------------------------------------

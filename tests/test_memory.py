@@ -13,7 +13,7 @@ from conftest import ROOT, rss
 
 import broker
 import lookout
-from decisions import Policy
+from spyglass.dispatcher.decisions import Policy
 from spyglass.runtime.memory import held, unwritten
 
 #: Maps a file of 40 pages, lets `change` do something to it, settles, and tells what is there.

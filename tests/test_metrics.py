@@ -15,11 +15,11 @@ from scraping import Samples, needs_prometheus, promtool, samples
 from test_web import FORM, TIMES, Site, form, jpeg
 
 from brokerclient import Answer, RequestFailed
-from decisions import Counters
-from dispatcher import Dispatcher
 from fleetmetrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
 from metrics import HTTP_BUCKETS, Metrics
-from snapshot import snapshot
+from spyglass.dispatcher.decisions import Counters
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.snapshot import snapshot
 from spyglass.protocol import Reason
 
 ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14.9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from names import Names
+from spyglass.dispatcher.names import Names
 
 
 def test_a_second_worker_of_a_name_gets_a_number() -> None:

@@ -13,12 +13,12 @@ from test_openinference import asking
 from test_web import LIMIT, TYPED, FakeFleet, Site, jpeg
 
 import openapi
-import snapshot
 import web
 from admin import MAX_GUESSES, Guard
 from clientcore import RequestFailed
 from metrics import Metrics
 from pages import make_pages
+from spyglass.dispatcher import snapshot
 from spyglass.protocol import Op, Reason
 from web import picture_routes
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from dispatching import CAT, DOG, fleet, given, live, ready, result, told
 
-from decisions import Action, Policy
-from dispatcher import Dispatcher
-from quarantine import REMEMBERED, RETURN_GRACE, Loss, Quarantine
+from spyglass.dispatcher.decisions import Action, Policy
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.quarantine import REMEMBERED, RETURN_GRACE, Loss, Quarantine
 from spyglass.protocol import Nack, Reason, Request, Result
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from dispatching import CAT, DOG, EEL, fleet, given, ready, request, result, told
 
-from decisions import ToClient
+from spyglass.dispatcher.decisions import ToClient
 from spyglass.protocol import (
     Ack,
     Body,

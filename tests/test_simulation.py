@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import Jobs
-from pool import Attempt, Job
 from simulation import figures
 from simulation.__main__ import main
 from simulation.plan import FAILOVER, Faults, Plan
 from simulation.study import plans
 from simulation.world import World
+from spyglass.dispatcher.jobs import Jobs
+from spyglass.dispatcher.pool import Attempt, Job
 from spyglass.protocol import Reason, Result
 
 #: Everything goes wrong within a third of a second, ten times as often as usual.

@@ -8,12 +8,12 @@ import pytest
 from dispatching import fleet, ready, request, result
 
 from broker import Broker
-from decisions import Policy
-from dispatcher import Dispatcher
 from security import PLAIN
-from snapshot import snapshot
+from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.snapshot import snapshot
+from spyglass.dispatcher.trend import SAMPLES_KEPT
 from spyglass.protocol import ID_BYTES, Nack, Op, Query, Reason
-from trend import SAMPLES_KEPT
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from conftest import Fleet, eventually
 from peers import FakeWorker, Peer, picture_request
 
 from brokerclient import RequestFailed
-from decisions import Policy
+from spyglass.dispatcher.decisions import Policy
 from spyglass.protocol import (
     Ack,
     Direction,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import ceil
 
-from decisions import Move
-from health import Health
+from spyglass.dispatcher.decisions import Move
+from spyglass.dispatcher.health import Health
 from spyglass.protocol import Ready, Request
 
 #: Answers the latency figures are drawn from: recent enough to follow a change, enough for a

@@ -15,9 +15,9 @@ import heapq
 from collections import deque
 from itertools import count
 
-from decisions import Event, Move, Policy, Record
-from pool import Attempt, Job, Pool, Worker
-from quarantine import Loss, Quarantine
+from spyglass.dispatcher.decisions import Event, Move, Policy, Record
+from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
+from spyglass.dispatcher.quarantine import Loss, Quarantine
 from spyglass.protocol import Ack, Cancel, Nack, Reason, Request, Result
 
 #: What the sender of a picture in quarantine is told.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from decisions import Departed, Policy, Record
-from jobs import Jobs
-from names import Names
-from outliers import Outliers
-from pool import Pool, Worker
-from quarantine import RETURN_GRACE, Loss
+from spyglass.dispatcher.decisions import Departed, Policy, Record
+from spyglass.dispatcher.jobs import Jobs
+from spyglass.dispatcher.names import Names
+from spyglass.dispatcher.outliers import Outliers
+from spyglass.dispatcher.pool import Pool, Worker
+from spyglass.dispatcher.quarantine import RETURN_GRACE, Loss
 from spyglass.protocol import (
     BEAT,
     HEARTBEAT_INTERVAL,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from dispatcher import Dispatcher
-from pool import Pool, Worker, percentile
 from spyglass import __version__
-from trend import Trend
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.pool import Pool, Worker, percentile
+from spyglass.dispatcher.trend import Trend
 
 
 def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:

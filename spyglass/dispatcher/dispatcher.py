@@ -5,7 +5,7 @@ sent comes out as a list of actions. The same events at the same times always gi
 actions, so every rule is tested by plain calls.
 
 The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with what it lacks: the broker
-keeps each request until it is answered (jobs.py), and being alive (roster.py), ready and busy are
+keeps each request until it is answered (jobs.py), and being alive (membership.py), ready and busy are
 three facts. Any valid message renews a worker's life; only READY, a result or a NACK gives credit.
 """
 
@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from decisions import Action, Policy, Record
-from jobs import QUARANTINED, Jobs
-from outliers import Outliers
-from pool import Attempt, Job, Pool, Worker
-from pools import Pools
-from quarantine import Loss
-from refusals import Refusals
-from roster import Roster
+from spyglass.dispatcher.decisions import Action, Policy, Record
+from spyglass.dispatcher.jobs import QUARANTINED, Jobs
+from spyglass.dispatcher.membership import Roster
+from spyglass.dispatcher.outliers import Outliers
+from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
+from spyglass.dispatcher.pools import Pools
+from spyglass.dispatcher.quarantine import Loss
+from spyglass.dispatcher.refusals import Refusals
+from spyglass.dispatcher.trend import Trend
 from spyglass.protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
-from trend import Trend
 
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.
 FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))

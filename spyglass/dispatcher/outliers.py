@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from decisions import Policy, Record
-from health import Health
-from pool import Pool, Worker
+from spyglass.dispatcher.decisions import Policy, Record
+from spyglass.dispatcher.health import Health
+from spyglass.dispatcher.pool import Pool, Worker
 
 #: Records of departed workers kept, so that one that comes back is not a stranger.
 HEALTHS_KEPT = 1000

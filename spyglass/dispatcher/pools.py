@@ -5,8 +5,8 @@ Part of the dispatcher: no I/O.
 
 from __future__ import annotations
 
-from decisions import Policy
-from pool import Pool
+from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.pool import Pool
 from spyglass.protocol import PROTOCOL_REVISION, Ready
 
 #: The model asked for when a request names none, if a worker offers it.

@@ -278,7 +278,9 @@ class Worker:
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
 
 
-def main(argv: Sequence[str] | None = None, classifier: str = "classifier:Classifier") -> int:
+def main(
+    argv: Sequence[str] | None = None, classifier: str = "spyglass.model.classifier:Classifier"
+) -> int:
     """Run a worker until SIGTERM, SIGINT or dismissal; the exit code.
 
     Args:

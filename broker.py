@@ -20,11 +20,12 @@ import zmq
 
 import broker_log
 from control import Control
-from keyring import DEFAULT_FOLDER, BadKeys
 from lookout import Lookout
-from security import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
 from spyglass.dispatcher.decisions import Action, Note, Policy, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.keys.authority import Gate, GateDown
+from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys
+from spyglass.keys.port_policy import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
 from spyglass.protocol import (
     Ack,
     Bye,
@@ -55,7 +56,6 @@ from spyglass.runtime.settings import (
 from spyglass.transport.addresses import address
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
 from spyglass.transport.sockets import DropWatch, Waker, router, send, user_of, waiting
-from zap import Gate, GateDown
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import zmq
 
-from keyring import BadKeys
-from security import Security
 from spyglass.dispatcher.decisions import Action
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
+from spyglass.keys.keyring import BadKeys
+from spyglass.keys.port_policy import Security
 from spyglass.protocol import Body, Op, Query, Reply
 from spyglass.transport.addresses import AddressError, address, this_machine
 

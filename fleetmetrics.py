@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from clientcore import Client, RequestFailed
+from spyglass.client.session import Client, RequestFailed
 from spyglass.protocol import NAME
 
 Snapshot: TypeAlias = dict[str, Any]

@@ -20,8 +20,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from clientcore import Answer, Client
 from fleetmetrics import MAX_MODELS, FleetCollector
+from spyglass.client.session import Answer, Client
 from spyglass.protocol import NAME, Reason
 
 Message: TypeAlias = MutableMapping[str, Any]

@@ -13,11 +13,11 @@ from typing import Any
 import problems
 import tensors
 from answers import JSON, Reply, of_json, problem_headers
-from clientcore import Answer, RequestFailed
-from loopclient import LoopClient
 from problems import Problem
 from recognition import QUICK_FORM, Recognition, Request, Route, Routes, which
 from spyglass import __version__
+from spyglass.client.aio_client import LoopClient
+from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
 from tensors import INPUT, OUTPUTS
 from uploads import FORM_OVERHEAD, raw_picture

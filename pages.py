@@ -15,9 +15,9 @@ import answers
 import openapi
 import problems
 from answers import HERE, SECURITY_HEADERS
-from clientcore import Client, NotAllowed, RequestFailed
 from metrics import Metrics
 from problems import Problem
+from spyglass.client.session import Client, NotAllowed, RequestFailed
 from spyglass.protocol import NAME, Op, Reason
 from spyglass.runtime.logs import about
 from spyglass.transport.addresses import address

@@ -18,10 +18,10 @@ from urllib.parse import parse_qsl
 import answers
 import problems
 from answers import Reply
-from clientcore import Answer, RequestFailed
-from loopclient import LoopClient
 from metrics import HUNG_UP, Metrics
 from problems import Problem
+from spyglass.client.aio_client import LoopClient
+from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 from uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
 

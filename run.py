@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from supervisor import supervisord  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
-from keyring import DEFAULT_FOLDER, BadKeys, Role
-from security import BEYOND, Security
+from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys, Role
+from spyglass.keys.port_policy import BEYOND, Security
 from spyglass.runtime import settings
 from spyglass.transport.addresses import as_others_call
 from spyglass.transport.credentials import join

@@ -13,10 +13,10 @@ from typing import Any
 
 import problems
 from answers import JSON, Reply, problem_headers
-from clientcore import RequestFailed
-from loopclient import LoopClient
 from problems import Problem
 from recognition import Recognition, Request, Route, Routes
+from spyglass.client.aio_client import LoopClient
+from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason
 
 #: The only version a model has: TorchServe's name for the first.

@@ -26,12 +26,12 @@ import problems
 import torchserve
 from answers import SECURITY_HEADERS, Reply
 from httpserver import Server
-from loopclient import LoopClient
 from metrics import Metrics
 from openinference import OpenInference
 from pages import make_pages
 from problems import Problem
 from recognition import HungUp, Receive, Recognition, Request, Route, Routes, Scope, Send
+from spyglass.client.aio_client import LoopClient
 from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, NAME
 from spyglass.runtime import logs
 from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from brokerclient import Answer, BrokerClient, RequestFailed
 from chaos.failover import percentile
 from chaos.fleet import Fleet, Worker, send, wait_for
+from spyglass.client.thread_client import Answer, BrokerClient, RequestFailed
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, whole
 
 WORKERS = 3

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from bench import load, table
 from bench.http import Running, command, running
-from keyring import Keyring
-from security import ALWAYS, ENCRYPTED
+from spyglass.keys.keyring import Keyring
+from spyglass.keys.port_policy import ALWAYS, ENCRYPTED
 
 #: Connections at a time: enough that all cores are busy.
 CONNECTIONS = 32

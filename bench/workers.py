@@ -49,7 +49,7 @@ PICTURES = 1500
 PATIENCE = 120.0
 
 #: What no worker can do without.
-_LOAD_ALONE = "from classifier import Classifier; Classifier()"
+_LOAD_ALONE = "from spyglass.model.classifier import Classifier; Classifier()"
 
 Heard = TypeVar("Heard", bound=Message)
 

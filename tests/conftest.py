@@ -17,8 +17,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
+from spyglass.client.thread_client import BrokerClient, RequestFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 CAT = (ROOT / "static" / "samples" / "cat.jpg").read_bytes()

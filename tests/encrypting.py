@@ -12,14 +12,14 @@ from conftest import PATIENCE, Fleet, eventually
 from peers import FakeWorker, Peer
 
 from broker import Broker
-from brokerclient import BrokerClient
 from chaos.fleet import free_port
-from keyring import Keyring, Role
-from security import Security
+from spyglass.client.thread_client import BrokerClient
 from spyglass.dispatcher.decisions import Policy
+from spyglass.keys.authority import Gate
+from spyglass.keys.keyring import Keyring, Role
+from spyglass.keys.port_policy import Security
 from spyglass.runtime.open_files import raise_open_files
 from spyglass.transport.credentials import Login, join
-from zap import Gate
 
 #: Seconds in which somebody who may not come in would have come in.
 MOMENT = 0.3

@@ -9,8 +9,8 @@ import pytest
 import zmq
 from conftest import eventually
 
-from brokerclient import BrokerClient
-from clientcore import ACK_TIMEOUT, GRACE, Answer, RequestFailed
+from spyglass.client.session import ACK_TIMEOUT, GRACE, Answer, RequestFailed
+from spyglass.client.thread_client import BrokerClient
 from spyglass.protocol import (
     SLOWEST_LINK,
     Ack,

@@ -13,8 +13,8 @@ from conftest import Site, eventually
 from playwright.sync_api import Page, Route, expect
 
 import answers
-from brokerclient import RequestFailed
 from chaos.fleet import free_port
+from spyglass.client.thread_client import RequestFailed
 
 TOKEN = "a-token-that-nobody-would-guess"
 

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from conftest import ROOT, Fleet, eventually
 
-import client
-from brokerclient import Answer, RequestFailed
-from client import BYTES_IN_FLIGHT, IN_FLIGHT
-from outputs import Csv, JsonLines, NotOurs, Record
-from paths import pictures
+from spyglass.client import cli
+from spyglass.client.cli import BYTES_IN_FLIGHT, IN_FLIGHT
+from spyglass.client.inputs import pictures
+from spyglass.client.outputs import Csv, JsonLines, NotOurs, Record
+from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.protocol import Reason, Times
 
 NOBODY = "tcp://127.0.0.1:9"
@@ -56,7 +56,7 @@ def named(*names: str, stdin: bytes = b"") -> list[str]:
 
 
 def run(fleet: Fleet, *arguments: object) -> int:
-    return client.main(["--broker", fleet.frontend, *map(str, arguments)])
+    return cli.main(["--broker", fleet.frontend, *map(str, arguments)])
 
 
 # --- which pictures ---------------------------------------------------------------------------
@@ -234,17 +234,17 @@ class Counting:
 def test_few_pictures_and_few_bytes_are_on_their_way_at_a_time(
     size: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_read", lambda path: (size, bytes(1)))
+    monkeypatch.setattr(cli, "_read", lambda path: (size, bytes(1)))
     counting: Any = Counting()
-    options = client.parser().parse_args(["x"])
-    assert len(list(client.recognise(counting, [tmp_path] * 50, options))) == 50
+    options = cli.parser().parse_args(["x"])
+    assert len(list(cli.recognise(counting, [tmp_path] * 50, options))) == 50
     assert counting.most == most and counting.open == 0
 
 
 def test_no_broker_is_told_at_once_by_its_own_exit_code(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert client.main(["--broker", NOBODY, str(folder)]) == 3
+    assert cli.main(["--broker", NOBODY, str(folder)]) == 3
     assert f"No broker answers at {NOBODY}. Is broker.py running there?" in capsys.readouterr().err
 
 
@@ -264,15 +264,15 @@ def test_a_broker_lost_on_the_way_ends_the_run_by_the_same_code(
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr(client, "BrokerClient", Losing)
-    assert client.main([str(folder)]) == 3
+    monkeypatch.setattr(cli, "BrokerClient", Losing)
+    assert cli.main([str(folder)]) == 3
     assert capsys.readouterr().err.count("No broker answers.") == 1
 
 
 @pytest.mark.parametrize("wrong", [["--output", "f", "x"], ["--json", "--csv", "x"], []])
 def test_flags_that_do_not_fit_are_a_usage_error(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        client.main(wrong)
+        cli.main(wrong)
     assert left.value.code == 2
 
 
@@ -280,7 +280,7 @@ def test_an_output_file_that_cannot_be_used_is_a_usage_error(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for output in (folder, folder / "a.jpg"):
-        assert client.main(["--json", "--output", str(output), str(folder)]) == 2
+        assert cli.main(["--json", "--output", str(output), str(folder)]) == 2
         assert str(output) in capsys.readouterr().err
     assert (folder / "a.jpg").read_text() == "label:a"
 

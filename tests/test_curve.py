@@ -15,10 +15,10 @@ import pytest
 from conftest import CAT, PATIENCE, Fleet, eventually
 from encrypting import Encrypted, Said
 
-from brokerclient import BrokerClient
 from chaos.fleet import free_port
 from chaos.relay import Relay
-from keyring import Role
+from spyglass.client.thread_client import BrokerClient
+from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
 
 # --- a fleet ----------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from conftest import CAT, PATIENCE, eventually
 from encrypting import Encrypted, Sockets, comes_in, stays_out
 from peers import picture_request
 
-from brokerclient import BrokerClient
-from clientcore import NotAllowed
-from keyring import ALLOWED, Role
+from spyglass.client.session import NotAllowed
+from spyglass.client.thread_client import BrokerClient
+from spyglass.keys.authority import Gate
+from spyglass.keys.keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
 from spyglass.transport.credentials import Login
-from zap import Gate
 
 # --- who gets in ------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ import broker as broker_program
 import run
 import worker as worker_program
 from chaos.fleet import free_port
-from keyring import ALLOWED, BadKeys, Keyring, Role
-from security import Security
+from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
+from spyglass.keys.port_policy import Security
 from spyglass.transport.credentials import join, split
 from workerflags import safe_to_listen
 

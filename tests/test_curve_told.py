@@ -10,13 +10,13 @@ import pytest
 from conftest import CAT, PATIENCE, Fleet, eventually
 from encrypting import Encrypted, Said
 
-from brokerclient import BrokerClient, RequestFailed
-from clientcore import NotAllowed
-from keyring import BadKeys, Keyring, Role
-from security import Security
+from spyglass.client.session import NotAllowed
+from spyglass.client.thread_client import BrokerClient, RequestFailed
+from spyglass.keys.authority import Gate
+from spyglass.keys.keyring import BadKeys, Keyring, Role
+from spyglass.keys.port_policy import Security
 from spyglass.protocol import Op, Reason
 from spyglass.transport.credentials import join
-from zap import Gate
 
 # --- why somebody is kept out -----------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import yaml
 from conftest import ROOT, eventually
 
 from chaos.fleet import free_port
-from keyring import Keyring
+from spyglass.keys.keyring import Keyring
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()

@@ -12,11 +12,11 @@ import pytest
 from conftest import ROOT
 
 import broker
-import client
 import problems
 import web
 import worker
 from pages import make_pages
+from spyglass.client import cli
 from spyglass.protocol import (
     Ack,
     Body,
@@ -47,7 +47,7 @@ PAGES = {
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
 )
-PROGRAMS: list[Any] = [broker, worker, web, client]
+PROGRAMS: list[Any] = [broker, worker, web, cli]
 #: What is started with `python -m`; only their help is looked at.
 TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
 TOOLS += ["bench.secure", "bench.workers", "simulation"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Fleet, eventually
 
-from brokerclient import RequestFailed
 from chaos.fleet import alive, below, free_port
+from spyglass.client.thread_client import RequestFailed
 from spyglass.protocol import Op, Reason
 
 

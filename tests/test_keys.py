@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-import keys
-from keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
+from spyglass.keys import cli
+from spyglass.keys.keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK
 from spyglass.transport.addresses import AddressError, as_others_call, beyond_loopback
 from spyglass.transport.credentials import Login, joining, split
@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
-    code = keys.main(argv)
+    code = cli.main(argv)
     told = capsys.readouterr()
     return code, told.out, told.err
 

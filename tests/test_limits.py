@@ -15,9 +15,9 @@ from conftest import ROOT, Fleet, eventually
 from forging import encoded
 from PIL import Image
 
-from brokerclient import RequestFailed
 from chaos.fleet import below
 from child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
+from spyglass.client.thread_client import RequestFailed
 from spyglass.protocol import Reason
 from spyglass.runtime.open_files import LEAST_OPEN_FILES
 

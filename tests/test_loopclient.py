@@ -10,8 +10,8 @@ import pytest
 import zmq
 from conftest import PATIENCE
 
-from clientcore import GRACE, RequestFailed
-from loopclient import LoopClient
+from spyglass.client.aio_client import LoopClient
+from spyglass.client.session import GRACE, RequestFailed
 from spyglass.protocol import (
     Body,
     Cancel,

@@ -14,9 +14,9 @@ from prometheus_client import Counter, Histogram
 from scraping import Samples, needs_prometheus, promtool, samples
 from test_web import FORM, TIMES, Site, form, jpeg
 
-from brokerclient import Answer, RequestFailed
 from fleetmetrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
 from metrics import HTTP_BUCKETS, Metrics
+from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.dispatcher.decisions import Counters
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot

@@ -18,10 +18,10 @@ import zmq
 from conftest import Fleet, eventually, rss
 from peers import FakeWorker, Peer, picture_request
 
-from brokerclient import BrokerClient, RequestFailed
 from chaos.fleet import free_port
 from chaos.relay import Relay
 from children import QUICK
+from spyglass.client.thread_client import BrokerClient, RequestFailed
 from spyglass.protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
 
 #: ZMTP 3.1 with the NULL mechanism (https://rfc.zeromq.org/spec/37/): greeting and READY.

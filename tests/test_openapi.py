@@ -15,9 +15,9 @@ from test_web import LIMIT, TYPED, FakeFleet, Site, jpeg
 import openapi
 import web
 from admin import MAX_GUESSES, Guard
-from clientcore import RequestFailed
 from metrics import Metrics
 from pages import make_pages
+from spyglass.client.session import RequestFailed
 from spyglass.dispatcher import snapshot
 from spyglass.protocol import Op, Reason
 from web import picture_routes

@@ -19,8 +19,8 @@ from test_web import LIMIT, Site, jpeg
 from tritonclient.utils import InferenceServerException
 
 import recognition
-from clientcore import Answer, RequestFailed
 from openinference import body_limit
+from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import MAX_TOP_K, Reason
 from tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
 

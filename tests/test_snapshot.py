@@ -8,11 +8,11 @@ import pytest
 from dispatching import fleet, ready, request, result
 
 from broker import Broker
-from security import PLAIN
 from spyglass.dispatcher.decisions import Policy
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.dispatcher.trend import SAMPLES_KEPT
+from spyglass.keys.port_policy import PLAIN
 from spyglass.protocol import ID_BYTES, Nack, Op, Query, Reason
 
 

@@ -14,8 +14,8 @@ import pytest
 import zmq
 from conftest import Fleet, eventually
 
-import keyring
-from keyring import Keyring, Role
+from spyglass.keys import keyring
+from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import BEAT, Op, encode
 from spyglass.transport import sockets
 from spyglass.transport.sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, router

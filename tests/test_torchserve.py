@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_web import FORM, LIMIT, Site, form, jpeg
 
-from clientcore import RequestFailed
+from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason
 
 PREDICT = "/predictions/squeezenet1_1"

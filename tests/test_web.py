@@ -15,9 +15,9 @@ from PIL import Image
 
 import recognition
 import web
-from brokerclient import Answer, RequestFailed
-from clientcore import NotAllowed
 from problems import REASONS
+from spyglass.client.session import NotAllowed
+from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.protocol import Op, Reason, Times
 
 LIMIT = 20_000

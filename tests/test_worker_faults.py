@@ -15,7 +15,7 @@ import zmq
 from conftest import Fleet, eventually
 from peers import FakeWorker, Peer, picture_request
 
-from brokerclient import RequestFailed
+from spyglass.client.thread_client import RequestFailed
 from spyglass.dispatcher.decisions import Policy
 from spyglass.protocol import (
     Ack,

@@ -5,7 +5,7 @@ is URL-safe base64, without padding, of the broker's public key and of the secre
 way in, 32 bytes each. It is a secret: only `split` and `Login.text` ever see it.
 
 CURVE (rfc.zeromq.org/spec/26) encrypts and proves both ends to each other; ZAP (spec/27) asks the
-broker's own list whether a peer's key may come in (keyring.py, zap.py).
+broker's own list whether a peer's key may come in (spyglass.keys).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from brokerclient import Answer
+from spyglass.client.thread_client import Answer
 
 #: How every JSON line starts. A file that starts otherwise is not ours to cut.
 JSON_START = b'{"path": '

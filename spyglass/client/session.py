@@ -2,8 +2,8 @@
 
 A request is kept until it is answered and sent again, with the same id, when a broker restarts or
 does not acknowledge: the Lazy Pirate of the ZeroMQ guide, chapter 4. Its future is always settled
-by its deadline + 0.5 s. A thread of its own drives a BrokerClient (brokerclient.py), the event loop
-of the web a LoopClient (loopclient.py).
+by its deadline + 0.5 s. A thread drives a BrokerClient (thread_client.py), the event loop
+of the web a LoopClient (aio_client.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from clientlink import Link
+from spyglass.client.connection import Link
 from spyglass.protocol import (
     ID_BYTES,
     MAX_PARTS,

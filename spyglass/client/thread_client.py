@@ -20,7 +20,14 @@ from typing import Any
 
 import zmq
 
-from clientcore import SWEEP_INTERVAL, Answer, Client, Pending, RequestFailed, request_for
+from spyglass.client.session import (
+    SWEEP_INTERVAL,
+    Answer,
+    Client,
+    Pending,
+    RequestFailed,
+    request_for,
+)
 from spyglass.protocol import DEFAULT_TIMEOUT, Query, Reply, Request
 from spyglass.transport.sockets import Waker
 

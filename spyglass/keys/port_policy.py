@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyring import BadKeys, Keyring, Role
+from spyglass.keys.authority import Gate
+from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.transport import credentials
 from spyglass.transport.addresses import as_others_call, beyond_loopback
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
-from zap import Gate
 
 #: Which ports are to be encrypted.
 BEYOND, ALWAYS = "beyond-loopback", "always"

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from clientcore import (
+from spyglass.client.session import (
     QUERY_TIMEOUT,
     SWEEP_INTERVAL,
     Answer,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
-from keyring import Keyring, Role
+from spyglass.keys.keyring import Keyring, Role
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
 
 if TYPE_CHECKING:

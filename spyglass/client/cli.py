@@ -1,0 +1,198 @@
+"""The command line: send pictures to a broker and print what they show."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from io import TextIOWrapper
+from pathlib import Path
+
+from tqdm import tqdm
+
+from spyglass import formats
+from spyglass.client.inputs import pictures
+from spyglass.client.outputs import Csv, Form, JsonLines, NotOurs, Record, Table
+from spyglass.client.session import MAX_PICTURE_BYTES, check_size
+from spyglass.client.thread_client import Answer, BrokerClient, RequestFailed
+from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
+from spyglass.runtime.settings import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    FRONTEND,
+    Parser,
+    seconds,
+    whole,
+)
+from spyglass.transport.credentials import joining
+
+__all__ = ["Answer", "BrokerClient", "RequestFailed"]
+
+#: Pictures on their way at a time: enough for a fleet of some machines, few in memory.
+IN_FLIGHT = 32
+#: Bytes of them at a time: two of the largest, or 32 of 4 MB each.
+BYTES_IN_FLIGHT = 2 * MAX_PICTURE_BYTES
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        "client.py",
+        "Sends pictures to a broker and prints what they show.",
+        "  python client.py photo.jpg\n"
+        "  python client.py --top-k 1 --csv '**/*.jpg' > labels.csv\n"
+        "  python client.py --json --output labels.jsonl holidays/   # again: goes on\n"
+        "  find /photos -name '*.png' -print0 | python client.py --json -\n\n"
+        "exit codes:\n"
+        "  0  every picture has an answer\n"
+        "  1  some have none\n"
+        "  2  wrong usage\n"
+        "  3  the broker cannot be reached",
+    )
+    p.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="picture, folder of pictures, pattern, or - for a list of paths on standard input",
+    )
+    p.setting("--broker", FRONTEND, "address of the broker's clients' port", joining)
+    p.setting("--model", "", "the model to ask (the broker's default if none)")
+    p.setting("--top-k", 5, "predictions for each picture", whole(1, MAX_TOP_K))
+    p.setting("--timeout", DEFAULT_TIMEOUT, "seconds for a picture", seconds(0.1, MAX_TIMEOUT))
+    form = p.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line, not a table")
+    form.add_argument("--csv", action="store_true", help="comma-separated values, not a table")
+    p.setting("--output", "", "file for --json or --csv; pictures it already has are skipped")
+    return p
+
+
+def recognise(
+    client: BrokerClient, paths: Iterable[Path], options: argparse.Namespace
+) -> Iterator[tuple[Path, Answer | Exception]]:
+    """Each picture with its answer or what went wrong, in order, some at a time on their way."""
+    waiting: deque[tuple[Path, int, Future[Answer] | Exception]] = deque()
+    held = 0
+    for path in paths:
+        size, outcome = _read(path)
+        while waiting and (len(waiting) >= IN_FLIGHT or held + size > BYTES_IN_FLIGHT):
+            first, freed, future = waiting.popleft()
+            held -= freed
+            yield _result(first, future)
+        if isinstance(outcome, bytes):
+            future = client.submit(
+                outcome, model=options.model, top_k=options.top_k, timeout=options.timeout
+            )
+            waiting.append((path, size, future))
+        else:
+            waiting.append((path, 0, outcome))
+        held += waiting[-1][1]
+    for path, _, future in waiting:
+        yield _result(path, future)
+
+
+def _read(path: Path) -> tuple[int, bytes | Exception]:
+    """A file's size and bytes, or why it cannot be sent."""
+    try:
+        size = path.stat().st_size
+        check_size(size)
+        return size, path.read_bytes()
+    except (OSError, ValueError) as error:
+        return 0, error
+
+
+def _result(path: Path, future: Future[Answer] | Exception) -> tuple[Path, Answer | Exception]:
+    if isinstance(future, Exception):
+        return path, future
+    try:
+        return path, future.result()
+    except RequestFailed as failed:
+        return path, failed
+
+
+def _tell(line: str) -> None:
+    """A sentence for the person, above the progress bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _run(
+    client: BrokerClient,
+    paths: list[Path],
+    form: Form,
+    record: Record | None,
+    options: argparse.Namespace,
+) -> int:
+    """Recognise all of them; the exit code."""
+    client.status()  # better told now than after the first picture's whole time
+    code = EXIT_OK
+    if record is None:
+        tqdm.write(form.head(), end="")
+    hide = True if len(paths) == 1 else None  # None: shown on a terminal only
+    outcomes = recognise(client, paths, options)
+    for path, outcome in tqdm(outcomes, total=len(paths), unit="picture", disable=hide):
+        if isinstance(outcome, Answer):
+            if record is None:
+                tqdm.write(form.line(path, outcome), end="")
+            else:
+                record.add(path, outcome)
+            continue
+        if isinstance(outcome, RequestFailed) and outcome.reason is Reason.NO_BROKER:
+            raise outcome  # so it would be for all the others, each after its whole time
+        code = EXIT_FAILED
+        if options.json and record is None:
+            tqdm.write(json.dumps({"path": str(path), "error": str(outcome)}))
+        else:
+            _tell(f"{path}: {outcome}")
+    sys.stdout.flush()
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Recognise everything named; the exit code."""
+    commands = parser()
+    options = commands.parse_args(argv)
+    if options.output and not (options.json or options.csv):
+        commands.error("--output needs --json or --csv beside it")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a file's name need not be UTF-8
+            stream.reconfigure(errors="surrogateescape")
+    paths = pictures(options.paths, sys.stdin.buffer)
+    if not paths:
+        print(f"client.py: no {formats.ACCEPTED} files there.", file=sys.stderr)
+        return EXIT_FAILED
+    kept = Csv(options.top_k) if options.csv else JsonLines()
+    plain = not (options.json or options.csv)
+    form: Form = Table(max(len(str(path)) for path in paths)) if plain else kept
+    record = None
+    if options.output:
+        try:
+            record = Record(Path(options.output), kept)
+        except (OSError, NotOurs) as error:
+            print(f"client.py: {error}", file=sys.stderr)
+            return EXIT_USAGE
+        left = [path for path in paths if str(path) not in record.done]
+        if len(left) < len(paths):
+            _tell(f"{len(paths) - len(left)} of {len(paths)} are in {options.output} already.")
+        paths = left
+    try:
+        if not paths:
+            return EXIT_OK
+        with closing(BrokerClient([options.broker])) as client:
+            return _run(client, paths, form, record, options)
+    except RequestFailed as failed:
+        _tell(f"client.py: {failed}\nName another broker with --broker (SPYGLASS_BROKER).")
+        return EXIT_UNREACHABLE
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+    except BrokenPipeError:  # `| head` has seen enough: leave Python nothing to write at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    finally:
+        if record is not None:
+            record.close()

@@ -21,8 +21,8 @@ from typing import Any
 
 import zmq
 
-import broker
 from chaos.fleet import free_port
+from spyglass.broker import loop
 from spyglass.protocol import (
     ID_BYTES,
     VERSION,
@@ -77,7 +77,7 @@ def run_broker(pipe: Connection) -> None:
     logging.disable()  # a line for each of 1,000 workers
     pipe.send((front, back))
     limits = ["--max-waiting", str(REQUESTS)]
-    sys.exit(broker.main(["--frontend", front, "--backend", back, *limits]))
+    sys.exit(loop.main(["--frontend", front, "--backend", back, *limits]))
 
 
 def run_workers(pipe: Connection, address: str, count: int, of: int) -> None:

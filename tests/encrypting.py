@@ -11,8 +11,8 @@ import zmq
 from conftest import PATIENCE, Fleet, eventually
 from peers import FakeWorker, Peer
 
-from broker import Broker
 from chaos.fleet import free_port
+from spyglass.broker.loop import Broker
 from spyglass.client.thread_client import BrokerClient
 from spyglass.dispatcher.decisions import Policy
 from spyglass.keys.authority import Gate

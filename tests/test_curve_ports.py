@@ -10,10 +10,10 @@ import pytest
 from conftest import Fleet, eventually
 from encrypting import Said
 
-import broker as broker_program
 import run
 import worker as worker_program
 from chaos.fleet import free_port
+from spyglass.broker import loop as broker_program
 from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
 from spyglass.keys.port_policy import Security
 from spyglass.transport.credentials import join, split

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-import broker
 import problems
 import web
 import worker
 from pages import make_pages
+from spyglass.broker import loop
 from spyglass.client import cli
 from spyglass.protocol import (
     Ack,
@@ -47,7 +47,7 @@ PAGES = {
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
 )
-PROGRAMS: list[Any] = [broker, worker, web, cli]
+PROGRAMS: list[Any] = [loop, worker, web, cli]
 #: What is started with `python -m`; only their help is looked at.
 TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
 TOOLS += ["bench.secure", "bench.workers", "simulation"]
@@ -145,11 +145,11 @@ def test_a_wrong_flag_is_a_usage_error(program: Any) -> None:
 
 def test_the_environment_gives_a_default_that_a_flag_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPYGLASS_MAX_WAITING", "7")
-    assert broker.parser().parse_args([]).max_waiting == 7
-    assert broker.parser().parse_args(["--max-waiting", "9"]).max_waiting == 9
+    assert loop.parser().parse_args([]).max_waiting == 7
+    assert loop.parser().parse_args(["--max-waiting", "9"]).max_waiting == 9
     monkeypatch.setenv("SPYGLASS_MAX_WAITING", "many")
     with pytest.raises(SystemExit):
-        broker.parser().parse_args([])
+        loop.parser().parse_args([])
 
 
 # --- all pages --------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, rss
 
-import broker
-import lookout
+from spyglass.broker import loop, monitor
 from spyglass.dispatcher.decisions import Policy
 from spyglass.runtime.memory import held, unwritten
 
@@ -90,15 +89,15 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
     monkeypatch.setattr("spyglass.runtime.memory.held", lambda: base)
     ports = ["tcp://127.0.0.1:*"] * 2
     policy = Policy(max_waiting_bytes=1_000_000)
-    watched = broker.Broker(*ports, policy, 1024, clock=lambda: now)
+    watched = loop.Broker(*ports, policy, 1024, clock=lambda: now)
     watched.open()
-    limit = base + policy.max_waiting_bytes + lookout.MEMORY_ROOM
+    limit = base + policy.max_waiting_bytes + monitor.MEMORY_ROOM
     told = []
     try:
         for taken in (limit, limit + 1, limit + 1, limit, int(0.91 * limit), limit + 1,
                       int(0.89 * limit), limit + 1):  # fmt: skip
             monkeypatch.setattr("spyglass.runtime.memory.held", lambda taken=taken: taken)
-            now += lookout.LOOK_INTERVAL
+            now += monitor.LOOK_INTERVAL
             watched._turn(0)
             told.append(len(watched.dispatcher.record.events))
     finally:

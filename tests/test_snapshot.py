@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from dispatching import fleet, ready, request, result
 
-from broker import Broker
+from spyglass.broker.loop import Broker
 from spyglass.dispatcher.decisions import Policy
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot

@@ -1,0 +1,380 @@
+"""The broker: two ROUTER sockets, one loop, no decisions.
+
+Each turn reads the connection monitors, drains both sockets, tells the dispatcher of dropped
+peers, lets it tick, sends what it decided and sleeps until its next deadline. The order matters:
+what a dead peer had said before it died still counts.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import zmq
+
+from spyglass.broker import request_log
+from spyglass.broker.control import Control
+from spyglass.broker.monitor import Lookout
+from spyglass.dispatcher.decisions import Action, Note, Policy, ToClient
+from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.keys.authority import Gate, GateDown
+from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys
+from spyglass.keys.port_policy import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PLAIN, Security
+from spyglass.protocol import (
+    Ack,
+    Bye,
+    Cancel,
+    Direction,
+    Heartbeat,
+    Message,
+    Nack,
+    ProtocolError,
+    Query,
+    Ready,
+    Request,
+    Result,
+    decode,
+    encode,
+)
+from spyglass.runtime import logs
+from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
+from spyglass.runtime.settings import (
+    BACKEND,
+    EXIT_FAILED,
+    EXIT_OK,
+    FRONTEND,
+    Parser,
+    one_of,
+    whole,
+)
+from spyglass.transport.addresses import address
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
+from spyglass.transport.sockets import DropWatch, Waker, router, send, user_of, waiting
+
+log = logging.getLogger(__name__)
+
+#: Messages read from one socket before timers get their turn.
+MESSAGES_PER_TURN = 256
+#: Seconds a leaving broker lets running work finish before it hands the rest back.
+LEAVE_WITHIN = 10.0
+#: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
+#: end of a connection may drop what it has not read from it.
+FAREWELL = 0.2
+#: Objects made before Python looks for cycles among them. A request leaves none behind, so its
+#: default of 700 only looks again and again at all that waits.
+GARBAGE_THRESHOLD = 20_000
+
+#: Why somebody is not listened to any more.
+KEY_REVOKED = "its key was revoked"
+
+
+class Broker:
+    """Carries messages between sockets and the dispatcher. Binds nothing until `open`."""
+
+    def __init__(
+        self,
+        frontend: str,
+        backend: str,
+        policy: Policy,
+        open_files: int,
+        clock: Callable[[], float] = time.monotonic,
+        security: Security = PLAIN,
+    ) -> None:
+        """Where to bind, how to decide, how many files this process may have open, and which ports
+        are encrypted."""
+        self.frontend = frontend
+        self.backend = backend
+        self.dispatcher = Dispatcher(policy, clock())
+        self._clock = clock
+        self._stopping = False
+        self._open_files = open_files
+        self._security = security
+        self._gate = security.gate
+        self.control = Control(
+            self.dispatcher, security, clock, self._carry_out, lambda to: self._back.connect(to)
+        )
+        # ONE I/O thread: with more, monitor events may overtake each other.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._waker = Waker()
+        self._detailed = logs.detailed()
+
+    def open(self) -> None:
+        """Bind both ports.
+
+        Raises:
+            zmq.ZMQError: an address is in use or not ours; `frontend` or `backend` tells which.
+        """
+        if self._gate is not None:
+            self._gate.open(self._context)
+        self._front = router(self._context, self._security.guard(FRONT_DOMAIN))
+        self._back = router(self._context, self._security.guard(WORKER_DOMAIN), workers=True)
+        self._front_watch = DropWatch(self._front)
+        self._back_watch = DropWatch(self._back)
+        self._front.bind(self.frontend)
+        self.frontend = self._front.last_endpoint.decode()  # type: ignore[union-attr]
+        self._back.bind(self.backend)
+        self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
+        self.control.ends = self.frontend, self.backend
+        self._lookout = Lookout(
+            self._front_watch,
+            self._back_watch,
+            self.dispatcher.record,
+            self.dispatcher.policy.max_waiting_bytes,
+            self._open_files,
+        )
+        self._poller = zmq.Poller()
+        for source in (
+            self._front,
+            self._back,
+            self._front_watch.monitor,
+            self._back_watch.monitor,
+            self._waker.fileno(),
+        ):
+            self._poller.register(source, zmq.POLLIN)
+
+    def stop(self) -> None:
+        """Ask the loop to leave. Safe from signal handlers and other threads."""
+        self._stopping = True
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serve until stopped and, by then, until the work in hand is done or 10 s are over."""
+        leave_at = float("inf")
+        try:
+            while True:
+                now, due = self._clock(), self.dispatcher.next_deadline()
+                if now >= due:
+                    self._carry_out(self.dispatcher.tick(now))
+                    now, due = self._clock(), self.dispatcher.next_deadline()
+                if self._stopping and leave_at == float("inf"):
+                    leave_at = now + LEAVE_WITHIN
+                    self._carry_out(self.dispatcher.stop(now))
+                if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
+                    break
+                self._turn(min(due, leave_at, self._security.next_look()) - now)
+            self._carry_out(self.dispatcher.hand_back())
+            farewell = self._clock() + FAREWELL
+            while (left := farewell - self._clock()) > 0:
+                self._turn(left)
+        finally:
+            self._close()
+
+    def _turn(self, wait: float) -> None:
+        ready = dict(self._poller.poll(max(0, int(1000 * wait) + 1)))
+        if self._waker.fileno() in ready:
+            self._waker.clear()
+        # Whoever dropped may have said something since its socket was polled: then read both.
+        dropped = self._front_watch.monitor in ready or self._back_watch.monitor in ready
+        if dropped:
+            self._front_watch.read()
+            self._back_watch.read()
+            self._carry_out(self._lookout.count_connections(self._clock()))
+        if self._gate is not None and self._gate.look(self._clock()):
+            self._keep_out(self._gate)
+        now = self._clock()
+        if now >= self._lookout.next_look:
+            self._carry_out(self._lookout.look(now))
+        front_drained = back_drained = True
+        if dropped or self._front in ready:
+            front_drained = self._drain(self._front, self._front_watch, self._from_client)
+        if dropped or self._back in ready:
+            back_drained = self._drain(self._back, self._back_watch, self._from_worker)
+        if back_drained:
+            for worker in self._back_watch.take_dropped():
+                gone = self.dispatcher.worker_gone(worker, "connection closed", self._clock())
+                self._carry_out(gone)
+        if front_drained:
+            for client in self._front_watch.take_dropped():
+                self._carry_out(self.dispatcher.client_gone(client, self._clock()))
+
+    def _keep_out(self, gate: Gate) -> None:
+        """Shut out whoever is connected with a key that is not on the list any more."""
+        for worker, user in list(self._back_watch.users.items()):
+            if not gate.admits(user, WORKER_DOMAIN):
+                self._back_watch.cut(worker)
+                gone = self.dispatcher.worker_shut_out(worker, KEY_REVOKED, self._clock())
+                self._carry_out(gone)
+        for client, user in list(self._front_watch.users.items()):
+            if not gate.admits(user, FRONT_DOMAIN):
+                self._front_watch.cut(client)
+                self._carry_out(self.dispatcher.client_gone(client, self._clock()))
+
+    def _drain(
+        self,
+        socket: zmq.Socket[bytes],
+        watch: DropWatch,
+        handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
+    ) -> bool:
+        """Handle what waits on a socket, at most 256 messages; whether that was all."""
+        gate = self._gate if watch.domain else None
+        handled = 0
+        for frames in waiting(socket, MESSAGES_PER_TURN):
+            handled += 1
+            try:
+                peer = watch.saw(frames[0])
+                if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
+                    log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
+                    continue
+                actions = handle(peer, frames[1:])
+            except ProtocolError as error:
+                self.dispatcher.record.counters.bad_frames += 1
+                log.debug("dropped a message from %s: %s", frames[0].bytes.hex(), error)
+                continue
+            self._carry_out(actions)
+        return handled < MESSAGES_PER_TURN
+
+    # --- messages in --------------------------------------------------------------------------
+
+    def _from_worker(self, worker: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
+        message = decode(frames, Direction.WORKER_TO_BROKER)
+        now = self._clock()
+        if self._detailed or isinstance(message, Nack):
+            request_log.came_back(self._name_of(worker), message)
+        match message:
+            case Heartbeat():
+                return self.dispatcher.worker_heartbeat(worker, now)
+            case Result():
+                return self.dispatcher.worker_answered(worker, message, now)
+            case Ack():
+                return self.dispatcher.worker_acked(worker, message.id, now)
+            case Nack():
+                return self.dispatcher.worker_refused(worker, message, now)
+            case Ready():
+                return self.dispatcher.worker_ready(worker, message, now)
+            case Bye():
+                return self.dispatcher.worker_bye(worker, message, now)
+        raise AssertionError(f"{message!r} is not for a broker")
+
+    def _from_client(self, client: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
+        message = decode(frames, Direction.CLIENT_TO_BROKER)
+        if self._detailed:
+            request_log.arrived(message)
+        match message:
+            case Request():
+                return self.dispatcher.request_arrived(client, message, self._clock())
+            case Cancel():
+                return self.dispatcher.request_cancelled(client, message.id, self._clock())
+            case Query():
+                user = self._front_watch.users.get(client)
+                may = user is None or self._gate is None or self._gate.manages(user)
+                self._to_client(client, self.control.reply(message, may))
+                return []
+        raise AssertionError(f"{message!r} is not for a broker")
+
+    # --- messages out -------------------------------------------------------------------------
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        """Send what was decided. A failed send is an event, so it may decide more."""
+        for action in actions:
+            if isinstance(action, ToClient):
+                self._to_client(action.client, action.message)
+                if self._detailed or isinstance(action.message, Nack):
+                    request_log.answered(action.message)
+            elif isinstance(action, Note):
+                request_log.noted(action)
+            elif not self._send(self._back, action.worker, action.message):
+                now, peer = self._clock(), action.worker
+                lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
+                actions.extend(lost)  # the loop goes on to them
+            elif self._detailed:
+                request_log.sent(self._name_of(action.worker), action.message)
+
+    def _name_of(self, address: bytes) -> str:
+        worker = self.dispatcher.workers.get(address)
+        return worker.name if worker else address.hex()
+
+    def _to_client(self, client: bytes, message: Message) -> None:
+        # A client that cannot be reached has dropped; the monitor will tell, and it will ask
+        # again over its next connection.
+        self._send(self._front, client, message)
+
+    def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message) -> bool:
+        try:
+            send(socket, [peer, *encode(message)])
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
+
+    def _close(self) -> None:
+        self._front_watch.close()
+        self._back_watch.close()
+        if self._gate is not None:
+            self._gate.close()
+        self._context.destroy(linger=200)  # ms for last answers to leave
+        self._waker.close()
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        "broker.py",
+        "Takes pictures from clients and shares them out among workers.",
+        "  python broker.py\n"
+        "  python broker.py --frontend tcp://127.0.0.1:7555 --backend tcp://127.0.0.1:7556\n"
+        "  SPYGLASS_MAX_WAITING=1000 python broker.py\n"
+        "  python keys.py init && python broker.py --backend tcp://0.0.0.0:5556",
+    )
+    p.setting("--frontend", FRONTEND, "address for clients", address)
+    p.setting("--backend", BACKEND, "address for workers", address)
+    p.setting("--max-waiting", Policy.max_waiting, "pictures that may wait", whole(1, 1_000_000))
+    p.setting("--keys", DEFAULT_FOLDER, "folder of the keys, see keys.py", Path)
+    p.setting(
+        "--encrypt", BEYOND, f"{BEYOND}, or {ALWAYS}: ports on loopback too", one_of(BEYOND, ALWAYS)
+    )
+    p.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let ports beyond loopback be open to everybody there, unencrypted",
+    )
+    logs.add_settings(p)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a broker until SIGTERM or SIGINT; the exit code."""
+    p = parser()
+    options = p.parse_args(argv)
+    try:
+        ports = options.frontend, options.backend
+        security = Security.chosen(*ports, options.keys, options.encrypt, options.insecure)
+    except BadKeys as error:
+        p.error(str(error))
+    logs.configure("broker", options)
+    policy = Policy(max_waiting=options.max_waiting)
+    try:
+        broker = Broker(*ports, policy, raise_open_files(), security=security)
+        broker.open()
+    except TooFewOpenFiles as error:
+        print(f"broker.py: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except zmq.ZMQError as error:
+        print(
+            f"broker.py: cannot listen on {options.frontend} and {options.backend}: {error}.\n"
+            "Is another broker running? Stop it, or choose other ports with --frontend and"
+            " --backend (SPYGLASS_FRONTEND, SPYGLASS_BACKEND).",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: broker.stop())
+    gc.freeze()  # modules stay anyway
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    log.info("clients at %s, workers at %s", broker.frontend, broker.backend)
+    for port, state in security.told(broker.frontend, broker.backend).items():
+        if state == INSECURE:
+            log.warning("the %s is open to everybody on its network, unencrypted", port)
+        elif state == ENCRYPTED:
+            log.info("the %s is encrypted, by the keys in %s", port, security.folder)
+    try:
+        broker.run()
+    except GateDown as error:
+        log.error("leaving: %s", error)
+        return EXIT_FAILED
+    return EXIT_OK

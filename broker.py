@@ -4,6 +4,6 @@
 import sys
 
 if __name__ == "__main__":
-    from spyglass.broker.loop import main
+    from spyglass.broker.cli import main
 
     sys.exit(main())

@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from chaos.fleet import free_port
-from spyglass.broker import loop
+from spyglass.broker import cli
 from spyglass.protocol import (
     ID_BYTES,
     VERSION,
@@ -77,7 +77,7 @@ def run_broker(pipe: Connection) -> None:
     logging.disable()  # a line for each of 1,000 workers
     pipe.send((front, back))
     limits = ["--max-waiting", str(REQUESTS)]
-    sys.exit(loop.main(["--frontend", front, "--backend", back, *limits]))
+    sys.exit(cli.main(["--frontend", front, "--backend", back, *limits]))
 
 
 def run_workers(pipe: Connection, address: str, count: int, of: int) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import worker
+from spyglass.worker import cli
 
 MARK = b"\nstand-in: "
 
@@ -83,4 +83,4 @@ class StandIn:
 
 
 if __name__ == "__main__":
-    sys.exit(worker.main(classifier="stand_in:StandIn"))
+    sys.exit(cli.main(classifier="stand_in:StandIn"))

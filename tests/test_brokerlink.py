@@ -8,7 +8,6 @@ import pytest
 import zmq
 from conftest import eventually
 
-from brokerlink import BUSY_PATIENCE, MAX_REBUILD_DELAY, READY_INTERVAL, BrokerLink
 from spyglass.protocol import (
     BEAT,
     BUSY_INTERVAL,
@@ -24,6 +23,7 @@ from spyglass.protocol import (
     patience,
 )
 from spyglass.transport.sockets import router
+from spyglass.worker.connection import BUSY_PATIENCE, MAX_REBUILD_DELAY, READY_INTERVAL, BrokerLink
 
 HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)
 PATIENCE = patience(HEARTBEAT_INTERVAL)

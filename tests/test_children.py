@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from children import QUICK, Child, Children
-from pipe import LAST_OF_BATCH, Frame, Reassembly, receive
+from spyglass.worker.children import QUICK, Child, Children
+from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
 
 NOBODY: Any = None
 

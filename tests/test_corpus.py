@@ -12,9 +12,9 @@ from conftest import PATIENCE, Site, eventually
 from corpus import pictures
 
 from chaos.fleet import below
-from children import Nursery
-from pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
 from spyglass import formats
+from spyglass.worker.children import Nursery
+from spyglass.worker.pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
 
 #: CPU time that a picture may take a child, as a multiple of what the dearest honest one takes, and
 #: bytes of memory, if it has done nothing yet.

@@ -11,13 +11,13 @@ from conftest import Fleet, eventually
 from encrypting import Said
 
 import run
-import worker as worker_program
 from chaos.fleet import free_port
-from spyglass.broker import loop as broker_program
+from spyglass.broker import cli as broker_program
 from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
 from spyglass.keys.port_policy import Security
 from spyglass.transport.credentials import join, split
-from workerflags import safe_to_listen
+from spyglass.worker import cli as worker_program
+from spyglass.worker.cli import safe_to_listen
 
 
 def refused(main: Callable[[list[str]], int], *argv: str) -> None:

@@ -13,10 +13,9 @@ from conftest import ROOT
 
 import problems
 import web
-import worker
 from pages import make_pages
-from spyglass.broker import loop
-from spyglass.client import cli
+from spyglass.broker import cli as broker_cli
+from spyglass.client import cli as client_cli
 from spyglass.protocol import (
     Ack,
     Body,
@@ -37,6 +36,7 @@ from spyglass.protocol import (
     Times,
     encode,
 )
+from spyglass.worker import cli as worker_cli
 from web import picture_routes
 
 #: Every page, by its path from the root: those for readers, not those of the tools.
@@ -47,7 +47,7 @@ PAGES = {
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
 )
-PROGRAMS: list[Any] = [loop, worker, web, cli]
+PROGRAMS: list[Any] = [broker_cli, worker_cli, web, client_cli]
 #: What is started with `python -m`; only their help is looked at.
 TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
 TOOLS += ["bench.secure", "bench.workers", "simulation"]
@@ -70,7 +70,16 @@ MESSAGES: list[Message] = [
 ]
 
 each_page = pytest.mark.parametrize("page", PAGES)
-each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
+#: All Python of the programs.
+SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("spyglass/**/*.py")]
+
+
+def door(program: Any) -> str:
+    """The file at the top that starts a program: broker.py for spyglass.broker.cli."""
+    return f"{program.__name__.split('.')[1]}.py"
+
+
+each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__.split(".")[1])
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +112,7 @@ def row(text: str, first: str) -> list[str]:
 
 @each_program
 def test_every_flag_has_help_and_its_row_in_the_configuration(program: Any) -> None:
-    text = section(CONFIGURATION, f"{program.__name__}.py")
+    text = section(CONFIGURATION, door(program))
     for action in actions(program):
         assert action.help
         if not action.option_strings:
@@ -117,7 +126,7 @@ def test_every_flag_has_help_and_its_row_in_the_configuration(program: Any) -> N
 
 @each_program
 def test_the_defaults_in_the_configuration_are_those_of_the_parser(program: Any) -> None:
-    text = section(CONFIGURATION, f"{program.__name__}.py")
+    text = section(CONFIGURATION, door(program))
     for action in actions(program):
         # As many processes as this machine has cores; no default; a list filled in by main().
         known = action.dest != "processes" and action.default not in (None, "", False)
@@ -129,7 +138,7 @@ def test_the_defaults_in_the_configuration_are_those_of_the_parser(program: Any)
 
 @each_program
 def test_every_command_has_help_with_examples(program: Any) -> None:
-    name = f"{program.__name__}.py"
+    name = door(program)
     shown = subprocess.run(
         [sys.executable, name, "--help"], cwd=ROOT, capture_output=True, check=True, text=True
     )
@@ -145,11 +154,11 @@ def test_a_wrong_flag_is_a_usage_error(program: Any) -> None:
 
 def test_the_environment_gives_a_default_that_a_flag_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPYGLASS_MAX_WAITING", "7")
-    assert loop.parser().parse_args([]).max_waiting == 7
-    assert loop.parser().parse_args(["--max-waiting", "9"]).max_waiting == 9
+    assert broker_cli.parser().parse_args([]).max_waiting == 7
+    assert broker_cli.parser().parse_args(["--max-waiting", "9"]).max_waiting == 9
     monkeypatch.setenv("SPYGLASS_MAX_WAITING", "many")
     with pytest.raises(SystemExit):
-        loop.parser().parse_args([])
+        broker_cli.parser().parse_args([])
 
 
 # --- all pages --------------------------------------------------------------------------------
@@ -178,7 +187,7 @@ def flags_of(command: list[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def flags() -> dict[str, set[str]]:
     """The flags of each program and tool, by the words that start it."""
-    programs = [f"{program.__name__}.py" for program in PROGRAMS] + [
+    programs = [door(program) for program in PROGRAMS] + [
         "run.py",
         "deploy/ray_fleet.py",
     ]
@@ -227,9 +236,7 @@ def test_every_flag_that_is_named_exists(page: str, flags: dict[str, set[str]]) 
 
 @each_page
 def test_every_variable_that_is_named_exists(page: str) -> None:
-    sources = "".join(
-        path.read_text() for path in [*ROOT.glob("*.py"), *(ROOT / "deploy").glob("**/*.py")]
-    )
+    sources = "".join(path.read_text() for path in [*SOURCES, *(ROOT / "deploy").glob("**/*.py")])
     known = {f"SPYGLASS_{action.dest.upper()}" for p in PROGRAMS for action in actions(p)}
     for variable in re.findall(r"\bSPYGLASS_[A-Z_]*[A-Z]\b", PAGES[page]):
         assert variable in known or variable in sources, variable
@@ -239,7 +246,7 @@ def test_every_variable_that_is_named_exists(page: str) -> None:
 
 
 def test_every_variable_of_the_code_stands_in_the_configuration() -> None:
-    for path in ROOT.glob("*.py"):
+    for path in SOURCES:
         for variable in re.findall(r"\bSPYGLASS_[A-Z_]*[A-Z]\b", path.read_text()):
             assert f"`{variable}`" in CONFIGURATION, f"{variable} of {path.name}"
 

@@ -16,10 +16,10 @@ from forging import encoded
 from PIL import Image
 
 from chaos.fleet import below
-from child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
 from spyglass.client.thread_client import RequestFailed
 from spyglass.protocol import Reason
 from spyglass.runtime.open_files import LEAST_OPEN_FILES
+from spyglass.worker.child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
 
 
 def allow(files: int, hard: int | None = None) -> None:

@@ -18,7 +18,7 @@ import pytest
 from conftest import CAT, ROOT, Site, eventually
 from stand_in import MARK
 
-from spyglass.broker import loop
+from spyglass.broker import cli
 
 LEAVES_AT_ONCE = """
 import argparse, logging, sys
@@ -177,7 +177,7 @@ def test_what_is_beneath_the_level_is_not_told(level: str, told: int) -> None:
 @pytest.mark.parametrize("flags", [["--log-format", "xml"], ["--log-level", "loud"]])
 def test_an_unknown_format_or_level_is_a_usage_error(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        loop.main(flags)
+        cli.main(flags)
     assert left.value.code == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipe import Frame, Reassembly
+from spyglass.worker.pipe import Frame, Reassembly
 
 IDS = [bytes([n]) * 16 for n in range(3)]
 

@@ -1,6 +1,6 @@
 """The child process of a worker: pictures come down a pipe, predictions go up.
 
-It is forked from a fork server that has loaded the model already (model_preload.py), so it is
+It is forked from a fork server that has loaded the model already (preload.py), so it is
 ready in some 0.05 s and shares the model's memory with its siblings. It may crash, hang or outgrow
 its memory; the parent lives on.
 """
@@ -18,9 +18,9 @@ import time
 import traceback
 from typing import Any
 
-from child_limits import limit_child
-from pipe import LAST_OF_BATCH, NO_ID, REFUSED, TOOK, Frame, Reassembly, receive
 from spyglass.runtime.memory import settle
+from spyglass.worker.child_limits import limit_child
+from spyglass.worker.pipe import LAST_OF_BATCH, NO_ID, REFUSED, TOOK, Frame, Reassembly, receive
 
 #: Environment variable, set by the worker for its fork server: `module:Class` of the classifier
 #: and its keyword arguments, as JSON.

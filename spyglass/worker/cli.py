@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 
+import zmq
+
 from spyglass.protocol import DEFAULT_JOB_LIMIT, NAME
 from spyglass.runtime import logs
-from spyglass.runtime.settings import BACKEND, BadSetting, Parser, cores, seconds, whole
-from spyglass.transport.addresses import beyond_loopback
-from spyglass.transport.credentials import Login, joining
+from spyglass.runtime.settings import (
+    BACKEND,
+    EXIT_FAILED,
+    BadSetting,
+    Parser,
+    cores,
+    seconds,
+    whole,
+)
+from spyglass.transport.addresses import AddressError, beyond_loopback
+from spyglass.transport.credentials import Login, joining, missing, split
+from spyglass.worker.children import Nursery
+from spyglass.worker.loop import Worker
+
+log = logging.getLogger(__name__)
+
+#: What computes the labels, as `module:Class`: only children import it.
+CLASSIFIER = "spyglass.model.classifier:Classifier"
 
 
 def default_name() -> str:
@@ -85,3 +104,54 @@ def parser() -> Parser:
     )
     logs.add_settings(p)
     return p
+
+
+def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int:
+    """Run a worker until SIGTERM, SIGINT or dismissal; the exit code.
+
+    Args:
+        argv: the command line, without the program's name.
+        classifier: `module:Class` for the children, made with model, weights and device.
+    """
+    p = parser()
+    options = p.parse_args(argv)
+    if argv is None:
+        hide(options.brokers, options.listen)
+    try:
+        places = [split(place) for place in [options.listen or "", *options.brokers] if place]
+    except AddressError as error:
+        p.error(f"SPYGLASS_BROKERS: {error}")
+    if any(login for _, login in places) and (problem := missing()):
+        p.error(problem)
+    if options.listen and not options.insecure and not safe_to_listen(*places[0]):
+        p.error(
+            f"Other machines may reach {options.listen}, so it must be encrypted. On the broker's"
+            " machine run: python keys.py init, then python keys.py join --address"
+            f" {options.listen}, and listen at what it prints (--insecure leaves the port open to"
+            " everybody)"
+        )
+    name = options.name or default_name()
+    logs.configure("worker", options, name)
+    arguments = {k: getattr(options, k) for k in ("model", "weights", "device")}
+    worker = Worker(
+        options.brokers,
+        options.listen,
+        name,
+        options.processes,
+        options.batch,
+        options.job_limit,
+        Nursery(classifier, arguments, options.batch),
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    log.info("starting %d children with %s", options.processes, options.model)
+    try:
+        worker.run()
+    except zmq.ZMQError as error:
+        print(
+            f"worker.py: cannot use {' '.join(place for place, _ in places)}: {error}."
+            " Choose another address.",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+    return worker.exit_code

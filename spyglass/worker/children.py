@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 
-import child
-from pipe import LAST_OF_BATCH, Frame, Reassembly, receive
+from spyglass.worker import child
+from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Nursery:
         # Python 3.11's fork server does not take over sys.path, only the environment.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         # "__main__" keeps every child from importing worker.py and ZeroMQ anew.
-        forkserver.set_forkserver_preload(["__main__", "model_preload"])
+        forkserver.set_forkserver_preload(["__main__", "spyglass.worker.preload"])
         self._context = multiprocessing.get_context("forkserver")
         self._largest_batch = largest_batch
         self._wanted = threading.Semaphore(0)

@@ -1,5 +1,5 @@
 """Importing this module loads the model: the fork server imports it before it forks children."""
 
-import child
+from spyglass.worker import child
 
 child.preload()

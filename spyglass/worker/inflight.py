@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-import worker_log
-from brokerlink import BrokerLink
-from pipe import Frame
 from spyglass.protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
 from spyglass.runtime import logs
+from spyglass.worker import request_log
+from spyglass.worker.connection import BrokerLink
+from spyglass.worker.pipe import Frame
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +68,7 @@ class Work:
             self.answer(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
             if self._detailed:
-                worker_log.worker_says(Ack(request.id))
+                request_log.worker_says(Ack(request.id))
             self._arrived.append(held)
             self.waiting.append(held)
 
@@ -120,7 +120,7 @@ class Work:
         if held in self._arrived:
             self._arrived.remove(held)
         if self._detailed or isinstance(message, Nack):
-            worker_log.worker_says(message)
+            request_log.worker_says(message)
         self._send(held, message)
 
     def cancel(self, link: BrokerLink, request_id: bytes) -> None:

@@ -1,0 +1,272 @@
+"""The worker: one parent that speaks ZeroMQ, and child processes that know the model.
+
+The parent imports neither torch nor Pillow: no computation, crash or hang of a child can stop
+its heartbeats. It acknowledges requests, hands them to idle children, kills a child that takes
+too long, replaces one that died, and tells the broker at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket as network
+import time
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from spyglass.protocol import (
+    Body,
+    Bye,
+    Cancel,
+    ChildState,
+    Heartbeat,
+    Message,
+    Nack,
+    Ready,
+    Reason,
+    Request,
+    Result,
+    Times,
+)
+from spyglass.runtime import logs
+from spyglass.runtime.settings import (
+    EXIT_FAILED,
+    EXIT_OK,
+)
+from spyglass.transport.sockets import Waker
+from spyglass.worker import request_log
+from spyglass.worker.children import Child, Children, Nursery, died_how
+from spyglass.worker.connection import BrokerLink
+from spyglass.worker.inflight import Work
+from spyglass.worker.pipe import NO_ID, REFUSED, TOOK, Frame
+
+log = logging.getLogger(__name__)
+
+#: Requests asked for at a time, per child: one to compute and one to begin at once afterwards.
+CREDIT_PER_CHILD = 2
+#: Answers a picture's refusal by the classifier may have; anything else is a bad image.
+PICTURE_REASONS = {r.value: r for r in (Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED)}
+
+
+class Worker:
+    """The parent's loop. Starts nothing until `run`."""
+
+    def __init__(
+        self,
+        brokers: Sequence[str],
+        listen: str | None,
+        name: str,
+        processes: int,
+        batch: int,
+        job_limit: float,
+        nursery: Nursery,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.exit_code = EXIT_OK
+        self._batch = batch
+        self._job_limit = job_limit
+        self._clock = clock
+        self._credit = CREDIT_PER_CHILD * processes * batch
+        self._children = Children(nursery, processes)
+        self._waker = Waker()
+        self._poller = zmq.Poller()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
+        self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
+        self._work = Work(self._credit * len(self._links))
+        self._linked = False
+        self._stops = 0
+        self._detailed = logs.detailed()
+
+    def stop(self) -> None:
+        """Leave after the work in hand; asked twice, leave at once. For signal handlers."""
+        self._stops += 1
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serve until stopped or dismissed."""
+        nursery = self._children.nursery
+        nursery.wake = self._waker.wake
+        nursery.open(self._clock)
+        self._poller.register(self._waker.fileno(), zmq.POLLIN)
+        try:
+            while not self._finished():
+                self._turn()
+        finally:
+            self._say_goodbye()
+            self._children.close()
+            self._context.destroy()
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = self._clock()
+        self._children.keep_up(now)
+        due = min([self._children.next_due(), *(link.next_due() for link in self._links)])
+        wait = 1000 * (due - now) if due != float("inf") else 60_000
+        ready = dict(self._poller.poll(max(0, int(wait) + 1)))
+        if self._waker.fileno() in ready:
+            self._waker.clear()
+        for born in self._children.adopt():
+            self._poller.register(born.connection.fileno(), zmq.POLLIN)
+        for c in list(self._children.alive):
+            if c.connection.fileno() in ready:
+                self._attend(c)
+        if self._linked:
+            for link in self._links:
+                for message in link.receive(self._clock()):
+                    self._handle(link, message)
+        now = self._clock()
+        for late in self._children.overdue(now):
+            log.warning("child %d took longer than its limit; killed", late.pid)
+        self._feed(now)
+        self._work.acknowledge()
+        if self._linked:
+            for link in self._links:
+                link.tick(now, self._work.holds(link), self._heartbeat)
+
+    def _finished(self) -> bool:
+        if self.exit_code != EXIT_OK or self._stops > 1:
+            return True
+        if self._stops and not self._work.leaving:
+            self._start_leaving()
+        return self._work.leaving and not self._work.running and not self._work.waiting
+
+    def _start_leaving(self) -> None:
+        """Take nothing new, hand back what has not begun, finish what has."""
+        running, waiting = len(self._work.running), len(self._work.waiting)
+        log.info("leaving: finishing %d, handing back %d", running, waiting)
+        for link in self._links:
+            owed = self._work.owed_to(link)
+            if self._linked and owed:
+                link.send(Bye("stopped by its operator", owed))
+        self._work.leave()
+
+    def _say_goodbye(self) -> None:
+        if not self._linked:
+            return
+        for link in self._links:
+            link.send(Bye("stopped by its operator"))
+            link.close()
+
+    # --- brokers ------------------------------------------------------------------------------
+
+    def _hello(self) -> Ready | None:
+        model = next(iter(self._children.ready), None)
+        if model is None or self._work.leaving:
+            return None
+        return Ready(
+            model=model.model,
+            digest=model.digest,
+            credit=self._credit,
+            host=network.gethostname()[:255],
+            pid=os.getpid(),
+            name=self.name,
+            processes=self._children.wanted,
+        )
+
+    def _heartbeat(self) -> Heartbeat:
+        now = self._clock()
+        return Heartbeat(
+            tuple(
+                ChildState(c.pid, c.state, int(1000 * (now - (c.busy_since or c.started))))
+                for c in self._children.alive
+                if c.state != "idle"
+            )
+        )
+
+    def _handle(self, link: BrokerLink, message: Message) -> None:
+        match message:
+            case Request():
+                self._work.take(link, message, self._clock())
+            case Cancel():
+                self._work.cancel(link, message.id)
+            case Bye(again=True):
+                log.info("the broker at %s asks to start over: %s", link.address, message.reason)
+                link.introduce(self._clock())
+            case Bye():
+                log.info("dismissed by the broker at %s: %s", link.address, message.reason)
+                self._stops = max(1, self._stops)
+            case Nack(id=b""):
+                log.error("the broker at %s refuses us: %s", link.address, message.detail)
+                self.exit_code = EXIT_FAILED
+            case Nack() | Heartbeat():
+                pass  # the link has noted that the broker lives
+
+    # --- children -----------------------------------------------------------------------------
+
+    def _feed(self, now: float) -> None:
+        """Give waiting requests to children, a batch each."""
+        while self._work.waiting and (free := self._children.next_free(now)) is not None:
+            frames = self._work.next_batch(self._batch, now)
+            if frames:
+                if self._detailed:
+                    for frame in frames:
+                        request_log.given(self._work.running[frame.id].request.id, free.pid)
+                free.give(frames, now, self._job_limit * len(frames))
+                if free.unsent:
+                    self._poll_for(free)
+
+    def _poll_for(self, c: Child) -> None:
+        events = zmq.POLLIN | (zmq.POLLOUT if c.unsent else 0)
+        self._poller.register(c.connection.fileno(), events)
+
+    def _attend(self, c: Child) -> None:
+        """Write what is left, read what has come."""
+        if c.unsent:
+            c.push()
+            if not c.unsent:
+                self._poll_for(c)
+        frames = c.read()
+        if frames is None:
+            self._bury(c)
+            return
+        for frame in frames:
+            if frame.id == NO_ID:
+                self._greeted(c, frame)
+            elif frame.id in c.working_on:
+                self._computed(c, frame)
+
+    def _greeted(self, c: Child, frame: Frame) -> None:
+        told = frame.json()
+        if c.ready:
+            log.error("child %d fails: %s", c.pid, told["detail"])
+            return
+        if frame.number == REFUSED:
+            log.error("cannot serve: %s", told["detail"])
+            self.exit_code = EXIT_FAILED
+            return
+        c.model, c.digest, c.ready = told["model"], told["digest"], True
+        log.info("child %d ready with %s, %.2f s", c.pid, c.model, self._clock() - c.started)
+        if not self._linked and len(self._children.ready) == self._children.wanted:
+            self._linked = True
+            for link in self._links:
+                link.open(self._poller, self._clock())
+
+    def _computed(self, c: Child, frame: Frame) -> None:
+        c.answered(frame.id, self._clock())
+        held = self._work.running.pop(frame.id)
+        request_id = held.request.id
+        if frame.number == REFUSED:
+            told = frame.json()
+            reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
+            self._work.answer(held, Nack(request_id, reason, told["detail"][:500]))
+        else:
+            decode, infer = TOOK.unpack_from(frame.payload)
+            held_for = round(1000 * (self._clock() - held.arrived), 3)
+            times = Times(decode / 1000, infer / 1000, held_for)
+            self._work.answer(held, Result(request_id, times, Body.of(frame.payload[TOOK.size :])))
+
+    def _bury(self, dead: Child) -> None:
+        """Tell the broker first, then find out why and replace it."""
+        self._poller.unregister(dead.connection.fileno())
+        reason = Reason.HUNG if dead.hung else Reason.CRASH
+        for token in dead.working_on:
+            held = self._work.running.pop(token)
+            what = "the child process died on it"
+            self._work.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
+        self._work.put_back(dead.ahead)
+        self._children.bury(dead, self._clock())
+        log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))

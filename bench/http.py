@@ -51,7 +51,7 @@ class Running:
         """With the defaults, but for what these environment variables say."""
         self.port = free_port()
         self._process = subprocess.Popen(
-            [sys.executable, "run.py"],
+            [sys.executable, "-m", "spyglass.local"],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

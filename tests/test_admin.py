@@ -15,13 +15,23 @@ from conftest import ROOT, Site, eventually
 from test_web import FakeFleet
 from test_web import Site as App
 
-import admin
-import answers
-import pages
-import web
-from admin import GUESS_WINDOW, LEAST_TOKEN, MAX_GUESSES, MAX_REMEMBERED, MAX_TOKEN, Guard, Guesses
-from problems import Problem
 from spyglass.protocol import Op
+from spyglass.web import pages
+from spyglass.web.app import make_app
+from spyglass.web.http import response
+from spyglass.web.http.guard import (
+    GUESS_WINDOW,
+    LEAST_TOKEN,
+    MAX_GUESSES,
+    MAX_REMEMBERED,
+    MAX_TOKEN,
+    BadToken,
+    Guard,
+    Guesses,
+    load_token,
+    source,
+)
+from spyglass.web.http.problems import Problem
 
 TOKEN = "a-token-that-nobody-would-guess"
 RIGHT = {"authorization": f"Bearer {TOKEN}"}
@@ -50,7 +60,7 @@ class Clock:
 def site(**more: Any) -> App:
     """The application behind a guard of its own."""
     app = App()
-    app.app = web.make_app(app.fleet, guard=Guard(**more))  # type: ignore[arg-type]
+    app.app = make_app(app.fleet, guard=Guard(**more))  # type: ignore[arg-type]
     return app
 
 
@@ -225,10 +235,10 @@ def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> 
     for n in range(MAX_REMEMBERED + 5):
         guesses.add(str(n), 0.0)
     assert len(guesses._wrong) == MAX_REMEMBERED
-    assert admin.source("2001:db8::1") == admin.source("2001:db8::ffff:1:2%eth0")
-    assert admin.source("2001:db8::1") != admin.source("2001:db8:0:1::1")
-    assert admin.source("::ffff:10.0.0.1") == admin.source("10.0.0.1") != admin.source("10.0.0.2")
-    assert admin.source("no address") == admin.source("x" * 14_000) == ""
+    assert source("2001:db8::1") == source("2001:db8::ffff:1:2%eth0")
+    assert source("2001:db8::1") != source("2001:db8:0:1::1")
+    assert source("::ffff:10.0.0.1") == source("10.0.0.1") != source("10.0.0.2")
+    assert source("no address") == source("x" * 14_000) == ""
 
 
 # --- other sites' pages -----------------------------------------------------------------------
@@ -314,7 +324,7 @@ def test_every_answer_forbids_foreign_code_and_guessing_of_types() -> None:
             for accept in ("text/html", "application/json"):
                 answer = app(method, path, host=host, accept=accept)
                 statuses.add(answer.status)
-                for name, value in answers.SECURITY_HEADERS.items():
+                for name, value in response.SECURITY_HEADERS.items():
                     assert answer.headers[name.title()] == value, (method, path, host)
     assert statuses == {200, 400, 401, 403, 404, 405}
 
@@ -336,27 +346,27 @@ def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_token_comes_from_a_file_the_environment_or_its_place(
     token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert admin.load_token("") == TOKEN
+    assert load_token("") == TOKEN
     monkeypatch.setenv("SPYGLASS_ADMIN_TOKEN", TOKEN.upper())
-    assert admin.load_token("") == TOKEN.upper()
-    assert admin.load_token(str(token_file)) == TOKEN
+    assert load_token("") == TOKEN.upper()
+    assert load_token(str(token_file)) == TOKEN
     monkeypatch.delenv("SPYGLASS_ADMIN_TOKEN")
     token_file.unlink()
-    assert admin.load_token("") == ""
+    assert load_token("") == ""
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
 def test_a_file_that_others_may_read_is_refused(token_file: Path, mode: int) -> None:
     token_file.chmod(mode)
     for named in ("", str(token_file)):
-        with pytest.raises(admin.BadToken, match="chmod 600"):
-            admin.load_token(named)
+        with pytest.raises(BadToken, match="chmod 600"):
+            load_token(named)
 
 
 @pytest.mark.parametrize("length", [LEAST_TOKEN, MAX_TOKEN])
 def test_a_token_of_an_allowed_length_is_taken(token_file: Path, length: int) -> None:
     token_file.write_text("x" * length)
-    assert admin.load_token(str(token_file)) == "x" * length
+    assert load_token(str(token_file)) == "x" * length
 
 
 @pytest.mark.parametrize(
@@ -364,16 +374,16 @@ def test_a_token_of_an_allowed_length_is_taken(token_file: Path, length: int) ->
 )
 def test_another_is_refused_in_a_sentence(token_file: Path, text: str) -> None:
     token_file.write_text(text)
-    with pytest.raises(admin.BadToken, match="admin token"):
-        admin.load_token(str(token_file))
+    with pytest.raises(BadToken, match="admin token"):
+        load_token(str(token_file))
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(token_file: Path) -> None:
-    with pytest.raises(admin.BadToken, match="No such file"):
-        admin.load_token(f"{token_file}.none")
+    with pytest.raises(BadToken, match="No such file"):
+        load_token(f"{token_file}.none")
     token_file.write_bytes(b"\xff" * 40)
-    with pytest.raises(admin.BadToken, match="no text"):
-        admin.load_token(str(token_file))
+    with pytest.raises(BadToken, match="no text"):
+        load_token(str(token_file))
 
 
 def test_a_web_that_cannot_keep_its_token_secret_does_not_start(token_file: Path) -> None:

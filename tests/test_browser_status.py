@@ -12,9 +12,9 @@ from browsing import HOSTILE, Pages, shoot
 from conftest import Site, eventually
 from playwright.sync_api import Page, Route, expect
 
-import answers
 from chaos.fleet import free_port
 from spyglass.client.thread_client import RequestFailed
+from spyglass.web import templates
 
 TOKEN = "a-token-that-nobody-would-guess"
 
@@ -360,7 +360,7 @@ def test_hostile_names_are_only_text(pages: Pages, status: Page) -> None:
     assert status.evaluate("document.documentElement.scrollWidth") <= 1280
     snapshot = json.loads(pages.get("/v1/status")[1])
     hostile(snapshot)
-    text = answers.page("status", status=snapshot, broker_address=HOSTILE)
+    text = templates.page("status", status=snapshot, broker_address=HOSTILE)
     assert "<img src=x" not in text
     assert text.count("&lt;img src=x") > 10
 

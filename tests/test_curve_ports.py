@@ -10,11 +10,11 @@ import pytest
 from conftest import Fleet, eventually
 from encrypting import Said
 
-import run
 from chaos.fleet import free_port
 from spyglass.broker import cli as broker_program
 from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
 from spyglass.keys.port_policy import Security
+from spyglass.local import run
 from spyglass.transport.credentials import join, split
 from spyglass.worker import cli as worker_program
 from spyglass.worker.cli import safe_to_listen

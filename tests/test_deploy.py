@@ -229,7 +229,8 @@ def test_the_scaling_asks_for_a_metric_that_exists_and_scales_what_exists() -> N
     (scaled,) = of_kind("ScaledObject").values()
     metric = re.findall(r"spyglass_\w+", scaled["spec"]["triggers"][0]["metadata"]["query"])
     assert metric
-    assert all(f'"{name}"' in (ROOT / "fleetmetrics.py").read_text() for name in metric)
+    source = (ROOT / "spyglass" / "web" / "fleet_metrics.py").read_text()
+    assert all(f'"{name}"' in source for name in metric)
     assert scaled["spec"]["scaleTargetRef"]["name"] in of_kind("Deployment")
 
 
@@ -247,7 +248,8 @@ def test_every_selector_finds_the_pods_of_a_deployment() -> None:
 
 
 def test_probes_ask_routes_and_ports_that_exist() -> None:
-    routes = (ROOT / "openapi.py").read_text() + (ROOT / "pages.py").read_text()
+    web = ROOT / "spyglass" / "web"
+    routes = (web / "api" / "openapi.py").read_text() + (web / "pages.py").read_text()
     for name, deployment in of_kind("Deployment").items():
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         ports = {port["name"] for port in container.get("ports", [])}

@@ -11,9 +11,6 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-import problems
-import web
-from pages import make_pages
 from spyglass.broker import cli as broker_cli
 from spyglass.client import cli as client_cli
 from spyglass.protocol import (
@@ -36,8 +33,11 @@ from spyglass.protocol import (
     Times,
     encode,
 )
+from spyglass.web import cli as web_cli
+from spyglass.web.app import picture_routes
+from spyglass.web.http import problems
+from spyglass.web.pages import make_pages
 from spyglass.worker import cli as worker_cli
-from web import picture_routes
 
 #: Every page, by its path from the root: those for readers, not those of the tools.
 PAGES = {
@@ -47,7 +47,7 @@ PAGES = {
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
 )
-PROGRAMS: list[Any] = [broker_cli, worker_cli, web, client_cli]
+PROGRAMS: list[Any] = [broker_cli, worker_cli, web_cli, client_cli]
 #: What is started with `python -m`; only their help is looked at.
 TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
 TOOLS += ["bench.secure", "bench.workers", "simulation"]
@@ -188,10 +188,10 @@ def flags_of(command: list[str]) -> set[str]:
 def flags() -> dict[str, set[str]]:
     """The flags of each program and tool, by the words that start it."""
     programs = [door(program) for program in PROGRAMS] + [
-        "run.py",
         "deploy/ray_fleet.py",
     ]
-    commands = [[name] for name in programs] + [["-m", name] for name in TOOLS]
+    modules = ["spyglass.local", *TOOLS]
+    commands = [[name] for name in programs] + [["-m", name] for name in modules]
     return {f"python {' '.join(command)}": flags_of(command) for command in commands}
 
 

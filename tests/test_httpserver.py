@@ -15,9 +15,9 @@ import pytest
 from conftest import PATIENCE, eventually, rss
 from yardstick import slowness
 
-import httpserver
-from answers import SECURITY_HEADERS
-from httpserver import HEADER_OVERHEAD, MAX_HEADER_BYTES, Server
+from spyglass.web.http import server as server_module
+from spyglass.web.http.response import SECURITY_HEADERS
+from spyglass.web.http.server import HEADER_OVERHEAD, MAX_HEADER_BYTES, Server
 
 #: Seconds a request may take to arrive in these tests.
 DEADLINE = 1.0
@@ -359,7 +359,7 @@ def test_a_client_that_hangs_up_is_seen_and_its_connection_forgotten() -> None:
 
 
 def test_one_connection_more_than_allowed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpserver, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     with serving(echo_length) as server, ExitStack() as stack:
         taken = [
@@ -375,9 +375,9 @@ def test_one_connection_more_than_allowed_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpserver.GuardedProtocol, "max_per_address", 2)
+    monkeypatch.setattr(server_module.GuardedProtocol, "max_per_address", 2)
     local = threading.Event()
-    monkeypatch.setattr(httpserver, "is_loopback", lambda peer: local.is_set())
+    monkeypatch.setattr(server_module, "is_loopback", lambda peer: local.is_set())
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     with serving(echo_length) as server, ExitStack() as stack:
         taken = [

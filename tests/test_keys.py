@@ -116,7 +116,7 @@ def test_a_list_that_cannot_be_trusted_lets_nobody_in(keyring: Keyring, harm: st
 
 
 def test_a_key_without_a_name_is_not_called_as_a_worker_of_make_run(keyring: Keyring) -> None:
-    config = (ROOT / "deploy" / "supervisord.conf").read_text()
+    config = (ROOT / "spyglass" / "local" / "supervisord.conf").read_text()
     (started,) = re.findall(r"worker\.py --name (\S+)-%", config)
     names = [keyring.issue(Role.WORKER)[0] for _ in range(2)]
     assert names == ["machine-1", "machine-2"]

@@ -14,13 +14,13 @@ from prometheus_client import Counter, Histogram
 from scraping import Samples, needs_prometheus, promtool, samples
 from test_web import FORM, TIMES, Site, form, jpeg
 
-from fleetmetrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
-from metrics import HTTP_BUCKETS, Metrics
 from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.dispatcher.decisions import Counters
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.protocol import Reason
+from spyglass.web.fleet_metrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
+from spyglass.web.metrics import HTTP_BUCKETS, Metrics
 
 ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14.9)
 

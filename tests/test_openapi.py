@@ -12,15 +12,14 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from test_openinference import asking
 from test_web import LIMIT, TYPED, FakeFleet, Site, jpeg
 
-import openapi
-import web
-from admin import MAX_GUESSES, Guard
-from metrics import Metrics
-from pages import make_pages
 from spyglass.client.session import RequestFailed
 from spyglass.dispatcher import snapshot
 from spyglass.protocol import Op, Reason
-from web import picture_routes
+from spyglass.web.api import openapi
+from spyglass.web.app import make_app, picture_routes
+from spyglass.web.http.guard import MAX_GUESSES, Guard
+from spyglass.web.metrics import Metrics
+from spyglass.web.pages import make_pages
 
 TOKEN = "a-token-that-nobody-would-guess"
 DOCUMENT = openapi.document()
@@ -137,7 +136,7 @@ def test_every_failure_is_answered_as_described(
         monkeypatch.setitem(ARGUMENTS, name, "unknown")
     seen.add(asked(site, method, path)[0])
     seen.add(asked(site, method, path, content_type="text/plain")[0])
-    site.app = web.make_app(site.fleet, guard=Guard(token=TOKEN))
+    site.app = make_app(site.fleet, guard=Guard(token=TOKEN))
     for _ in range(MAX_GUESSES + 1):
         seen.add(asked(site, method, path, authorization="Bearer wrong")[0])
     described = {int(status) for status in OPERATIONS[method, path]["responses"]}

@@ -18,11 +18,11 @@ from stand_in import MARK
 from test_web import LIMIT, Site, jpeg
 from tritonclient.utils import InferenceServerException
 
-import recognition
-from openinference import body_limit
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import MAX_TOP_K, Reason
-from tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
+from spyglass.web.api import classify
+from spyglass.web.api.openinference import body_limit
+from spyglass.web.api.tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
 
 MODEL = "/v2/models/squeezenet1_1"
 INFER = f"{MODEL}/infer"
@@ -202,7 +202,7 @@ def test_a_compressed_request_is_refused(app: Site) -> None:
 def test_images_beyond_the_places_left_are_told_busy_and_places_come_back(
     app: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 3)
+    monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
     for _ in range(2):
         assert app("POST", INFER, asking(*[jpeg()] * 3)).status == 200
         assert app("POST", INFER, asking(*[jpeg()] * 4)).status == 503
@@ -211,11 +211,11 @@ def test_images_beyond_the_places_left_are_told_busy_and_places_come_back(
 def test_where_no_place_is_left_the_images_are_not_even_read(
     app: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def reading(request: recognition.Request) -> tuple[bytes, bool]:
+    async def reading(request: classify.Request) -> tuple[bytes, bool]:
         raise AssertionError("the body is read")
 
-    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 0)
-    monkeypatch.setattr(recognition.Request, "next_part", reading)
+    monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 0)
+    monkeypatch.setattr(classify.Request, "next_part", reading)
     assert app("POST", INFER, asking(jpeg())).status == 503
 
 

@@ -21,16 +21,16 @@ import pytest
 from conftest import ROOT, eventually
 from PIL import Image
 
-import run
 from bench.http import MEMORY
 from chaos.fleet import alive, below, free_port
+from spyglass.local import run
 from spyglass.model.classifier import Classifier
 
 CAT = ROOT / "static" / "samples" / "cat.jpg"
-#: Runs run.py with its standard input as the terminal that it belongs to.
+#: Runs what `make run` does with its standard input as the terminal that it belongs to.
 WITH_A_TERMINAL = (
     "import fcntl, runpy, termios; fcntl.ioctl(0, termios.TIOCSCTTY);"
-    " runpy.run_path('run.py', run_name='__main__')"
+    " runpy.run_module('spyglass.local', run_name='__main__')"
 )
 
 
@@ -48,7 +48,7 @@ class Service:
         self.env = environment(self.port) | {"SPYGLASS_LOG_FORMAT": "json"}
         self.log = log
         with log.open("wb") as stderr:
-            command = [sys.executable, "run.py"]
+            command = [sys.executable, "-m", "spyglass.local"]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=stderr
             )
@@ -157,14 +157,17 @@ def test_its_programs_write_their_logs_as_the_environment_says(service: Service)
 
 def test_supervisor_writes_no_file_outside_its_own_folder() -> None:
     # This used to name /dev/null as pidfile, which supervisord deletes when it ends.
-    config = (ROOT / "deploy" / "supervisord.conf").read_text().split("[program:")[0]
+    config = (ROOT / "spyglass" / "local" / "supervisord.conf").read_text().split("[program:")[0]
     files = [line.split(" = ")[1] for line in config.splitlines() if "file = " in line]
     assert len(files) == 2
     assert all(file.startswith("%(ENV_SPYGLASS_STATE)s/") for file in files)
 
 
 def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
-    hurried = "import run, sys; sys.argv = ['run.py']; run.READY_WITHIN = 1.5; sys.exit(run.main())"
+    hurried = (
+        "import sys; from spyglass.local import run; sys.argv = ['spyglass'];"
+        " run.READY_WITHIN = 1.5; sys.exit(run.main())"
+    )
     env = environment(free_port()) | {"SPYGLASS_WEIGHTS": "lost.pt"}
     tried = subprocess.run(
         [sys.executable, "-c", hurried], cwd=ROOT, env=env, capture_output=True, timeout=60
@@ -176,7 +179,7 @@ def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
 @pytest.mark.parametrize("programs", [1, 2, 3, 4])
 def test_ctrl_c_while_it_starts_ends_it_without_killing_anything(programs: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "run.py"],
+        [sys.executable, "-m", "spyglass.local"],
         cwd=ROOT,
         env=environment(free_port()),
         stdout=subprocess.PIPE,
@@ -194,7 +197,7 @@ def test_a_signal_before_supervisor_minds_it_leaves_no_folder(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "run.py"],
+        [sys.executable, "-m", "spyglass.local"],
         cwd=ROOT,
         env=environment(free_port()) | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,
@@ -245,7 +248,11 @@ def test_a_port_in_use_is_a_sentence_with_the_variable_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = environment(taken.getsockname()[1])
         tried = subprocess.run(
-            [sys.executable, "run.py"], cwd=ROOT, env=env, capture_output=True, check=False
+            [sys.executable, "-m", "spyglass.local"],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            check=False,
         )
     assert tried.returncode == 1
     assert b"SPYGLASS_PORT=" in tried.stderr

@@ -9,8 +9,8 @@ import pytest
 from test_web import form, jpeg
 from yardstick import slowness
 
-from problems import Problem
-from uploads import MAX_PART_HEADER_BYTES, MAX_PARTS, from_form
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.uploads import MAX_PART_HEADER_BYTES, MAX_PARTS, from_form
 
 KIND = "multipart/form-data; boundary=xx"
 LIMIT = 10_000_000

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-import recognition
-import web
-from problems import REASONS
 from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.protocol import Op, Reason, Times
+from spyglass.web.api import classify
+from spyglass.web.app import make_app
+from spyglass.web.http.problems import REASONS
 
 LIMIT = 20_000
 
@@ -110,7 +110,7 @@ class Site:
 
     def __init__(self, fleet: FakeFleet | None = None) -> None:
         self.fleet = fleet or FakeFleet()
-        self.app = web.make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
+        self.app = make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
 
     def __call__(
         self, method: str, path: str, body: bytes = b"", hangs_up: bool = False, **headers: str
@@ -275,7 +275,7 @@ def test_the_picture_of_whoever_hangs_up_is_cancelled(site: Site) -> None:
 def test_as_many_pictures_as_allowed_are_in_hand_and_the_next_is_told_busy(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 3)
+    monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
     site.fleet.hangs = True
 
     async def at_once() -> list[Response]:
@@ -292,12 +292,12 @@ def test_as_many_pictures_as_allowed_are_in_hand_and_the_next_is_told_busy(
 def test_pictures_that_arrive_together_count_before_any_is_in_hand(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recognition, "MAX_IN_FLIGHT", 3)
+    monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
     site.fleet.hangs = True
     arrived = asyncio.Event()
-    read = recognition.Request.next_part
+    read = classify.Request.next_part
 
-    async def read_together(request: recognition.Request) -> tuple[bytes, bool]:
+    async def read_together(request: classify.Request) -> tuple[bytes, bool]:
         await arrived.wait()
         return await read(request)
 
@@ -306,7 +306,7 @@ def test_pictures_that_arrive_together_count_before_any_is_in_hand(
         asyncio.get_running_loop().call_later(0.1, arrived.set)
         return await asyncio.gather(*asks)
 
-    monkeypatch.setattr(recognition.Request, "next_part", read_together)
+    monkeypatch.setattr(classify.Request, "next_part", read_together)
     answers = asyncio.run(at_once())
     assert sorted(answer.json["code"] for answer in answers) == ["busy", *["deadline"] * 3]
 
@@ -315,7 +315,7 @@ def test_pictures_that_arrive_together_count_before_any_is_in_hand(
 def test_uploads_on_their_way_are_bounded_in_bytes(
     site: Site, monkeypatch: pytest.MonkeyPatch, room: int, status: int
 ) -> None:
-    monkeypatch.setattr(recognition, "MAX_ARRIVING", room)
+    monkeypatch.setattr(classify, "MAX_ARRIVING", room)
     for _ in range(2):  # what has arrived makes room again
         assert site("POST", "/v1/classify", jpeg(LIMIT)).status == status
 

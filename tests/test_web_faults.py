@@ -19,8 +19,8 @@ import pytest
 from conftest import CAT, PATIENCE, ROOT, Site, eventually
 
 from chaos.fleet import free_port
-from recognition import MAX_IN_FLIGHT
 from spyglass.protocol import Op
+from spyglass.web.api.classify import MAX_IN_FLIGHT
 
 
 def post(picture: bytes, *headers: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from spyglass.dispatcher.decisions import Counters
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
-from tensors import DEFAULT_TOP_K, INPUT, MAX_IMAGES, OUTPUTS
+from spyglass.web.api.tensors import DEFAULT_TOP_K, INPUT, MAX_IMAGES, OUTPUTS
 
 Json: TypeAlias = dict[str, Any]
 

@@ -10,17 +10,18 @@ from typing import Any
 
 import bottle
 
-import admin
-import answers
-import openapi
-import problems
-from answers import HERE, SECURITY_HEADERS
-from metrics import Metrics
-from problems import Problem
 from spyglass.client.session import Client, NotAllowed, RequestFailed
 from spyglass.protocol import NAME, Op, Reason
 from spyglass.runtime.logs import about
 from spyglass.transport.addresses import address
+from spyglass.web import templates
+from spyglass.web.api import openapi
+from spyglass.web.http import problems, response
+from spyglass.web.http.guard import Guard
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.response import SECURITY_HEADERS
+from spyglass.web.metrics import Metrics
+from spyglass.web.templates import STATIC
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,7 @@ FRAME_SIDE = 320
 COMPRESSION = 1
 
 
-def make_pages(
-    client: Client, max_upload: int, metrics: Metrics, guard: admin.Guard
-) -> bottle.Bottle:
+def make_pages(client: Client, max_upload: int, metrics: Metrics, guard: Guard) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:
@@ -47,8 +46,8 @@ def make_pages(
     app.install(_Guarded(guard))
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
-    app.get("/", callback=lambda: answers.upload_page(max_upload))
-    app.get("/camera", callback=lambda: answers.page("camera", side=FRAME_SIDE))
+    app.get("/", callback=lambda: templates.upload_page(max_upload))
+    app.get("/camera", callback=lambda: templates.page("camera", side=FRAME_SIDE))
     _add_fleet(app, client)
     _add_health(app, client)
     _add_metrics(app, metrics)
@@ -85,7 +84,7 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
             status = snapshot()
         except Problem:
             status = None  # the page says so, and heals by itself
-        return answers.page("status", status=status, broker_address=client.address)
+        return templates.page("status", status=status, broker_address=client.address)
 
     app.get("/status", callback=status_page)
 
@@ -138,7 +137,7 @@ class _Guarded:
 
     name, api = "guarded", 2
 
-    def __init__(self, guard: admin.Guard) -> None:
+    def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     def apply(self, route: Callable[..., Any], context: Any) -> Callable[..., Any]:
@@ -181,7 +180,7 @@ def _add_health(app: bottle.Bottle, client: Client) -> None:
     app.get("/healthz", callback=ready)
 
     def static(path: str) -> Any:
-        found = bottle.static_file(path, root=str(HERE / "static"))
+        found = bottle.static_file(path, root=str(STATIC))
         if found.status_code == 403:  # outside the folder: nothing is there for anybody
             raise problems.not_found("There is no such file.")
         return found
@@ -210,7 +209,7 @@ def _add_description(app: bottle.Bottle) -> None:
 
 
 def _json(value: object) -> str:
-    bottle.response.content_type = answers.JSON
+    bottle.response.content_type = response.JSON
     return json.dumps(value)
 
 
@@ -219,11 +218,11 @@ def _problems_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return route(*args, **kwargs)
         except Problem as problem:
-            reply = answers.of_problem(problem)
+            reply = response.of_problem(problem)
         except bottle.HTTPResponse:
             raise
         except Exception:  # Bottle would tell the server of it too, which answered a second time
-            reply = answers.unforeseen(500, _wants_html())
+            reply = templates.unforeseen(500, _wants_html())
             whose = about(reply.headers["X-Request-Id"])
             what = bottle.request.method, bottle.request.path
             log.exception("%s %s failed", *what, extra=whose)
@@ -266,7 +265,7 @@ def _wants_html() -> bool:
 
 def _unforeseen(error: bottle.HTTPError) -> bytes:
     """404 and 405: a page for people, a problem for programs."""
-    reply = answers.unforeseen(error.status_code, _wants_html())
+    reply = templates.unforeseen(error.status_code, _wants_html())
     for name, value in {**reply.headers, **SECURITY_HEADERS}.items():
         error.set_header(name, value)
     error.content_type = reply.kind

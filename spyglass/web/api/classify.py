@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
-import answers
-import problems
-from answers import Reply
-from metrics import HUNG_UP, Metrics
-from problems import Problem
 from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
-from uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
+from spyglass.web import templates
+from spyglass.web.http import problems, response
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.response import Reply
+from spyglass.web.http.uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
+from spyglass.web.metrics import HUNG_UP, Metrics
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -106,19 +106,19 @@ class Recognition:
         timings: dict[str, float] = answer["timings_ms"]
         told = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
         headers = {"X-Request-Id": answer["request_id"], "Server-Timing": told}
-        return answers.of_json(answer, **headers)
+        return response.of_json(answer, **headers)
 
     async def _form_page(self, request: Request) -> Reply:
         """The upload page of a browser without script: with the answer, or what is wrong."""
         try:
             answer, name = await self.recognise(request)
         except Problem as problem:
-            headers = answers.problem_headers(problem)
-            shown = answers.upload_page(self._max_upload, error=problem.document())
-            return Reply(shown.encode(), problem.kind.status, answers.HTML, headers)
-        shown = answers.upload_page(self._max_upload, answer=answer, name=name)
+            headers = response.problem_headers(problem)
+            shown = templates.upload_page(self._max_upload, error=problem.document())
+            return Reply(shown.encode(), problem.kind.status, response.HTML, headers)
+        shown = templates.upload_page(self._max_upload, answer=answer, name=name)
         headers = {"X-Request-Id": answer["request_id"]}
-        return Reply(shown.encode(), kind=answers.HTML, headers=headers)
+        return Reply(shown.encode(), kind=response.HTML, headers=headers)
 
     # --- the way of a picture -----------------------------------------------------------------
 

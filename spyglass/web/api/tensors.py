@@ -14,8 +14,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-import problems
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
+from spyglass.web.http import problems
 
 #: Images in one request; each takes one of the places in the web's hands.
 MAX_IMAGES = 16

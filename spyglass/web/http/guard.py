@@ -22,8 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import problems
 from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN
+from spyglass.web.http import problems
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import multipart
 
-import problems
 from spyglass import formats
+from spyglass.web.http import problems
 
 #: Parts of a form: the picture, and some fields a client library may add.
 MAX_PARTS = 16

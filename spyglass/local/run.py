@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The whole of Spyglass on this machine, under supervisor: broker, two workers, web."""
 
 from __future__ import annotations
@@ -25,7 +24,9 @@ from spyglass.runtime import settings
 from spyglass.transport.addresses import as_others_call
 from spyglass.transport.credentials import join
 
-HERE = Path(__file__).resolve().parent
+#: The checkout: supervisor starts its programs there.
+CHECKOUT = Path(__file__).resolve().parents[2]
+CONFIG = Path(__file__).with_name("supervisord.conf")
 #: Workers started here, as a fleet of one machine: one can die without a pause.
 WORKERS = 2
 #: Seconds until the fleet must be ready. The first start reads torch from a cold disk.
@@ -50,7 +51,7 @@ def environment() -> dict[str, str]:
     env.setdefault("SPYGLASS_PROCESSES", str(max(1, settings.cores() // WORKERS)))
     env["SPYGLASS_WORKERS"] = str(WORKERS)
     env["SPYGLASS_PYTHON"] = sys.executable
-    env["SPYGLASS_RUN"] = str(HERE)
+    env["SPYGLASS_RUN"] = str(CHECKOUT)
     return env
 
 
@@ -105,7 +106,7 @@ def announce(url: str, state: Path, supervisor: int) -> None:
                 return
         time.sleep(LOOK_EVERY)
     if os.getppid() == supervisor:
-        print(f"run.py: not ready within {READY_WITHIN:.0f} s; see above.", file=sys.stderr)
+        print(f"spyglass: not ready within {READY_WITHIN:.0f} s; see above.", file=sys.stderr)
         (state / LATE).touch()
         os.kill(supervisor, signal.SIGTERM)
 
@@ -151,18 +152,18 @@ def end_unseen(*_: object) -> None:
 def main() -> int:
     """Run until Ctrl-C; the exit code."""
     settings.Parser(
-        "run.py",
+        "python -m spyglass.local",
         "Starts broker, two workers and web on this machine, and ends them on Ctrl-C.",
         "  make run\n  SPYGLASS_PORT=9000 make run",
     ).parse_args()
     env = environment()
     if problem := taken(env):
-        print(f"run.py: {problem}", file=sys.stderr)
+        print(f"spyglass: {problem}", file=sys.stderr)
         return settings.EXIT_FAILED
     try:
         let_in(env)
     except BadKeys as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        print(f"spyglass: {error}", file=sys.stderr)
         return settings.EXIT_USAGE
     # Until supervisor minds them: no folder stays.
     for number in (*ENDING, signal.SIGHUP):
@@ -195,9 +196,5 @@ def supervise(env: dict[str, str]) -> int:
     # It puts each program into a process group of its own, so Ctrl-C reaches this one alone, which
     # then stops the others in order.
     supervisord.ServerOptions = Options
-    supervisord.main(["-n", "-c", str(HERE / "deploy" / "supervisord.conf")])
+    supervisord.main(["-n", "-c", str(CONFIG)])
     return settings.EXIT_FAILED if (state / LATE).exists() else settings.EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())

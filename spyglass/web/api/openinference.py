@@ -10,17 +10,17 @@ import asyncio
 import json
 from typing import Any
 
-import problems
-import tensors
-from answers import JSON, Reply, of_json, problem_headers
-from problems import Problem
-from recognition import QUICK_FORM, Recognition, Request, Route, Routes, which
 from spyglass import __version__
 from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
-from tensors import INPUT, OUTPUTS
-from uploads import FORM_OVERHEAD, raw_picture
+from spyglass.web.api import tensors
+from spyglass.web.api.classify import QUICK_FORM, Recognition, Request, Route, Routes, which
+from spyglass.web.api.tensors import INPUT, OUTPUTS
+from spyglass.web.http import problems
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.response import JSON, Reply, of_json, problem_headers
+from spyglass.web.http.uploads import FORM_OVERHEAD, raw_picture
 
 #: The only version a model has, as Triton numbers them.
 VERSION = "1"

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import problems
-from admin import HEALTH
-from answers import JSON, PROBLEM
-from openinference import HEADER_LENGTH
-from schemas import (
+from spyglass import __version__, formats
+from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
+from spyglass.web.api.openinference import HEADER_LENGTH
+from spyglass.web.api.schemas import (
     BYTES,
     FLAG,
     SCHEMAS,
@@ -23,9 +22,10 @@ from schemas import (
     schema,
     several,
 )
-from spyglass import __version__, formats
-from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
-from tensors import MAX_IMAGES
+from spyglass.web.api.tensors import MAX_IMAGES
+from spyglass.web.http import problems
+from spyglass.web.http.guard import HEALTH
+from spyglass.web.http.response import JSON, PROBLEM
 
 HTML = "text/html"
 FORM = "multipart/form-data"
@@ -340,7 +340,7 @@ PATHS: dict[str, Json] = {
 
 for _path, _methods in PATHS.items():
     for _described in _methods.values():
-        if _path not in HEALTH:  # may be called by a name that is not the server's: see admin.py
+        if _path not in HEALTH:  # may be called by any name: see http/guard.py
             forbidden = {**_described["responses"]["500"], "description": problems.title_of(403)}
             _described["responses"].setdefault("403", forbidden)
 

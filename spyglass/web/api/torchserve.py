@@ -11,13 +11,13 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import problems
-from answers import JSON, Reply, problem_headers
-from problems import Problem
-from recognition import Recognition, Request, Route, Routes
 from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason
+from spyglass.web.api.classify import Recognition, Request, Route, Routes
+from spyglass.web.http import problems
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.response import JSON, Reply, problem_headers
 
 #: The only version a model has: TorchServe's name for the first.
 VERSION = "1.0"

@@ -20,9 +20,9 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from fleetmetrics import MAX_MODELS, FleetCollector
 from spyglass.client.session import Answer, Client
 from spyglass.protocol import NAME, Reason
+from spyglass.web.fleet_metrics import MAX_MODELS, FleetCollector
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

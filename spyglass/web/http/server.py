@@ -19,8 +19,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from admin import is_loopback, source
-from answers import SECURITY_HEADERS
+from spyglass.web.http.guard import is_loopback, source
+from spyglass.web.http.response import SECURITY_HEADERS
 
 #: Seconds a client has to send a whole request, to begin its first one, or to take an answer.
 RECEIVE_WITHIN = 20.0

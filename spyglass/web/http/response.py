@@ -1,20 +1,13 @@
-"""What the web answers with: a status, headers and bytes, the same for routes of both kinds."""
+"""An HTTP response: status, headers and bytes, the same for routes of both kinds."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import bottle
-
-import problems
-from problems import Problem
-from spyglass import formats
-
-HERE = Path(__file__).resolve().parent
+from spyglass.web.http import problems
+from spyglass.web.http.problems import Problem
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -57,28 +50,3 @@ def problem_headers(problem: Problem) -> dict[str, str]:
     if problem.kind.status == 503:
         headers["Retry-After"] = str(problems.RETRY_AFTER_S)
     return headers
-
-
-def page(name: str, **variables: Any) -> str:
-    """A page from views/."""
-    text: str = bottle.template(name, template_lookup=[str(HERE / "views")], **variables)
-    return text
-
-
-def upload_page(
-    max_upload: int, answer: object = None, error: object = None, name: str = ""
-) -> str:
-    """The upload page; with an answer or an error where the form was sent without script."""
-    accept = ",".join(formats.MIME_TYPES.values())
-    told = {"answer": answer, "error": error, "picture_name": name}
-    return page("index", max_upload=max_upload, accept=accept, **told)
-
-
-def unforeseen(status: int, html: bool) -> Reply:
-    """The answer where no route has one."""
-    problem = problems.unforeseen(status)
-    reply = of_problem(problem)
-    if html:
-        reply.body = page("error", **problem.document()).encode()
-        reply.kind = HTML
-    return reply

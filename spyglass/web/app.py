@@ -1,0 +1,173 @@
+"""The web: pages, JSON and health in front of a broker.
+
+`make_app` puts two parts together: coroutines that pass pictures to a LoopClient and its answers
+back (api/classify.py), and a Bottle app for everything else (pages.py), which runs in threads since
+it may wait for the broker. No frames, no decoding: a picture is only measured, and its first bytes
+looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import bottle
+from a2wsgi import WSGIMiddleware
+
+from spyglass.client.aio_client import LoopClient
+from spyglass.protocol import DEFAULT_TIMEOUT, NAME
+from spyglass.runtime import logs
+from spyglass.web import templates
+from spyglass.web.api import openinference, torchserve
+from spyglass.web.api.classify import (
+    HungUp,
+    Receive,
+    Recognition,
+    Request,
+    Route,
+    Routes,
+    Scope,
+    Send,
+)
+from spyglass.web.api.openinference import OpenInference
+from spyglass.web.api.torchserve import TorchServe
+from spyglass.web.http import problems, response
+from spyglass.web.http.guard import Guard
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.response import SECURITY_HEADERS, Reply
+from spyglass.web.metrics import Metrics
+from spyglass.web.pages import make_pages
+
+log = logging.getLogger(__name__)
+
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Dialect: TypeAlias = Callable[[Problem], Reply]
+
+#: How failures are told under an address's first word; elsewhere as application/problem+json.
+DIALECTS: dict[str, Dialect] = {
+    "predictions": torchserve.told,
+    "models": torchserve.told,
+    "ping": torchserve.told,
+    "v2": openinference.told,
+}
+
+#: Bytes of the largest upload: a 24-megapixel photo, well compressed.
+MAX_UPLOAD = 10_000_000
+#: Times that, a body is still read, to tell its sender that it is too large; beyond it the
+#: connection is cut.
+READ_ON = 4
+#: Threads for pages and health. They wait for the broker, two seconds at most.
+PAGE_THREADS = 32
+
+
+def make_app(
+    client: LoopClient,
+    max_upload: int = MAX_UPLOAD,
+    timeout: float = DEFAULT_TIMEOUT,
+    guard: Guard | None = None,
+) -> App:
+    """The ASGI application. Opens nothing and keeps nothing but its client.
+
+    Args:
+        client: where pictures go.
+        max_upload: bytes of the largest picture.
+        timeout: seconds a picture may take when the caller names no limit.
+        guard: whom to ask who may act; without one, only this machine may.
+    """
+    guard = guard or Guard()
+    metrics = Metrics(client)
+    routes = picture_routes(client, max_upload, timeout, metrics)
+    router = bottle.Router()
+    for rule, methods in routes.items():
+        for method, route in methods.items():
+            router.add(rule, method, route)
+    bottled = make_pages(client, max_upload, metrics, guard)
+    pages: Any = WSGIMiddleware(bottled, workers=PAGE_THREADS)
+    page_rules = {route.rule for route in bottled.routes}
+
+    def find(method: str, path: str, request: Request) -> tuple[Route | None, Reply | None]:
+        """Who answers: a coroutine, or this refusal at once, or, without both, the pages."""
+        try:
+            route, request.args = router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
+            return route, None
+        except bottle.HTTPError as unmatched:
+            status, headers = unmatched.status_code, dict(unmatched.headers.items())
+        dialect = _dialect(path)
+        if not dialect and (status == 404 or path in page_rules):
+            return None, None
+        refusal = _refusal(status, request, dialect)
+        refusal.headers.update(headers)
+        return None, refusal
+
+    detailed = log.isEnabledFor(logging.DEBUG)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        began, method, path = time.monotonic(), scope["method"], scope["path"]
+        request = Request(scope, receive)
+        route, refusal = find(method, path, request)
+        try:
+            guard.check_name(request.headers.get(b"host", ""), path)
+            if route:
+                reply = await route(request)
+            elif refusal:
+                reply = refusal
+            else:
+                await pages(scope, receive, send)
+                return
+        except Problem as problem:
+            reply = (_dialect(path) or response.of_problem)(problem)
+        except HungUp:
+            return
+        except Exception:
+            reply = _refusal(500, request, _dialect(path))
+            whose = logs.about(reply.headers.get("X-Request-Id", ""))
+            log.exception("%s %s failed", method, path, extra=whose)
+        await _send(send, reply)
+        if detailed or reply.status >= 500:
+            _tell(scope, request, reply, time.monotonic() - began)
+
+    return metrics.measured(app, [*routes, *page_rules])
+
+
+def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
+    """All routes that are coroutines: those that take pictures, and the other dialects."""
+    recognition = Recognition(client, max_upload, timeout, metrics)
+    inference = OpenInference(client, recognition, max_upload)
+    return recognition.routes | TorchServe(client, recognition).routes | inference.routes
+
+
+def _dialect(path: str) -> Dialect | None:
+    return DIALECTS.get(path[1:].partition("/")[0])
+
+
+def _tell(scope: Scope, request: Request, reply: Reply, took: float) -> None:
+    """The log's line of a request. What was refused, or is its sender's own to mend, is told with
+    `--log-level debug` only."""
+    level = logging.INFO if reply.status in (500, 502, 504) else logging.DEBUG
+    fields = logs.about(reply.headers.get("X-Request-Id", ""), status=reply.status)
+    callers = request.headers.get(b"x-request-id", "")
+    if NAME.fullmatch(callers):
+        fields["callers_id"] = callers
+    what = scope["method"], scope["path"], reply.status, 1000 * took
+    log.log(level, "%s %s: %d in %.1f ms", *what, extra=fields)
+
+
+def _refusal(status: int, request: Request, dialect: Dialect | None) -> Reply:
+    if dialect:
+        return dialect(problems.unforeseen(status))
+    return templates.unforeseen(status, request.wants_html)
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = {
+        "Content-Type": reply.kind,
+        "Content-Length": str(len(reply.body)),
+        **SECURITY_HEADERS,
+        **reply.headers,
+    }
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": reply.body})

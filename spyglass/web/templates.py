@@ -1,0 +1,40 @@
+"""The pages' templates and static files: where they are, and the pages made from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bottle
+
+from spyglass import formats
+from spyglass.web.http import problems, response
+
+_TOP = Path(__file__).resolve().parents[2]
+#: Folders of the templates, and of what browsers load besides.
+VIEWS, STATIC = _TOP / "views", _TOP / "static"
+
+
+def page(name: str, **variables: Any) -> str:
+    """A page from views/."""
+    text: str = bottle.template(name, template_lookup=[str(VIEWS)], **variables)
+    return text
+
+
+def upload_page(
+    max_upload: int, answer: object = None, error: object = None, name: str = ""
+) -> str:
+    """The upload page; with an answer or an error where the form was sent without script."""
+    accept = ",".join(formats.MIME_TYPES.values())
+    told = {"answer": answer, "error": error, "picture_name": name}
+    return page("index", max_upload=max_upload, accept=accept, **told)
+
+
+def unforeseen(status: int, html: bool) -> response.Reply:
+    """The answer where no route has one."""
+    problem = problems.unforeseen(status)
+    reply = response.of_problem(problem)
+    if html:
+        reply.body = page("error", **problem.document()).encode()
+        reply.kind = response.HTML
+    return reply

@@ -116,7 +116,7 @@ def test_odd_requests_get_a_plain_refusal_and_never_a_file_or_a_fault(site: Site
         b"GET /status%00 HTTP/1.1": 404,
         b"GET /%ff%fe HTTP/1.1": 404,
         b"GET /livez HTTP/1.1\r\nUpgrade: h2c": 200,
-        b"POST /v1/classify HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 5": 400,
+        b"POST /v1/classify HTTP/1.1\r\nUpgrade: x\r\nContent-Length: 5": 415,
     }
     for request, status in asked.items():
         with site.connect() as client:

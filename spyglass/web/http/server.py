@@ -4,6 +4,11 @@ uvicorn reads requests with llhttp (Node's parser), which refuses every request 
 readers might understand differently (request smuggling, RFC 9112 section 6.1). It bounds neither
 the headers nor the time a request may take to arrive, so that a client could pin a connection for
 ever; that is done here.
+
+Where a head offers another protocol (`Upgrade`), HTTP ends for llhttp, and uvicorn lets it read the
+request's body as the next request: whoever writes a body could hide a request in it, and a proxy
+before us would vouch for it. No other protocol is spoken here, so that offers are ignored, as RFC
+9110 section 7.8 has it, and the body is read as it is framed.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -38,6 +44,8 @@ HEADER_OVERHEAD = 4
 #: Of so many bytes of a body one may be framing, besides as much as a head: chunks of a byte each
 #: cost the server hundreds of times what a plain body does.
 FRAMING_SHARE = 16
+#: Headers that say where a request ends.
+FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 HEAD_TOO_LARGE = f"The request's line and headers must not exceed {MAX_HEADER_BYTES} bytes."
 #: Seconds between two looks at slow connections.
 LOOK_INTERVAL = 0.25
@@ -102,7 +110,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.busy_since = self.loop.time()
         self._began = False
         in_body, body = self._in_body, self._body
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():  # else it was stopped here
+                self._refuse(400, "This is no HTTP request.")
+            return
         if self._began:
             return  # of these bytes, those before belong to other requests
         if self._in_head:
@@ -114,19 +128,44 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._framing > MAX_HEADER_BYTES + self._body // FRAMING_SHARE:
                 self._refuse(400, "Send the body in larger chunks.")
 
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                self._ignore_upgrade()
+
+    def _ignore_upgrade(self) -> None:
+        """Go on behind a head for which this parser reads no body: with one that is fed a head of
+        the same framing, and no offer in it."""
+        headers = [header for header in self.headers if header[0] in FRAMING_HEADERS]
+        if not self.cycle.keep_alive:
+            headers.append((b"connection", b"close"))  # what comes behind the body is dropped
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(lines))
+
     def on_message_begin(self) -> None:
+        if self._in_body:
+            return  # its head is fed once more, and is no news
         super().on_message_begin()
         self._in_head, self._head, self._unread_head, self._body = True, 0, 0, 0
         self._framing, self._hosts, self._coding = 0, 0, b""
         self._began = True
 
     def on_url(self, url: bytes) -> None:
+        if not self._in_head:
+            return
         self._head += len(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # a trailer must not pass for a header
+            return  # nor must a trailer pass for a header
         self._head += len(name) + len(value) + HEADER_OVERHEAD
         super().on_header(name, value)
         name = self.headers[-1][0]  # in lower case now
@@ -136,16 +175,23 @@ class GuardedProtocol(HttpToolsProtocol):
             self._coding += value.lower()
 
     def on_headers_complete(self) -> None:
-        modern = self.parser.get_http_version() == "1.1"
-        if self._head > MAX_HEADER_BYTES:
+        if not self._in_head:
+            return
+        version = self.parser.get_http_version()
+        modern = version == "1.1"
+        if version not in ("1.1", "1.0"):
+            self._refuse(505, "Speak HTTP/1.1.")
+        elif self.parser.get_method() == b"CONNECT":  # its body, too, would be no HTTP
+            self._refuse(400, "Spyglass is no proxy and connects to nowhere.")
+        elif self._head > MAX_HEADER_BYTES:
             self._refuse(431, HEAD_TOO_LARGE)
         elif self._hosts != 1 and (modern or self._hosts):
             self._refuse(400, "Send one Host header.")
         elif self._coding and (self._coding != b"chunked" or not modern):
             self._refuse(400, "Send the body with a Content-Length, or chunked and not coded.")
         else:
-            self._in_head, self._in_body = False, True
             super().on_headers_complete()
+            self._in_head, self._in_body = False, True
             return
         raise Refused
 
@@ -157,6 +203,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # for the parser only: its body follows
         self._in_body = False
         self.busy_since = None
         super().on_message_complete()
@@ -170,11 +218,6 @@ class GuardedProtocol(HttpToolsProtocol):
         for since in (self.busy_since, self.stuck_since):
             if since is not None and now - since > limit:
                 self.transport.abort()
-
-    def send_400_response(self, msg: str) -> None:
-        """For uvicorn, whose parser could not go on: perhaps because it was stopped here."""
-        if not self.transport.is_closing():
-            self._refuse(400, "This is no HTTP request.")
 
     def _refuse(self, status: int, detail: str) -> None:
         """Tell why and close; without a word where it would pass for another request's answer."""

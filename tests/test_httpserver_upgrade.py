@@ -200,3 +200,28 @@ def test_nothing_runs_behind_an_error(bad: bytes) -> None:
     for way, talk in talks(NEXT + bad + HIDDEN):
         assert_nothing_hidden(talk, way)
         assert talk.closed and talk.answers in ([], [200], [200, 400]), way
+
+
+def test_a_request_whose_body_is_damaged_gets_one_answer() -> None:
+    for path in (b"/", b"/early"):
+        for way, talk in talks(head(CHUNKED, b"POST " + path + b" HTTP/1.1") + b"zz\r\n" + HIDDEN):
+            assert len(talk.answers) == 1 and talk.closed, (way, talk.answers)
+            assert_nothing_hidden(talk, way)
+
+
+def test_a_damaged_body_is_never_answered_in_the_name_of_a_request_before() -> None:
+    for way, talk in talks(NEXT + head(CHUNKED) + b"zz\r\n" + HIDDEN):
+        assert talk.answers in ([], [200], [200, 400]), (way, talk.answers)
+        assert_nothing_hidden(talk, way)
+
+
+# --- hanging up -------------------------------------------------------------------------------
+
+
+def test_whoever_ends_their_side_gets_no_answer_and_nothing_runs_twice() -> None:
+    for offer in (OFFER, b""):
+        whole = head(offer + SIZED, b"POST /never HTTP/1.1") + HIDDEN
+        for behind in (b"", NEXT, HIDDEN):
+            for way, talk in talks(whole + behind, hang_up=True):
+                assert talk.ran == [("POST", "/never", None)], way
+                assert talk.answers == [], way

@@ -127,6 +127,7 @@ async def converse(parts: Sequence[bytes], hang_up: bool = False) -> Talk:
     wire.close()
     await rest()
     assert not protocol.tasks, "a request is still in hand"
+    assert not wire.late, "an answer was written when nobody could take it"
     protocol._unset_keepalive_if_required()
     return talk
 

@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from spyglass.web.http.guard import is_loopback, source
 from spyglass.web.http.response import SECURITY_HEADERS
@@ -84,9 +84,11 @@ class GuardedProtocol(HttpToolsProtocol):
     _framing = 0  # bytes received for the present body that are none of it
     _hosts = 0  # Host headers of the present request
     _coding = b""  # its Transfer-Encoding
+    _cycles: deque[RequestResponseCycle]  # requests in hand, oldest first; uvicorn keeps the last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._cycles = deque()
         self.busy_since = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "There are too many connections. Try again shortly.")
@@ -100,6 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._let_go()
         if self._caller:
             self.callers[self._caller] -= 1
             if not self.callers[self._caller]:
@@ -192,13 +195,16 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             super().on_headers_complete()
             self._in_head, self._in_body = False, True
+            while self._cycles and self._cycles[0].response_complete:
+                self._cycles.popleft()
+            self._cycles.append(self.cycle)
             return
         raise Refused
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
         if self._body > self.max_body:
-            self.transport.abort()
+            self._cut()
             raise Refused
         super().on_body(body)
 
@@ -217,14 +223,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self.stuck_since = now
         for since in (self.busy_since, self.stuck_since):
             if since is not None and now - since > limit:
-                self.transport.abort()
+                self._cut()
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Tell why and close; without a word where it would pass for another request's answer."""
+        """Tell why and close; without a word where it would pass for another request's answer, or
+        for a second answer of this one."""
         running = self.cycle is not None and not self.cycle.response_complete
-        if running and (self.cycle.response_started or not self._in_body):
-            self.transport.abort()
+        if self._in_body and not running:  # it was answered before its end
+            self.transport.close()
             return
+        if running and (self.cycle.response_started or self.pipeline or not self._in_body):
+            self._cut()
+            return
+        self._let_go()
         told = f"{detail}\n"
         headers = {
             "Content-Type": "text/plain; charset=utf-8",
@@ -236,6 +247,16 @@ class GuardedProtocol(HttpToolsProtocol):
         lines += [f"{name.lower()}: {value}" for name, value in headers.items()]
         self.transport.write("\r\n".join([*lines, "", told]).encode())
         self.transport.close()
+
+    def _cut(self) -> None:
+        self._let_go()
+        self.transport.abort()
+
+    def _let_go(self) -> None:
+        """Nobody takes the answers of the requests in hand any more: stop them."""
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
 
 class Server(uvicorn.Server):

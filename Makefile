@@ -13,7 +13,7 @@ help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/run.stamp  ## set up, start everything on this machine, print the address
-	@$(BIN)/python -m spyglass.local
+	@$(BIN)/python spyglass/local/__main__.py
 
 test: $(VENV)/dev.stamp  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # most of them wait rather than compute

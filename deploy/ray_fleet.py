@@ -6,7 +6,13 @@ leave when its actor dies, however that happens, so none outlives its place in t
 never pass through Ray: workers join the broker as everywhere else.
 """
 
-from __future__ import annotations
+if __name__ == "__main__":  # before anything else is imported
+    import sys
+
+    sys.path.insert(0, __file__.rsplit("/", 2)[0])
+    from spyglass.runtime.import_path import leave_current_folder
+
+    leave_current_folder()
 
 import asyncio
 import os

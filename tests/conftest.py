@@ -62,9 +62,11 @@ class Fleet:
     def start(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
         return self.start_command(sys.executable, *command, **more)
 
-    def start_command(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
+    def start_command(
+        self, *command: str, cwd: Path = ROOT, **more: Any
+    ) -> subprocess.Popen[bytes]:
         """Any program, ended with the fleet."""
-        process = subprocess.Popen(command, cwd=ROOT, **more)
+        process = subprocess.Popen(command, cwd=cwd, **more)
         self.processes.append(process)
         return process
 

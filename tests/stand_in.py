@@ -3,10 +3,17 @@
 A picture is any text, or a real picture with the text after MARK at its end. The first word says
 what to do: `sleep:0.5`, `mark:FILE`, `write:FILE`, `eat:BYTES`, `crash`, `exit:3`, `raise`, `hang`,
 `bad`, anything else is answered at once. `once:FILE crash` crashes the first time only. The first
-label of an answer is the start of the picture's SHA-256, or LABEL after `label:LABEL`.
+label of an answer is the start of the picture's SHA-256, or LABEL after `label:LABEL`, or after
+`path` where the process looks for modules.
 """
 
-from __future__ import annotations
+if __name__ == "__main__":  # before anything else is imported
+    import sys
+
+    sys.path[:0] = [__file__.rsplit("/", count)[0] for count in (1, 2)]
+    from spyglass.runtime.import_path import leave_current_folder
+
+    leave_current_folder()
 
 import ctypes
 import hashlib
@@ -17,10 +24,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from spyglass.worker import cli
 
 MARK = b"\nstand-in: "
 
@@ -77,10 +80,14 @@ class StandIn:
             ctypes.PyDLL(None).usleep(60_000_000)  # keeps the interpreter's lock, like bad C
         elif word == "bad":
             return BadImage("This is not a picture. Send a photo.")
+        elif word == "path":
+            word, argument = "label", os.pathsep.join(sys.path)
         first = argument if word == "label" else hashlib.sha256(image).hexdigest()[:12]
         labels = [first, *(f"label {n}" for n in range(1, top_k))]
         return [Prediction(n, label, 0.5 / (n + 1)) for n, label in enumerate(labels)]
 
 
 if __name__ == "__main__":
+    from spyglass.worker import cli  # not in its children, which import this file too
+
     sys.exit(cli.main(classifier="stand_in:StandIn"))

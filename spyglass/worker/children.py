@@ -10,18 +10,20 @@ import os
 import random
 import signal
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 
+from spyglass.runtime import import_path
 from spyglass.worker import child
 from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
 
 log = logging.getLogger(__name__)
 
+#: The module that loads the model; it is imported by name, in the fork server.
+PRELOAD = "spyglass.worker.preload"
 #: Seconds before a child that died early is replaced: none at first, then doubling up to this.
 MAX_RESTART_DELAY = 5.0
 #: Seconds of the first delay.
@@ -133,11 +135,7 @@ class Nursery:
     """
 
     def __init__(self, classifier: str, arguments: dict[str, str], largest_batch: int = 1) -> None:
-        os.environ[child.CLASSIFIER_VARIABLE] = json.dumps({"class": classifier} | arguments)
-        # Python 3.11's fork server does not take over sys.path, only the environment.
-        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        # "__main__" keeps every child from importing worker.py and ZeroMQ anew.
-        forkserver.set_forkserver_preload(["__main__", "spyglass.worker.preload"])
+        self._classifier = json.dumps({"class": classifier} | arguments)
         self._context = multiprocessing.get_context("forkserver")
         self._largest_batch = largest_batch
         self._wanted = threading.Semaphore(0)
@@ -146,7 +144,13 @@ class Nursery:
         self.wake: Callable[[], None] = lambda: None
 
     def open(self, clock: Callable[[], float]) -> None:
-        """Start the thread."""
+        """Start the thread, and leave in this process's environment what the fork server reads.
+
+        Python 3.11's does not take over sys.path, and would begin it with the current folder.
+        """
+        os.environ[child.CLASSIFIER_VARIABLE] = self._classifier
+        os.environ.update(import_path.for_children())
+        forkserver.set_forkserver_preload([PRELOAD])
         threading.Thread(target=self._run, args=(clock,), name="nursery", daemon=True).start()
 
     def want(self) -> None:

@@ -35,6 +35,7 @@ from spyglass.runtime.settings import (  # noqa: E402
     EXIT_UNREACHABLE,
     BadSetting,
     Parser,
+    given,
     whole,
 )
 from spyglass.transport.credentials import joining  # noqa: E402
@@ -220,7 +221,7 @@ def parser() -> Parser:
         nargs="*",
         metavar="BROKER",
         type=joining,
-        default=os.environ.get("SPYGLASS_BROKERS", BACKEND).split(),
+        default=(given("SPYGLASS_BROKERS") or BACKEND).split(),
         help="address of a broker's workers' port, seen from the nodes; keep one with a secret in"
         f" SPYGLASS_BROKERS, where no list of processes shows it (default: {BACKEND})",
     )

@@ -161,7 +161,7 @@ def test_make_runs_program_runs_no_strangers_file(tmp_path: Path) -> None:
 
 def test_a_program_that_uses_the_client_keeps_its_own_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("")
-    code = "import sys; before = list(sys.path); import spyglass.client, mine; assert sys.path == before"
+    code = "import sys; old = list(sys.path); import spyglass.client, mine; assert sys.path == old"
     env = environment(PYTHONPATH=str(ROOT))
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, timeout=60)
 

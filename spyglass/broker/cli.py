@@ -27,7 +27,7 @@ from spyglass.runtime.settings import (
     one_of,
     whole,
 )
-from spyglass.transport.addresses import address
+from spyglass.transport.addresses import address, beyond_loopback
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.freeze()  # modules stay anyway
     gc.set_threshold(GARBAGE_THRESHOLD)
     log.info("clients at %s, workers at %s", broker.frontend, broker.backend)
+    for port, place in (("frontend", broker.frontend), ("backend", broker.backend)):
+        if beyond_loopback(place):
+            logs.always(log, "other machines may reach the %s at %s", port, place)
     for port, state in security.told(broker.frontend, broker.backend).items():
         if state == INSECURE:
-            log.warning("the %s is open to everybody on its network, unencrypted", port)
+            logs.always(log, "the %s is open to everybody on its network, unencrypted", port)
         elif state == ENCRYPTED:
             log.info("the %s is encrypted, by the keys in %s", port, security.folder)
     try:

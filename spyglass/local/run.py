@@ -21,6 +21,7 @@ from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys, Role
 from spyglass.keys.port_policy import BEYOND, Security
 from spyglass.runtime import settings
+from spyglass.runtime.settings import given
 from spyglass.transport.addresses import as_others_call
 from spyglass.transport.credentials import join
 
@@ -41,7 +42,11 @@ LATE = "late"
 
 def environment() -> dict[str, str]:
     """The environment of all parts: what the user set, and the defaults they share."""
-    env = dict(os.environ)
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if given(name) or not name.startswith("SPYGLASS_")
+    }
     env.setdefault("SPYGLASS_FRONTEND", settings.FRONTEND)
     env.setdefault("SPYGLASS_BACKEND", settings.BACKEND)
     env.setdefault("SPYGLASS_HOST", settings.HOST)

@@ -60,6 +60,11 @@ def about(request_id: bytes | str, **fields: object) -> dict[str, object]:
     return {"request_id": told, **fields}
 
 
+def always(logger: logging.Logger, text: str, *args: object) -> None:
+    """A warning that is logged even with `--log-level error`."""
+    logger.log(max(logging.WARNING, logger.getEffectiveLevel()), text, *args)
+
+
 class _DroppingHandler(logging.handlers.QueueHandler):
     """Hands lines to the writing thread, and drops them while that one is stuck."""
 

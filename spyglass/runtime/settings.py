@@ -1,4 +1,7 @@
-"""Command lines: every flag also reads SPYGLASS_<FLAG>; flag beats environment beats default."""
+"""Command lines: every flag also reads SPYGLASS_<FLAG>; flag beats environment beats default.
+
+An empty value is none: compose and unit files write one for a variable that is not set.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,12 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 
 class BadSetting(ValueError):
     """A value that a flag or a variable cannot have; `str()` is a sentence for its user."""
+
+
+def given(variable: str) -> str | None:
+    """The value of an environment variable, or None if it is not set or blank."""
+    value = os.environ.get(variable, "")
+    return value if value.strip() else None
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,18 +57,32 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         """Add `--flag`, its environment variable and its default (shown in the help).
 
-        A value from the environment is checked like one from the command line.
+        A value from the environment is checked like one from the command line. A blank one counts
+        as not given, in both places; a flag that may be repeated refuses it.
         """
         variable = "SPYGLASS_" + flag.removeprefix("--").upper().replace("-", "_")
         shown = "none" if default in (None, "") else default
-        given = os.environ.get(variable)
-        if more.get("action") == "append" and given is not None:
-            default = [type(value) for value in given.split()]
-        elif given is not None:
-            default = given  # argparse converts and checks a default that is a string
-        self.add_argument(
-            flag, default=default, type=type, help=f"{help} (default: {shown})", **more
-        )
+        value = given(variable)
+
+        def convert(word: str) -> Any:
+            """What argparse calls for a value of the flag, and for a default that is a string."""
+            chosen = word if word.strip() else value
+            return default if chosen is None else type(chosen)
+
+        if more.get("action") != "append":
+            more |= {"default": default if value is None else value, "type": convert}
+        elif value is not None:
+            more |= {"default": self._each(variable, value, type), "type": type}
+        else:
+            more |= {"default": default, "type": type}
+        self.add_argument(flag, help=f"{help} (default: {shown})", **more)
+
+    def _each(self, variable: str, value: str, type: Callable[[str], Any]) -> list[Any]:
+        """The values of a flag that may be repeated, from its variable."""
+        try:
+            return [type(word) for word in value.split()]
+        except ValueError as error:
+            self.error(f"{variable}: {error}")
 
 
 def _with_sentence(check: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -24,7 +24,7 @@ from spyglass.runtime.settings import (
 )
 from spyglass.transport.credentials import joining
 from spyglass.web.app import MAX_UPLOAD, READ_ON, make_app
-from spyglass.web.http.guard import BadToken, Guard, hostname, load_token
+from spyglass.web.http.guard import BadToken, Guard, hostname, is_loopback, load_token
 from spyglass.web.http.server import Server
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Until the server has handlers of its own; and once more when it has finished.
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     log.info("open http://%s:%s/", options.host, server.port)
+    if not is_loopback(server.host):
+        logs.always(log, "other machines may reach port %d at %s", server.port, server.host)
     server.run()
     client.close()
     return EXIT_OK

@@ -19,6 +19,7 @@ from spyglass.runtime.settings import (
     BadSetting,
     Parser,
     cores,
+    given,
     seconds,
     whole,
 )
@@ -85,7 +86,7 @@ def parser() -> Parser:
         nargs="*",
         metavar="BROKER",
         type=joining,
-        default=os.environ.get("SPYGLASS_BROKERS", BACKEND).split(),
+        default=(given("SPYGLASS_BROKERS") or BACKEND).split(),
         help="address of a broker's workers' port; keep one with a secret in SPYGLASS_BROKERS,"
         f" where other users of this machine cannot see it (default: {BACKEND})",
     )

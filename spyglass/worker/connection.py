@@ -19,6 +19,8 @@ from spyglass.protocol import (
     encode,
     patience,
 )
+from spyglass.runtime import logs
+from spyglass.transport.addresses import beyond_loopback
 from spyglass.transport.credentials import REFUSED, split, unheard
 from spyglass.transport.sockets import (
     DEALER_EVENTS,
@@ -99,6 +101,11 @@ class BrokerLink:
         if self._listen:
             socket.bind(self.address)
             self.address = socket.last_endpoint.decode()  # type: ignore[union-attr]
+            if beyond_loopback(self.address):
+                how = "encrypted" if self._login else "unencrypted, and open to everybody there"
+                logs.always(
+                    log, "other machines may reach this worker at %s: %s", self.address, how
+                )
         else:
             socket.connect(self.address)
             if not self._told:

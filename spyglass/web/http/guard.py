@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN
+from spyglass.runtime.settings import given
 from spyglass.web.http import problems
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,10 @@ def load_token(file: str) -> str:
     Raises:
         BadToken: it cannot be read, others can read it, or it is too short to be safe.
     """
-    if not file and (token := os.environ.get("SPYGLASS_ADMIN_TOKEN")):
+    if not file and (token := given("SPYGLASS_ADMIN_TOKEN")):
         return _checked_token(token, "SPYGLASS_ADMIN_TOKEN")
     if not file:
-        folder = Path(os.environ.get("SPYGLASS_KEYS") or DEFAULT_FOLDER)
+        folder = Path(given("SPYGLASS_KEYS") or DEFAULT_FOLDER)
         file = str(folder.expanduser() / TOKEN)
         if not Path(file).exists():
             return ""

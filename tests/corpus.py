@@ -180,10 +180,10 @@ def _sizes() -> Iterator[tuple[str, bytes]]:
 def _notes() -> Iterator[tuple[str, bytes]]:
     plain = encoded(SMALL, "JPEG")
     for orientation in range(10):
-        note = Image.Exif()
-        note[0x0112] = orientation
+        held = Image.Exif()
+        held[0x0112] = orientation
         for name in ("JPEG", "PNG", "WEBP"):
-            yield f"{name} held {orientation}", encoded(SMALL, name, exif=note)
+            yield f"{name} held {orientation}", encoded(SMALL, name, exif=held)
     hungry = b"".join(
         struct.pack("<HHII", tag, 1, 60_000, 0) for tag in range(0x8000, 0x8000 + 5000)
     )

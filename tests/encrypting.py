@@ -75,9 +75,9 @@ class Sockets:
     def __init__(self, folder: Path) -> None:
         self.keyring = Keyring.create(folder)
         self.gate = Gate(self.keyring)
-        ports = ["tcp://127.0.0.1:*"] * 2
+        port = "tcp://127.0.0.1:*"
         security = Security(self.gate, True, True)
-        self.broker = Broker(*ports, Policy(), raise_open_files(), security=security)
+        self.broker = Broker(port, port, Policy(), raise_open_files(), security=security)
         self.broker.open()
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run)
@@ -118,8 +118,8 @@ class Sockets:
 
 def stays_out(peer: Peer) -> bool:
     """Whether its socket has nobody to send to for a moment."""
-    return not peer.socket.poll(1000 * MOMENT, zmq.POLLOUT)
+    return not peer.socket.poll(int(1000 * MOMENT), zmq.POLLOUT)
 
 
 def comes_in(peer: Peer) -> bool:
-    return bool(peer.socket.poll(1000 * PATIENCE, zmq.POLLOUT))
+    return bool(peer.socket.poll(int(1000 * PATIENCE), zmq.POLLOUT))

@@ -34,7 +34,7 @@ from spyglass.web.http.guard import (
 from spyglass.web.http.problems import Problem
 
 TOKEN = "a-token-that-nobody-would-guess"
-RIGHT = {"authorization": f"Bearer {TOKEN}"}
+RIGHT: dict[str, Any] = {"authorization": f"Bearer {TOKEN}"}
 ACTIONS = [
     ("POST", "/v1/workers"),
     ("POST", "/v1/join"),
@@ -64,7 +64,7 @@ def site(**more: Any) -> App:
     return app
 
 
-def act(app: App, method: str, path: str, **headers: str) -> Any:
+def act(app: App, method: str, path: str, **headers: Any) -> Any:
     body = b'{"address": "tcp://127.0.0.1:8888"}' if method == "POST" else b""
     return app(method, path, body, **{"content_type": "application/json", **headers})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import zmq
@@ -158,7 +159,7 @@ def test_the_answer_to_a_heartbeat_does_not_put_off_the_next_one(wire: Wire) -> 
         wire.link.tick(now, True, Heartbeat)
         wire.heard(Heartbeat)
         wire.say(address, Heartbeat())
-        eventually(lambda now=now: wire.link.receive(now + 0.2), "its answer")
+        eventually(partial(wire.link.receive, now + 0.2), "its answer")
         assert wire.link.next_due() == now + BUSY_INTERVAL
 
 
@@ -178,7 +179,7 @@ def test_however_much_is_said_a_heartbeat_asks_for_the_next_interval(wire: Wire)
     address = wire.connected(0.0)
     for now in (0.2, 0.4, HEARTBEAT_INTERVAL):
         wire.say(address, Heartbeat())
-        eventually(lambda now=now: wire.link.receive(now), "the broker's word")
+        eventually(partial(wire.link.receive, now), "the broker's word")
         wire.link.send(Ack(bytes(16)))
         wire.link.tick(now, True, Heartbeat)
         wire.heard(Ack)

@@ -49,7 +49,14 @@ def test_the_lookout_goes_on_while_a_worker_is_killed_and_stops_cleanly(
     page.click("#stop")
     assert track.evaluate("track => track.readyState") == "ended"
     expect(page.locator("#start")).to_be_focused()
-    eventually(lambda: not flying or page.wait_for_timeout(20), "the last request is over")
+
+    def landed() -> bool:
+        if not flying:
+            return True
+        page.wait_for_timeout(20)
+        return False
+
+    eventually(landed, "the last request is over")
     with pytest.raises(Exception, match="Timeout"), page.expect_request("**/v1/*", timeout=300):
         pass
 
@@ -75,7 +82,12 @@ def test_a_long_lookout_leaves_nothing_behind_for_each_frame(pages: Pages, page:
 
 def eventually_more(page: Page, frames: int) -> None:
     goal = count(page, "answered") + frames
-    eventually(lambda: page.wait_for_timeout(20) or count(page, "answered") >= goal, "more frames")
+
+    def enough() -> bool:
+        page.wait_for_timeout(20)
+        return count(page, "answered") >= goal
+
+    eventually(enough, "more frames")
 
 
 def test_a_busy_service_is_told_over_the_picture_and_passes(pages: Pages, page: Page) -> None:

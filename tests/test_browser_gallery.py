@@ -6,11 +6,10 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browsing import CAT, HOSTILE, Pages, answering, picture, shoot
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 from yardstick import slowness
 
 
@@ -20,7 +19,7 @@ def gallery(pages: Pages, page: Page) -> Page:
     return page
 
 
-def choose(page: Page, *pictures: dict[str, Any]) -> None:
+def choose(page: Page, *pictures: FilePayload) -> None:
     page.set_input_files("#file", list(pictures))
 
 

@@ -155,7 +155,7 @@ def test_an_action_asks_for_the_admin_token_where_it_is_needed(
     expect(page.locator("#confirm-error")).to_have_text("This needs the admin token.")
     expect(field).to_be_focused()
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         for name, width in (("desktop", 1280), ("phone", 390)):
             page.set_viewport_size({"width": width, "height": 800})
             shoot(page, f"status-token-{name}-{scheme}", whole=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from browsing import CAT, HOSTILE, Pages, answering, picture, shoot
 from conftest import ROOT
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 ALL_PAGES = ("", "camera", "status")
 #: Bytes of a page with its scripts, style and thumbnails.
@@ -107,13 +107,17 @@ def test_what_is_wrong_with_a_file_stands_next_to_it_as_a_sentence(
 ) -> None:
     page.goto(pages.url)
     detail = page.locator("#error [data-field=detail]")
-    text = {"name": "letter.jpg", "mimeType": "image/jpeg", "buffer": b"Dear all"}
+    text: FilePayload = {
+        "name": "letter.jpg",
+        "mimeType": "image/jpeg",
+        "buffer": b"Dear all",
+    }
     page.set_input_files("#file", text)
     expect(detail).to_contain_text("Send a JPEG, PNG, WebP, GIF or BMP file.")
     expect(page.locator("#error")).to_have_attribute("role", "alert")
     expect(page.locator("#preview")).to_be_hidden()
     shoot(page, "upload-error")
-    page.set_input_files("#file", text | {"buffer": b""})
+    page.set_input_files("#file", {**text, "buffer": b""})
     expect(detail).to_contain_text("nothing in this file")
     large = page.evaluate_handle(
         """() => {

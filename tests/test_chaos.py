@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from itertools import count, pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from conftest import ROOT, eventually
@@ -179,7 +179,7 @@ def test_the_plot_marks_every_kind_of_fault(
     marks: list[str] = []
     draw = Axes.text
 
-    def text(self: Axes, x: float, y: float, letter: str, **more: object) -> object:
+    def text(self: Axes, x: float, y: float, letter: str, **more: Any) -> object:
         marks.append(letter)
         return draw(self, x, y, letter, **more)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,8 @@ from spyglass.worker.children import QUICK, Child, Children
 from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
 
 NOBODY: Any = None
+#: Makes a child that is ready, and this test's end of its pipe.
+Birth = Callable[..., tuple[Child, socket.socket]]
 
 
 def picture(n: int) -> Frame:
@@ -21,7 +23,7 @@ def picture(n: int) -> Frame:
 
 
 @pytest.fixture
-def born() -> Iterator[Any]:
+def born() -> Iterator[Birth]:
     """Makes a child that is ready, and this test's end of its pipe."""
     with ExitStack() as stack:
 
@@ -41,13 +43,13 @@ def family(*members: Child) -> Children:
     return children
 
 
-def test_the_child_that_has_rested_longest_is_next(born: Any) -> None:
+def test_the_child_that_has_rested_longest_is_next(born: Birth) -> None:
     tired, _ = born(rests_since=2.0)
     fresh, _ = born(rests_since=1.0)
     assert family(tired, fresh).next_free(now=3.0) is fresh
 
 
-def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(born: Any) -> None:
+def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(born: Birth) -> None:
     only, _ = born()
     children = family(only)
     only.give([picture(1)], now=1.0, limit=5.0)
@@ -57,31 +59,32 @@ def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(born: Any) -> None
     assert (only.working_on, only.ahead) == ([picture(1).id], [picture(2).id])
 
 
-def test_a_resting_child_is_preferred_to_a_busy_one(born: Any) -> None:
+def test_a_resting_child_is_preferred_to_a_busy_one(born: Birth) -> None:
     busy, _ = born()
     resting, _ = born(rests_since=9.0)
     busy.give([picture(1)], now=1.0, limit=5.0)
     assert family(busy, resting).next_free(now=9.0) is resting
 
 
-def test_a_child_that_takes_long_gets_nothing_ahead(born: Any) -> None:
+def test_a_child_that_takes_long_gets_nothing_ahead(born: Birth) -> None:
     slow, _ = born()
     slow.give([picture(1)], now=1.0, limit=5.0)
     assert family(slow).next_free(now=1.0 + 0.9 * QUICK) is slow
     assert family(slow).next_free(now=1.0 + QUICK) is None
 
 
-def test_a_child_that_was_killed_at_its_limit_gets_nothing_ahead(born: Any) -> None:
+def test_a_child_that_was_killed_at_its_limit_gets_nothing_ahead(born: Birth) -> None:
     child, _ = born()
     children = family(child)
     child.give([picture(1)], 1.0, limit=QUICK / 2)
     assert children.next_free(1.0 + QUICK / 4) is child
-    child.process = SimpleNamespace(pid=0)
+    killed: Any = SimpleNamespace(pid=0)
+    child.process = killed
     assert children.overdue(1.0 + QUICK / 2) == [child]
     assert children.next_free(1.0 + QUICK / 2) is None
 
 
-def test_the_limit_of_a_batch_counts_from_its_beginning(born: Any) -> None:
+def test_the_limit_of_a_batch_counts_from_its_beginning(born: Birth) -> None:
     child, _ = born()
     child.give([picture(1), picture(2)], now=1.0, limit=5.0)
     child.give([picture(3)], now=1.0, limit=2.5)
@@ -94,7 +97,7 @@ def test_the_limit_of_a_batch_counts_from_its_beginning(born: Any) -> None:
     assert (child.limit, child.state) == (float("inf"), "idle")
 
 
-def test_batches_travel_one_after_the_other_each_with_its_end_marked(born: Any) -> None:
+def test_batches_travel_one_after_the_other_each_with_its_end_marked(born: Birth) -> None:
     child, end = born()
     child.give([picture(1), picture(2)], now=1.0, limit=5.0)
     child.give([picture(3)], now=1.0, limit=5.0)
@@ -104,13 +107,14 @@ def test_batches_travel_one_after_the_other_each_with_its_end_marked(born: Any) 
     assert [frame.number & ~LAST_OF_BATCH for frame in frames] == [5, 5, 5]
 
 
-def test_what_a_full_pipe_does_not_take_is_sent_later_in_order(born: Any) -> None:
+def test_what_a_full_pipe_does_not_take_is_sent_later_in_order(born: Birth) -> None:
     child, end = born()
     large = Frame(b"L" * 16, 5, bytes(3_000_000))
     child.give([large], now=1.0, limit=5.0)
     assert child.unsent
     child.give([picture(2)], now=1.0, limit=5.0)
-    stream, frames = Reassembly(), []
+    stream = Reassembly()
+    frames: list[Frame] = []
     while len(frames) < 2:
         frames += stream.feed(receive(end))
         child.push()

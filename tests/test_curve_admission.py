@@ -33,8 +33,8 @@ def test_strangers_and_plain_peers_stay_out(sockets: Sockets) -> None:
     _, elsewhere = zmq.curve_keypair()
     unknown = Login(known.broker, secret)
     misled = Login(zmq.curve_public(elsewhere), known.secret)
-    strangers = [sockets.worker(login) for login in (unknown, misled, None)]
-    strangers.append(sockets.front(None))
+    workers = [sockets.worker(login) for login in (unknown, misled, None)]
+    strangers = [*workers, sockets.front(None)]
     assert all(stays_out(peer) for peer in strangers)
     assert comes_in(sockets.worker(known))
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ def run(*command: str | Path, **more: Any) -> str:
     ended = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
     )
-    assert ended.returncode == 0, ended.stdout
-    return ended.stdout
+    output: str = ended.stdout
+    assert ended.returncode == 0, output
+    return output
 
 
 def tool(name: str) -> str:
@@ -95,7 +97,7 @@ def test_the_web_serves_its_pages_from_what_the_image_has(image: Path) -> None:
         try:
             for path in ("livez", "", "static/style.css"):
                 url = f"http://127.0.0.1:{port}/{path}"
-                eventually(lambda url=url: answers(url), f"{url} is there")
+                eventually(partial(answers, url), f"{url} is there")
         finally:
             web.terminate()
 
@@ -142,7 +144,7 @@ def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path
     keys = tmp_path / "keys"
     run(sys.executable, "keys.py", "init", "--keys", keys, cwd=ROOT)
     for way, at in (("join", back), ("front", front)):
-        where = ["--keys", keys, "--address", f"tcp://127.0.0.1:{at}"]
+        where: list[str | Path] = ["--keys", keys, "--address", f"tcp://127.0.0.1:{at}"]
         line = run(sys.executable, "keys.py", way, *where, cwd=ROOT)
         (keys / way).write_text(line.split("'")[1])
     moved = {"/keys": str(keys), "$$": "$", "python": sys.executable}

@@ -228,7 +228,7 @@ def test_every_flag_that_is_named_exists(page: str, flags: dict[str, set[str]]) 
     for words in code(PAGES[page]):
         # Only what a program of ours is asked: `docker run --rm` is not for us to check.
         ours = re.search(r"\bpython (-m [\w.]+|\S+\.py)", words)
-        known = flags.get(f"python {ours[1]}") if ours else every
+        known = flags.get(f"python {ours[1]}", set()) if ours else every
         asked = words[ours.end() :] if ours else words if words.startswith("--") else ""
         for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", asked) if known else ():
             assert flag in known, f"{flag} in {words!r}"

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import Site, eventually
-from test_docs import PAGES, ROOT
+from conftest import ROOT, Site, eventually
+from test_docs import PAGES
 
 HERE = "http://127.0.0.1:8080"
 

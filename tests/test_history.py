@@ -23,6 +23,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import TypeGuard
 
 from dispatching import ready, request
 
@@ -184,9 +185,10 @@ class History:
         for action in actions:
             if is_offer(action):
                 self.sent.append((action.worker, action.message.id))
-            final = isinstance(action, ToClient) and isinstance(action.message, (Result, Nack))
-            if final and action.message.id not in self.at_the_door:
-                self.finals[action.message.id] += 1
+            if isinstance(action, ToClient) and isinstance(action.message, (Result, Nack)):
+                final = action.message.id
+                if final not in self.at_the_door:
+                    self.finals[final] += 1
 
     def check(self) -> None:
         places: Counter[bytes] = Counter()
@@ -246,7 +248,7 @@ def answer(request_id: bytes) -> Result:
     return Result(request_id, Times(1.0, 10.0), Body.of(b"[]"))
 
 
-def is_offer(action: Action) -> bool:
+def is_offer(action: Action) -> TypeGuard[ToWorker]:
     return isinstance(action, ToWorker) and isinstance(action.message, Request)
 
 

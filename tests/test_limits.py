@@ -117,11 +117,11 @@ def test_a_picture_that_outgrows_its_childs_memory_is_refused(memory: int, outco
     flat = encoded(Image.new("P", (4000, 4000)), "PNG")  # 16 MB
     code = f"""
 import picture
-picture.decode({encoded(Image.new("P", (1, 1)), "PNG")}, 256)  # loads what decoding needs
+picture.decode({encoded(Image.new("P", (1, 1)), "PNG")!r}, 256)  # loads what decoding needs
 child_limits.MEMORY_TO_WORK = {memory}
 child_limits.limit_child(1)
 try:
-    picture.decode({flat}, 256)
+    picture.decode({flat!r}, 256)
 except picture.BadImage as error:
     print(error.code)
 """

@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def test_with_a_full_disk_under_the_log_everybody_is_served(site: Site) -> None:
     assert site.broker is not None and site.web is not None
     with open("/dev/full", "wb") as full:
         for process, again in (
-            (site.broker, lambda: site.start_broker(stderr=full, stdout=full)),
-            (site.web, lambda: site.start_web(stderr=full, stdout=full)),
+            (site.broker, partial(site.start_broker, stderr=full, stdout=full)),
+            (site.web, partial(site.start_web, stderr=full, stdout=full)),
         ):
             process.kill()
             process.wait()

@@ -141,7 +141,7 @@ def test_a_thread_may_ask_about_the_fleet_while_the_loop_runs(client: LoopClient
 
 def test_a_question_that_is_open_when_the_client_closes_fails(desk: Desk) -> None:
     client = LoopClient(["tcp://127.0.0.1:1"])
-    failures: list[BaseException] = []
+    failures: list[RequestFailed] = []
 
     def ask() -> None:
         try:

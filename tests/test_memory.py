@@ -87,9 +87,9 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
     caplog.set_level(logging.INFO)
     base, now = 40_000_000, 0.0
     monkeypatch.setattr("spyglass.runtime.memory.held", lambda: base)
-    ports = ["tcp://127.0.0.1:*"] * 2
+    port = "tcp://127.0.0.1:*"
     policy = Policy(max_waiting_bytes=1_000_000)
-    watched = loop.Broker(*ports, policy, 1024, clock=lambda: now)
+    watched = loop.Broker(port, port, policy, 1024, clock=lambda: now)
     watched.open()
     limit = base + policy.max_waiting_bytes + monitor.MEMORY_ROOM
     told = []

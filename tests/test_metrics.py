@@ -31,7 +31,9 @@ class Broker:
     connected = True
 
     def __init__(self, dispatcher: Dispatcher | None, now: float = 0.0) -> None:
-        self.status_of = lambda: snapshot(dispatcher, now) if dispatcher else None
+        self.status_of: Callable[[], dict[str, Any] | None] = lambda: (
+            snapshot(dispatcher, now) if dispatcher else None
+        )
 
     def status(self, timeout: float) -> dict[str, Any]:
         assert timeout == STATUS_WITHIN
@@ -156,7 +158,7 @@ def site() -> Site:
     return site
 
 
-def metrics_of(site: Site, **headers: str) -> Samples:
+def metrics_of(site: Site, **headers: Any) -> Samples:
     answer = site("GET", "/metrics", **headers)
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -248,8 +250,9 @@ def test_who_asks_for_openmetrics_gets_it(site: Site) -> None:
 def test_promtool_finds_no_fault_with_names_units_and_help(site: Site, busy: Dispatcher) -> None:
     site("POST", "/v1/classify", jpeg())
     site("POST", "/v1/classify", b"hello")
-    site.fleet.connected = True
-    site.fleet.status = Broker(busy, 3.5).status  # type: ignore[method-assign]
+    client: Any = site.fleet
+    client.connected = True
+    client.status = Broker(busy, 3.5).status
     text = site("GET", "/metrics").body.decode()
     assert "spyglass_worker_uptime_seconds" in text
     promtool("check", "metrics", given=text)

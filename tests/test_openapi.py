@@ -136,7 +136,8 @@ def test_every_failure_is_answered_as_described(
         monkeypatch.setitem(ARGUMENTS, name, "unknown")
     seen.add(asked(site, method, path)[0])
     seen.add(asked(site, method, path, content_type="text/plain")[0])
-    site.app = make_app(site.fleet, guard=Guard(token=TOKEN))
+    client: Any = site.fleet
+    site.app = make_app(client, guard=Guard(token=TOKEN))
     for _ in range(MAX_GUESSES + 1):
         seen.add(asked(site, method, path, authorization="Bearer wrong")[0])
     described = {int(status) for status in OPERATIONS[method, path]["responses"]}

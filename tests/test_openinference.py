@@ -45,7 +45,7 @@ def asking(*images: bytes, outputs: Any = None, parameters: Any = None, **other:
     return json.dumps(body).encode()
 
 
-def binary(*images: bytes, pad: int = 0, **other: Any) -> tuple[bytes, dict[str, str]]:
+def binary(*images: bytes, pad: int = 0, **other: Any) -> tuple[bytes, dict[str, Any]]:
     """A request with its images behind the JSON, and its header."""
     raw = b"".join(struct.pack("<I", len(image)) + image for image in images)
     parameters = {"binary_data_size": len(raw)}
@@ -185,7 +185,7 @@ def test_an_element_that_ends_early_is_refused(app: Site, raw: bytes) -> None:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
     parameters = {"binary_data_size": len(raw)}
     head = json.dumps({"inputs": [{**tensor, "parameters": parameters}]}).encode()
-    header = {"inference_header_content_length": str(len(head))}
+    header: dict[str, Any] = {"inference_header_content_length": str(len(head))}
     assert app("POST", INFER, head + raw, **header).status == 400
 
 

@@ -120,7 +120,8 @@ def test_the_line_to_join_names_an_address_others_can_reach(backend: str, line: 
 
 def test_a_snapshot_that_took_long_is_told_again_for_a_while_unless_something_was_done() -> None:
     now = count()  # each look at the clock is 10 ms after the last
-    broker = Broker(*["tcp://127.0.0.1:*"] * 2, Policy(), 1024, clock=lambda: next(now) / 100)
+    port = "tcp://127.0.0.1:*"
+    broker = Broker(port, port, Policy(), 1024, clock=lambda: next(now) / 100)
     broker.open()
     try:
         ask = Query(bytes(ID_BYTES), Op.STATUS)

@@ -4,9 +4,11 @@ any web page through a browser."""
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,7 +16,6 @@ import pytest
 import zmq
 from conftest import Fleet, eventually
 
-from spyglass.keys import keyring
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import BEAT, Op, encode
 from spyglass.transport import sockets
@@ -41,7 +42,7 @@ def test_what_is_no_zmtp_of_today_is_turned_away(fleet: Fleet, said: bytes) -> N
     for address in (fleet.frontend, fleet.backend):
         with knock(address) as stranger:
             stranger.sendall(said)
-            eventually(lambda s=stranger: cut_off(s), "the broker ends the connection")
+            eventually(partial(cut_off, stranger), "the broker ends the connection")
     assert fleet.client.submit(b"hello").result(30).worker == "attic"
     assert fleet.status()["counters"]["bad_frames"] == 0
 
@@ -86,7 +87,12 @@ def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whol
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(sockets, "bytes_received", lambda fd: asked.append(fd) or 0)
+
+    def nothing_received(fd: int) -> int:
+        asked.append(fd)
+        return 0
+
+    monkeypatch.setattr(sockets, "bytes_received", nothing_received)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         back, worker = router(context), dealer(context)
@@ -124,7 +130,7 @@ def test_a_list_of_keys_that_cannot_be_read_for_want_of_files_stays_as_it_was(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as scarce:
-        scarce.setattr(keyring.os, "open", no_descriptor_left)
+        scarce.setattr(os, "open", no_descriptor_left)
         assert not allowed.refresh()
         assert [entry.name for entry in allowed.entries()] == ["kitchen"]
     assert allowed.refresh()

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import time
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -110,7 +111,8 @@ class Site:
 
     def __init__(self, fleet: FakeFleet | None = None) -> None:
         self.fleet = fleet or FakeFleet()
-        self.app = make_app(self.fleet, max_upload=LIMIT, timeout=5.0)
+        client: Any = self.fleet
+        self.app = make_app(client, max_upload=LIMIT, timeout=5.0)
 
     def __call__(
         self, method: str, path: str, body: bytes = b"", hangs_up: bool = False, **headers: str
@@ -131,7 +133,7 @@ class Site:
         }  # fmt: skip
         half = len(body) // 2
         parts = [(body[:half], True), (body[half:], False)]
-        sent: list[dict[str, Any]] = []
+        sent: list[MutableMapping[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
             if parts:
@@ -141,7 +143,7 @@ class Site:
                 await asyncio.Event().wait()
             return {"type": "http.disconnect"}
 
-        async def send(message: dict[str, Any]) -> None:
+        async def send(message: MutableMapping[str, Any]) -> None:
             sent.append(message)
 
         await self.app(scope, receive, send)
@@ -164,8 +166,9 @@ def form(picture: bytes, field: str = "image", name: str = "cat.jpg", times: int
     return part * times + b"--xx--\r\n"
 
 
-TYPED = {"content_type": "application/json"}
-FORM = {"content_type": "multipart/form-data; boundary=xx"}
+# Any: a call takes them beside its other keywords, which are no text.
+TYPED: dict[str, Any] = {"content_type": "application/json"}
+FORM: dict[str, Any] = {"content_type": "multipart/form-data; boundary=xx"}
 
 
 def test_a_raw_body_is_answered_with_labels_and_a_receipt(site: Site) -> None:
@@ -225,7 +228,7 @@ def test_every_reason_has_a_status_and_becomes_a_problem(site: Site, reason: Rea
     ],
 )  # fmt: skip
 def test_a_bad_upload_is_refused_by_name_and_reaches_no_worker(
-    site: Site, body: bytes, headers: dict[str, str], status: int, code: str
+    site: Site, body: bytes, headers: dict[str, Any], status: int, code: str
 ) -> None:
     answer = site("POST", "/v1/classify", body, **headers)
     assert (answer.status, answer.json["code"]) == (status, code)
@@ -239,7 +242,8 @@ def test_a_picture_of_just_the_limit_is_taken(site: Site) -> None:
 
 
 def test_an_announced_length_over_the_limit_is_refused_before_the_body_is_read(site: Site) -> None:
-    answer = site("POST", "/v1/classify", b"", **{"content-length": "20000000"})
+    announced: dict[str, Any] = {"content-length": "20000000"}
+    answer = site("POST", "/v1/classify", b"", **announced)
     assert answer.status == 413
 
 
@@ -405,13 +409,13 @@ def test_a_bad_address_is_malformed(site: Site, body: bytes) -> None:
 @pytest.mark.parametrize(
     "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}]
 )
-def test_another_sites_page_cannot_act(site: Site, headers: dict[str, str]) -> None:
+def test_another_sites_page_cannot_act(site: Site, headers: dict[str, Any]) -> None:
     assert site("DELETE", "/v1/workers/abcd", **headers).status == 403
     assert site.fleet.controls == []
 
 
 def test_our_own_page_can_act(site: Site) -> None:
-    own = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
+    own: dict[str, Any] = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
     assert site("DELETE", "/v1/workers/abcd", **own).status == 200
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def test_a_web_that_is_told_to_stop_while_it_starts_stops() -> None:
         port = free_port()
         web = subprocess.Popen([sys.executable, "web.py", "--port", str(port)], cwd=ROOT)
         try:
-            eventually(lambda pid=web.pid: handles(pid, signal.SIGTERM), "it has a handler")
+            eventually(partial(handles, web.pid, signal.SIGTERM), "it has a handler")
             web.send_signal(signal.SIGTERM)
             assert web.wait(PATIENCE) == 0
         finally:
@@ -261,5 +262,6 @@ def test_a_web_that_is_told_to_stop_while_it_starts_stops() -> None:
 def handles(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal (proc(5), SigCgt)."""
     status = Path(f"/proc/{pid}/status").read_text()
-    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
-    return bool(caught >> (number - 1) & 1)
+    caught = re.search(r"SigCgt:\s*(\w+)", status)
+    assert caught is not None
+    return bool(int(caught[1], 16) >> (number - 1) & 1)

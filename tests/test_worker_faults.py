@@ -265,7 +265,7 @@ def test_a_broker_that_reads_nothing_for_2_s_loses_no_message() -> None:
     try:
         thread.start()
         assert not done.wait(2)  # longer than two ZMTP ping timeouts
-        got = set()
+        got: set[bytes] = set()
         while len(got) < sent:
             assert stalled.poll(10_000), f"{sent - len(got)} messages were lost"
             got.add(stalled.recv_multipart()[3])

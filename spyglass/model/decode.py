@@ -255,7 +255,7 @@ def _decode_jpeg(data: bytes) -> Pixels:
     """Decode by torchvision: a fifth less time than Pillow until the pixels are in an array."""
     # Imported late, so that `check` does not load torch.
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg  # type: ignore[import-untyped]
+    from torchvision.io import ImageReadMode, decode_jpeg
 
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     pixels: Pixels = decode_jpeg(buffer, ImageReadMode.RGB).permute(1, 2, 0).numpy()

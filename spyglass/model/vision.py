@@ -35,7 +35,7 @@ def _stand_in() -> Iterator[None]:
 def _import() -> ModuleType:
     try:
         with _stand_in():
-            import torchvision  # type: ignore[import-untyped]
+            import torchvision
     except (ImportError, AttributeError):
         # Another release may ask the compiler for more: then it is loaded after all.
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:

@@ -6,7 +6,7 @@ const LONGEST_WAIT_S = 30;
 
 export const byId = (id) => document.getElementById(id);
 
-// A failure, told in the words of RFC 9457. With `waitS` it passes by itself: a 503, or a server
+// A failure, in the fields of RFC 9457. With `waitS` it passes by itself: a 503, or a server
 // that is not there just now.
 export class Problem extends Error {
   constructor({ title, detail = "", code = "", request_id = "", retryable = false, waitS = 0 }) {
@@ -20,8 +20,8 @@ export class Problem extends Error {
 async function problemIn(response) {
   const stated = await response.json().catch(() => null);
   const problem = stated?.title ? stated : {
-    title: "No answer",
-    detail: `The server said ${response.status} and nothing more.`,
+    title: "Server error",
+    detail: `The server failed (${response.status}) without giving a reason.`,
     retryable: response.status >= 500,
   };
   if (response.status === 503 && problem.retryable) {
@@ -60,12 +60,12 @@ export async function ask(picture, signal) {
 // Refuses what the server would, before it is sent.
 export function checkSize(file, limit) {
   if (file.size === 0) {
-    throw new Problem({ title: "An empty file", detail: "There is nothing in this file. Choose another." });
+    throw new Problem({ title: "Empty file", detail: "This file has no content. Choose another." });
   }
   if (file.size > limit) {
     throw new Problem({
-      title: "Too large",
-      detail: `This file is over the limit of ${fileSize(limit)}. Send a smaller copy.`,
+      title: "File too large",
+      detail: `This file has ${fileSize(file.size)}; the limit is ${fileSize(limit).replace(".0", "")}. Choose a smaller copy.`,
     });
   }
 }
@@ -75,8 +75,8 @@ export function asProblem(error) {
   if (error instanceof Problem) return error;
   console.error(error);
   return new Problem({
-    title: "The answer cannot be read",
-    detail: "The server answered something this page does not understand. Try again.",
+    title: "Unexpected reply",
+    detail: "This page cannot read the server's reply. Reload it and try again.",
     retryable: true,
   });
 }
@@ -115,8 +115,9 @@ export function percent(probability) {
   return probability > 0 && probability < 0.0005 ? "< 0.1%" : `${(100 * probability).toFixed(1)}%`;
 }
 
+// Rounded up: a file just over the limit must not seem to be just the limit.
 export function fileSize(bytes) {
-  return bytes >= 1e5 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.ceil(bytes / 1e3)} kB`;
+  return bytes >= 1e5 ? `${(Math.ceil(bytes / 1e5) / 10).toFixed(1)} MB` : `${Math.ceil(bytes / 1e3)} kB`;
 }
 
 export function predictionRow({ label, probability }) {

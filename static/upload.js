@@ -57,7 +57,9 @@ function showAnswer(answer) {
 
 function showProblem(problem) {
   announce("");                        // the error is an alert: it speaks for itself
-  fill(byId("error"), problem.fields);
+  const { code, request_id: request } = problem.fields;
+  const reference = [code && `Error code ${code}`, request && `request ${request}`].filter(Boolean).join(", ");
+  fill(byId("error"), { ...problem.fields, reference });
   byId("again").hidden = !problem.retryable;
   show("error");
 }
@@ -79,9 +81,9 @@ async function classify(file, signal) {
       return await ask(file, signal);
     } catch (problem) {
       if (!problem.waitS || retry > MAX_RETRIES) throw problem;
-      showProgress(`${problem.message}. Asking again in ${problem.waitS} s (${retry} of ${MAX_RETRIES})…`);
+      showProgress(`${problem.message}. Retrying in ${problem.waitS} s (${retry} of ${MAX_RETRIES})…`);
       await sleep(problem.waitS, signal);
-      showProgress("Looking again…");
+      showProgress("Retrying…");
     }
   }
 }
@@ -94,7 +96,7 @@ async function look(file) {
   showPicture(file);
   try {
     checkSize(file, maxUpload);
-    showProgress("Looking…");
+    showProgress("Recognising…");
     const answer = await classify(file, signal);
     if (!signal.aborted) showAnswer(answer);
   } catch (error) {
@@ -114,8 +116,8 @@ function take(files, fromFolder = false) {
   const skipped = files.length - pictures.length;
   if (files.length === 0 && !fromFolder) return;
   if (pictures.length === 0 && !gallery.open) {
-    const where = fromFolder ? "this folder" : "what you chose";
-    showProblem(new Problem({ title: "No pictures", detail: `There is no picture in ${where}. Choose another.` }));
+    const detail = fromFolder ? "There is no picture in this folder. Choose another." : "None of the chosen files is a picture.";
+    showProblem(new Problem({ title: "No pictures", detail }));
   } else if (pictures.length === 1 && !gallery.open) {
     look(pictures[0]);
   } else {
@@ -193,7 +195,7 @@ window.addEventListener("drop", (event) => {
   event.preventDefault();
   takeDropped(event.dataTransfer).catch((error) => {
     console.error(error);
-    showProblem(new Problem({ title: "The folder cannot be read", detail: "Choose it with the link below instead." }));
+    showProblem(new Problem({ title: "The folder cannot be read", detail: "Use the link 'a whole folder' instead." }));
   });
 });
 
@@ -212,7 +214,7 @@ byId("samples").addEventListener("click", async (event) => {
     const picture = await response.blob();
     if (sampled === button) look(new File([picture], url.split("/").pop(), { type: picture.type }));
   } catch {
-    showProblem(new Problem({ title: "No such sample", detail: "This sample picture could not be fetched." }));
+    showProblem(new Problem({ title: "Sample unavailable", detail: "The sample could not be loaded. Try again." }));
   }
 });
 

@@ -114,11 +114,14 @@ def test_what_is_wrong_with_a_file_stands_next_to_it_as_a_sentence(
     }
     page.set_input_files("#file", text)
     expect(detail).to_contain_text("Send a JPEG, PNG, WebP, GIF or BMP file.")
+    expect(page.locator("#error [data-field=reference]")).to_have_text(
+        re.compile("^Error code unsupported, request [0-9a-f]{32}$")
+    )
     expect(page.locator("#error")).to_have_attribute("role", "alert")
     expect(page.locator("#preview")).to_be_hidden()
     shoot(page, "upload-error")
     page.set_input_files("#file", {**text, "buffer": b""})
-    expect(detail).to_contain_text("nothing in this file")
+    expect(detail).to_contain_text("This file has no content.")
     large = page.evaluate_handle(
         """() => {
             const transfer = new DataTransfer();
@@ -127,7 +130,7 @@ def test_what_is_wrong_with_a_file_stands_next_to_it_as_a_sentence(
         }"""
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": large})
-    expect(detail).to_contain_text("over the limit of 10.0 MB")
+    expect(detail).to_contain_text("This file has 10.1 MB; the limit is 10 MB.")
     page.set_input_files("#file", picture("bad"))
     expect(detail).to_contain_text("Send a photo.")
     expect(page.locator("#again")).to_be_hidden()
@@ -137,7 +140,7 @@ def test_a_busy_service_is_asked_again_when_it_says(pages: Pages, page: Page) ->
     page.goto(pages.url)
     asked = answering(page, 503, {"Retry-After": "1"})
     page.set_input_files("#file", picture("label:tabby"))
-    expect(page.locator("#progress")).to_contain_text("Asking again in 1 s")
+    expect(page.locator("#progress")).to_contain_text("Retrying in 1 s (1 of 3)")
     assert asked() == 1
     page.unroute("**/v1/classify*")
     recognised(page)

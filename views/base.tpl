@@ -20,7 +20,7 @@
 % end
 </head>
 <body>
-  <a class="skip" href="#main">Skip to the content</a>
+  <a class="skip" href="#main">Skip to content</a>
   <header class="masthead">
     <a class="brand" href="/"><img src="/static/favicon.svg" alt="" width="36" height="36">Spyglass</a>
     <nav aria-label="Pages">
@@ -37,7 +37,7 @@
 % body()
   </main>
   <footer class="colophon">
-    <p>Spyglass looks at a picture in memory, answers, and forgets it.</p>
+    <p>Pictures are processed in memory and never stored.</p>
   </footer>
 </body>
 </html>

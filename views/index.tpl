@@ -17,6 +17,11 @@
           </li>
 % end
 %
+% def reference(problem):
+%   code, request = problem.get('code'), problem.get('request_id')
+%   return ', '.join(filter(None, (code and 'Error code ' + code, request and 'request ' + request)))
+% end
+%
 % def receipt_entry(field, name, value):
           <div><dt>{{ name }}</dt><dd data-field="{{ field }}">{{ value }}</dd></div>
 % end
@@ -27,21 +32,21 @@
 %   timings = found.get('timings_ms', {})
 %   attempts = found.get('attempts', 1)
     <header class="intro">
-      <h1>What have you sighted?</h1>
-      <p class="lead">Show Spyglass a picture. It answers with the five likeliest of a thousand names.</p>
+      <h1>What is in your picture?</h1>
+      <p class="lead">Show Spyglass a picture. It answers with its five best guesses, out of 1,000 things it knows.</p>
     </header>
 
     <div class="bench">
       <form id="upload" method="post" action="/" enctype="multipart/form-data"
             data-endpoint="/v1/classify?top_k=5" data-max-upload="{{ max_upload }}">
         <input id="file" type="file" name="image" accept="{{ accept }}" required
-               aria-label="Choose a picture, or several" aria-describedby="limits">
+               aria-label="Choose one or more pictures" aria-describedby="limits">
         <label id="drop" for="file">
           <img id="preview" alt="" hidden>
 %   include('reticle.tpl')
           <span class="prompt">
             <strong>Choose a picture</strong>
-            <span class="pointer-only">or several; or drop them here, or&nbsp;paste&nbsp;them</span>
+            <span class="pointer-only">or drop or paste one or more here</span>
           </span>
         </label>
         <p id="picture" class="caption"{{ '' if picture_name else ' hidden' }}>
@@ -56,33 +61,32 @@
         <p id="announce" class="visually-hidden" role="status"></p>
 
         <div data-when="empty"{{ ' hidden' if state != 'empty' else '' }}>
-          <h2>Nothing in sight yet</h2>
-          <p class="soft">The five likeliest names appear here, each with how sure Spyglass is, and below them who did the looking and how long it took.</p>
+          <h2>No picture yet</h2>
+          <p class="soft">Five guesses with their confidence, the worker that answered and the time it took appear here.</p>
         </div>
 
         <div data-when="busy" hidden>
-          <h2 id="progress">Looking…</h2>
+          <h2 id="progress">Recognising…</h2>
           <div class="ghosts" aria-hidden="true"><i></i><i></i><i></i><i></i><i></i></div>
         </div>
 
         <div data-when="done"{{ ' hidden' if state != 'done' else '' }}>
-          <h2 class="visually-hidden">The five likeliest names</h2>
+          <h2 class="visually-hidden">The five best guesses</h2>
           <ol id="predictions" class="predictions">
 %   for prediction in found.get('predictions', []):
 %     prediction_row(prediction['label'], prediction['probability'])
 %   end
           </ol>
-          <h3 class="eyebrow">Receipt</h3>
+          <h3 class="eyebrow">How it was answered</h3>
           <p id="rescue"{{ ' hidden' if attempts < 2 else '' }}>
-            A worker was lost while it held your picture. <bdi data-field="worker">{{ found.get('worker', '') }}</bdi>
-            took over, and here is your answer all the same.
+            More than one worker tried; <bdi data-field="worker">{{ found.get('worker', '') }}</bdi> answered.
           </p>
           <dl id="receipt">
 %   receipt_entry('worker', 'Worker', found.get('worker', ''))
-%   receipt_entry('attempts', 'Attempts', attempts)
+%   receipt_entry('attempts', 'Tries', attempts)
 %   receipt_entry('model', 'Model', found.get('model', ''))
-%   for step in ('queue', 'decode', 'infer', 'total'):
-%     receipt_entry(step, step.capitalize(), '%.1f ms' % timings.get(step, 0))
+%   for step, name in (('queue', 'Before this worker'), ('decode', 'Decoding'), ('infer', 'Model time'), ('total', 'Total')):
+%     receipt_entry(step, name, '%.1f ms' % timings.get(step, 0))
 %   end
 %   receipt_entry('request_id', 'Request', found.get('request_id', ''))
           </dl>
@@ -91,7 +95,7 @@
         <div id="error" data-when="error" role="alert"{{ ' hidden' if state != 'error' else '' }}>
           <h2 data-field="title">{{ problem.get('title', '') }}</h2>
           <p data-field="detail">{{ problem.get('detail', '') }}</p>
-          <p class="fine"><span data-field="code">{{ problem.get('code', '') }}</span> <code data-field="request_id">{{ problem.get('request_id', '') }}</code></p>
+          <p class="fine" data-field="reference">{{ reference(problem) }}</p>
           <button id="again" type="button" hidden>Try again</button>
         </div>
       </section>

@@ -68,7 +68,8 @@ export class Gallery {
     this.waiting = [];                 // the next one last
     this.looking = 0;
     this.tally = { done: 0, failed: 0 };
-    this.skipped = 0;
+    this.others = [];                  // names of files that are not pictures
+    this.beyond = 0;                   // pictures that found no room
     this.hold = null;                  // while the service is busy or away: { reason, until }
     this.paused = false;
     this.finished = [];                // the times of the last answers, in ms
@@ -78,9 +79,11 @@ export class Gallery {
 
   // ---- Coming and going -------------------------------------------------------
 
-  add(files, skipped = 0) {
+  // `others`: names of files that were chosen as well, and are not pictures.
+  add(files, others = []) {
     const room = MAX_PICTURES - this.items.length;
-    this.skipped += skipped + Math.max(0, files.length - room);
+    this.others = this.others.concat(others);
+    this.beyond += Math.max(0, files.length - room);
     const fresh = files.slice(0, room).map((file, n) => this.newItem(file, this.items.length + n));
     this.items.push(...fresh);
     this.waiting.unshift(...fresh.toReversed());
@@ -191,7 +194,7 @@ export class Gallery {
     card.dataset.state = state;
     const first = answer?.predictions[0];
     fill(card, {
-      label: first?.label ?? { waiting: "Waiting", looking: "Looking…", failed: problem?.message }[state],
+      label: first?.label ?? { waiting: "Waiting", looking: "Recognising…", failed: problem?.message }[state],
       percent: first ? percent(first.probability) : "",
       detail: problem?.fields.detail ?? "",
     });
@@ -217,11 +220,11 @@ export class Gallery {
     byId("gallery-progress").max = all;
     byId("gallery-progress").value = over;
     setText(byId("gallery-title"), pictures(all));
-    setText(byId("gallery-line"), this.pace(finished) + this.leftOut());
+    setText(byId("gallery-line"), [this.pace(finished), ...this.skipped()].join(" "));
     byId("gallery-pause").hidden = finished;
-    setText(byId("gallery-pause"), this.paused ? "Go on" : "Pause");
+    setText(byId("gallery-pause"), this.paused ? "Resume" : "Pause");
     byId("gallery-retry").hidden = failed === 0;
-    setText(byId("gallery-retry"), `Try ${count(failed)} again`);
+    setText(byId("gallery-retry"), `Retry ${count(failed)}`);
     byId("gallery-csv").disabled = byId("gallery-json").disabled = over === 0;
     this.section.dataset.state = finished ? "finished" : this.paused ? "paused" : this.hold ? "holding" : "working";
     const title = document.title.replace(/^\d+% · /, "");
@@ -233,26 +236,29 @@ export class Gallery {
     const left = this.items.length - over;
     if (finished) return this.sum();
     const failures = this.tally.failed ? ` (${count(this.tally.failed)} failed)` : "";
-    const so = `${count(over)} looked at${failures}, ${count(left)} to go.`;
-    if (this.paused) return `${so} Paused.`;
-    if (this.hold) return `${so} ${this.hold.message}. Going on by itself as soon as it can.`;
+    const so = `${count(over)} done${failures}, ${count(left)} to go`;
+    if (this.paused) return `${so}. Paused.`;
+    if (this.hold) return `${so}. ${this.hold.message}. Continues automatically.`;
     const seconds = (performance.now() - this.finished[0]) / 1000;
-    if (this.finished.length < 5) return so;
+    if (this.finished.length < 5) return `${so}.`;
     const rate = this.finished.length / seconds;
     const rest = left / rate;
     const time = rest < 90 ? `${Math.ceil(rest)} s` : `${Math.ceil(rest / 60)} min`;
-    return `${so} ${rate.toFixed(rate < 10 ? 1 : 0)} a second, about ${time} left.`;
+    return `${so}, ${rate.toFixed(rate < 10 ? 1 : 0)} per second, about ${time} left.`;
   }
 
   sum() {
     const failures = this.tally.failed ? `, ${count(this.tally.failed)} failed` : "";
-    return `All looked at: ${count(this.tally.done)} recognised${failures}.`;
+    return `Done: ${count(this.tally.done)} recognised${failures}.`;
   }
 
-  leftOut() {
-    if (!this.skipped) return "";
-    const files = this.skipped === 1 ? "1 other file is" : `${count(this.skipped)} other files are`;
-    return ` ${files} left out: not a picture, or beyond ${count(MAX_PICTURES)}.`;
+  skipped() {
+    const { others, beyond } = this;
+    const sentences = [];
+    if (others.length === 1) sentences.push(`Skipped ${others[0]}: not a picture.`);
+    if (others.length > 1) sentences.push(`Skipped ${count(others.length)} files that are not pictures.`);
+    if (beyond) sentences.push(`Skipped ${pictures(beyond)} beyond the limit of ${count(MAX_PICTURES)}.`);
+    return sentences;
   }
 
   // To a screen reader only what matters: the line above changes too often.
@@ -315,8 +321,8 @@ export class Gallery {
     fill(this.dialog, {
       name: item.name,
       title: item.problem?.message ?? "",
-      detail: item.problem?.fields.detail ?? (item.answer ? "" : "Not looked at yet."),
-      worker: "", attempts: "", total: "", request_id: item.problem?.fields.request_id ?? "",
+      detail: item.problem?.fields.detail ?? (item.answer ? "" : "Waiting."),
+      worker: "", tries: item.answer?.attempts > 1 ? `${item.answer.attempts} tries` : "first try", total: "", request_id: item.problem?.fields.request_id ?? "",
       ...(item.answer ? receipt(item.answer) : {}),
     });
     byId("detail-predictions").replaceChildren(...(item.answer?.predictions ?? []).map(predictionRow));

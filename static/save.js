@@ -19,7 +19,7 @@ function row({ name, answer, problem }) {
     const prediction = answer?.predictions[n - 1];
     return [prediction?.label, prediction?.probability];
   });
-  const error = problem ? `${problem.message}: ${problem.fields.detail}` : answer ? "" : "not looked at";
+  const error = problem ? `${problem.message}: ${problem.fields.detail}` : answer ? "" : "not processed";
   return [name, ...ranked, answer?.worker, answer?.attempts, answer?.timings_ms.total, answer?.request_id, error];
 }
 

@@ -112,8 +112,9 @@ function isPicture(file) {
 }
 
 function take(files, fromFolder = false) {
-  const pictures = Array.from(files).filter((file) => isPicture(file) || (files.length === 1 && !fromFolder));
-  const skipped = files.length - pictures.length;
+  const wanted = (file) => isPicture(file) || (files.length === 1 && !fromFolder);
+  const pictures = Array.from(files).filter(wanted);
+  const others = Array.from(files).filter((file) => !wanted(file)).map(({ name }) => name);
   if (files.length === 0 && !fromFolder) return;
   if (pictures.length === 0 && !gallery.open) {
     const detail = fromFolder ? "There is no picture in this folder. Choose another." : "None of the chosen files is a picture.";
@@ -124,7 +125,7 @@ function take(files, fromFolder = false) {
     pending.abort();
     if (!gallery.open) show("empty");
     document.documentElement.classList.add("many");
-    gallery.add(pictures, skipped);
+    gallery.add(pictures, others);
   }
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def choose(page: Page, *pictures: FilePayload) -> None:
 
 
 def finished(page: Page, within: float = 30) -> None:
-    """Wait, at most so many seconds, until all pictures are looked at."""
+    """Wait, at most so many seconds, until all pictures are processed."""
     gallery = page.locator("#gallery")
     expect(gallery).to_have_attribute("data-state", "finished", timeout=1000 * within)
 
@@ -44,8 +45,8 @@ def test_many_pictures_become_cards_that_sort_and_filter_by_label(gallery: Page)
     choose(gallery, *(picture(f"label:{label} {n}", f"{n}.jpg") for n, label in enumerate(labels)))
     finished(gallery)
     expect(gallery.locator("#gallery-title")).to_have_text("4 pictures")
-    expect(gallery.locator("#gallery-line")).to_have_text("All looked at: 4 recognised.")
-    expect(gallery.locator("#gallery-announce")).to_have_text("All looked at: 4 recognised.")
+    expect(gallery.locator("#gallery-line")).to_have_text("Done: 4 recognised.")
+    expect(gallery.locator("#gallery-announce")).to_have_text("Done: 4 recognised.")
     assert names(gallery) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     gallery.select_option("#gallery-sort", "label")
     assert names(gallery) == ["3.jpg", "1.jpg", "0.jpg", "2.jpg"]
@@ -103,6 +104,9 @@ def test_a_card_opens_large_with_its_five_names(gallery: Page) -> None:
     expect(gallery.locator("#detail")).to_be_visible()
     expect(gallery.locator("#detail .prediction")).to_have_count(5)
     expect(gallery.locator("#detail-name")).to_have_text("one.jpg")
+    expect(gallery.locator("#detail-receipt")).to_contain_text(
+        re.compile(r"^Answered by (attic|cellar) in \d+\.\d ms, first try\.")
+    )
     gallery.keyboard.press("ArrowRight")
     expect(gallery.locator("#detail-name")).to_have_text("two.jpg")
     gallery.keyboard.press("Escape")
@@ -124,7 +128,17 @@ def test_a_whole_folder_may_be_chosen(gallery: Page, folder: Path) -> None:
     gallery.set_input_files("#folder", folder)
     finished(gallery)
     assert sorted(names(gallery)) == ["holiday/a.jpg", "holiday/day 2/b.jpg"]
-    expect(gallery.locator("#gallery-line")).to_contain_text("1 other file is left out")
+    expect(gallery.locator("#gallery-line")).to_contain_text("Skipped notes.txt: not a picture.")
+
+
+def test_files_that_are_no_pictures_are_skipped_and_counted(gallery: Page) -> None:
+    text = {"mimeType": "text/plain", "buffer": b"Dear all"}
+    letters = [{"name": f"{n}.txt", **text} for n in range(2)]
+    choose(gallery, picture("label:tabby"), *letters, picture("label:beagle"))
+    finished(gallery)
+    expect(gallery.locator("#gallery-line")).to_have_text(
+        "Done: 2 recognised. Skipped 2 files that are not pictures."
+    )
 
 
 def test_a_whole_folder_may_be_dropped(gallery: Page, folder: Path) -> None:
@@ -140,12 +154,12 @@ def test_a_busy_service_makes_all_wait_and_fails_none(gallery: Page) -> None:
     asked = answering(gallery, 503, {"Retry-After": "1"})
     choose(gallery, *(picture(f"label:tabby {n}") for n in range(12)))
     expect(gallery.locator("#gallery")).to_have_attribute("data-state", "holding")
-    expect(gallery.locator("#gallery-line")).to_contain_text("Going on by itself")
+    expect(gallery.locator("#gallery-line")).to_contain_text("Continues automatically.")
     assert asked() <= 4, "only those in flight were asked"
     shoot(gallery, "gallery-holding")
     gallery.unroute("**/v1/classify*")
     finished(gallery)
-    expect(gallery.locator("#gallery-line")).to_have_text("All looked at: 12 recognised.")
+    expect(gallery.locator("#gallery-line")).to_have_text("Done: 12 recognised.")
 
 
 def test_those_that_failed_are_tried_again_on_demand(gallery: Page) -> None:
@@ -154,7 +168,7 @@ def test_those_that_failed_are_tried_again_on_demand(gallery: Page) -> None:
     finished(gallery)
     expect(gallery.locator(".card[data-state=failed]")).to_have_count(3)
     gallery.unroute("**/v1/classify*")
-    gallery.get_by_role("button", name="Try 3 again").click()
+    gallery.get_by_role("button", name="Retry 3").click()
     expect(gallery.locator(".card[data-state=done]")).to_have_count(3)
     expect(gallery.locator("#gallery-retry")).to_be_hidden()
 
@@ -165,7 +179,7 @@ def test_pictures_are_added_while_others_wait_and_all_is_left_at_once(gallery: P
     choose(gallery, *(picture(f"label:tabby {n}") for n in range(8)))
     expect(gallery.locator(".card[data-state=looking]")).to_have_count(4)
     gallery.click("#gallery-pause")
-    expect(gallery.locator("#gallery-line")).to_contain_text("Paused.")
+    expect(gallery.locator("#gallery-line")).to_have_text("0 done, 8 to go. Paused.")
     choose(gallery, picture("label:beagle"))
     expect(gallery.locator("#gallery-title")).to_have_text("9 pictures")
     assert len(held) == 4
@@ -215,6 +229,6 @@ def test_five_hundred_pictures_keep_the_page_smooth(gallery: Page) -> None:
     assert each < 20 * slow  # 3 on a quiet machine, 16 on a slow one
     assert usual < 500 * slow  # 400 to 450 on the latter, whose speed changes by half in between
     shoot(gallery, "gallery-500", whole=False)
-    expect(gallery.locator("#gallery-line")).to_have_text("All looked at: 500 recognised.")
+    expect(gallery.locator("#gallery-line")).to_have_text("Done: 500 recognised.")
     gallery.select_option("#gallery-filter", "label label-7")
     expect(gallery.locator("#cards .card:visible")).to_have_count(13)

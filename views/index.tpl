@@ -121,14 +121,14 @@
         <p class="buttons">
           <button id="gallery-pause" class="quiet" type="button">Pause</button>
           <button id="gallery-add" class="quiet" type="button">Add pictures</button>
-          <button id="gallery-close" class="quiet" type="button">Start over</button>
+          <button id="gallery-close" class="quiet" type="button">Clear all</button>
         </p>
       </header>
-      <progress id="gallery-progress" aria-label="Looked at"></progress>
+      <progress id="gallery-progress" aria-label="Progress"></progress>
       <div class="toolbar">
         <label>Show <select id="gallery-filter"></select></label>
         <label>Sort by <select id="gallery-sort">
-%   for value, words in (('added', 'order added'), ('name', 'file name'), ('label', 'label'), ('sure', 'most sure first'), ('unsure', 'least sure first')):
+%   for value, words in (('added', 'order added'), ('name', 'file name'), ('label', 'label'), ('sure', 'most confident first'), ('unsure', 'least confident first')):
           <option value="{{ value }}">{{ words }}</option>
 %   end
         </select></label>
@@ -152,7 +152,7 @@
           <h3 class="bad" data-field="title"></h3>
           <p data-field="detail"></p>
           <ol id="detail-predictions" class="predictions"></ol>
-          <p id="detail-receipt" class="fine">By <bdi data-field="worker"></bdi> in <span data-field="total"></span>; attempts: <span data-field="attempts"></span>.<br>
+          <p id="detail-receipt" class="fine">Answered by <bdi data-field="worker"></bdi> in <span data-field="total"></span>, <span data-field="tries"></span>.<br>
             Request <code data-field="request_id"></code></p>
         </div>
       </div>

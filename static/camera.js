@@ -1,4 +1,4 @@
-// The camera page: one frame on its way at a time, always the newest; labels over the picture.
+// The camera page: only the newest frame is sent, one at a time; labels over the picture.
 
 import { ask, asProblem, byId, fill, percent, setText, sleep } from "./ask.js";
 
@@ -27,9 +27,9 @@ let watch = null;                      // the running one: its stream, its figur
 // ---- Starting and stopping ------------------------------------------------------
 
 const REFUSALS = {
-  NotAllowedError: ["The camera is not allowed", "Allow this page to use the camera in the browser's address bar, then start again."],
+  NotAllowedError: ["Camera access was denied", "Allow this page to use the camera in the browser's address bar, then start again."],
   NotFoundError: ["No camera", "This device has no camera that the browser can find. Plug one in, or upload a picture instead."],
-  NotReadableError: ["The camera is in use", "Another program holds the camera. Close it there, then start again."],
+  NotReadableError: ["The camera is in use", "Another program is using the camera. Close it, then start again."],
 };
 
 function refusal(error) {
@@ -39,9 +39,9 @@ function refusal(error) {
 
 function insecure() {
   return {
-    title: "The browser keeps the camera back",
-    detail: "Browsers give a camera only to pages over HTTPS, or to those on their own machine. Open this one"
-      + ` as http://localhost${location.port && `:${location.port}`}/camera there, or put an HTTPS proxy in front.`,
+    title: "The browser blocks the camera",
+    detail: "Browsers allow the camera only to pages over HTTPS or from their own machine. On the machine running"
+      + ` Spyglass, open http://localhost${location.port && `:${location.port}`}/camera; from elsewhere, use HTTPS.`,
   };
 }
 
@@ -84,7 +84,7 @@ async function start(deviceId = "") {
     track.addEventListener("ended", () => {
       if (watch !== mine) return;
       stop();
-      showError({ title: "The camera is gone", detail: "It was unplugged, or taken by another program. Start it again when it is back." });
+      showError({ title: "Camera disconnected", detail: "It was unplugged, or taken by another program. Start it again when it is back." });
     });
     video.srcObject = stream;
     await video.play();
@@ -113,7 +113,7 @@ function stop() {
   show("idle");
 }
 
-// Names of cameras are told only once one may be used.
+// Browsers name the cameras only once one may be used.
 async function offerCameras(current) {
   const devices = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");
   byId("choice").hidden = devices.length < 2;
@@ -154,7 +154,7 @@ async function run(mine) {
     } catch (error) {
       if (signal.aborted) return;
       const problem = asProblem(error);
-      showTrouble(`${problem.message}. The lookout goes on by itself.`);
+      showTrouble(`${problem.message}. Resuming automatically.`);
       mine.times = [];
       await sleep(problem.waitS || AFTER_FAILURE_S, signal).catch(() => {});
     }
@@ -180,7 +180,7 @@ function showAnswer(mine, answer, tookMs) {
     answered: mine.answered.toLocaleString("en"),
     moved: mine.moved.toLocaleString("en"),
   });
-  showTrouble(answer.attempts > 1 ? `A worker was lost with this frame; ${answer.worker} took over.` : "");
+  showTrouble(answer.attempts > 1 ? `More than one worker tried this frame; ${answer.worker} answered.` : "");
   showSights(smoothed(mine.seen, answer.predictions));
   speak(mine, now);
 }

@@ -15,7 +15,7 @@ def count(page: Page, gauge: str) -> int:
     return int((page.text_content(f"#gauges [data-field={gauge}]") or "0").strip(NONE) or "0")
 
 
-def test_the_lookout_goes_on_while_a_worker_is_killed_and_stops_cleanly(
+def test_the_camera_goes_on_while_a_worker_is_killed_and_stops_cleanly(
     pages: Pages, page: Page
 ) -> None:
     flying: set[Request] = set()
@@ -61,7 +61,7 @@ def test_the_lookout_goes_on_while_a_worker_is_killed_and_stops_cleanly(
         pass
 
 
-def test_a_long_lookout_leaves_nothing_behind_for_each_frame(pages: Pages, page: Page) -> None:
+def test_a_long_run_leaves_nothing_behind_for_each_frame(pages: Pages, page: Page) -> None:
     page.add_init_script(
         """{ window.held = 0;
             const { addEventListener, removeEventListener } = EventTarget.prototype;
@@ -94,7 +94,7 @@ def test_a_busy_service_is_told_over_the_picture_and_passes(pages: Pages, page: 
     answering(page, 503, {"Retry-After": "1"})
     page.goto(f"{pages.url}/camera")
     page.click("#start")
-    expect(page.locator("#trouble")).to_have_text("Busy. The lookout goes on by itself.")
+    expect(page.locator("#trouble")).to_have_text("Busy. Resuming automatically.")
     page.unroute("**/v1/classify*")
     expect(page.locator("#sights .sight").first).to_contain_text("%")
     expect(page.locator("#trouble")).to_be_hidden()
@@ -106,7 +106,7 @@ def test_a_busy_service_is_told_over_the_picture_and_passes(pages: Pages, page: 
         ("delete Navigator.prototype.mediaDevices", "only to pages over HTTPS"),
         ("NotFoundError", "no camera that the browser can find"),
         ("NotAllowedError", "Allow this page to use the camera"),
-        ("NotReadableError", "Another program holds the camera"),
+        ("NotReadableError", "Another program is using the camera"),
         ("AbortError", "The browser says: it does not."),
     ],
 )

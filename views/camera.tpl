@@ -4,8 +4,8 @@
 %
 % def body():
     <header class="intro">
-      <h1>Keep a lookout</h1>
-      <p class="lead">Point a camera at something. Spyglass names what it sees, frame by frame, and keeps none of them.</p>
+      <h1>Live camera</h1>
+      <p class="lead">Point a camera at something. Spyglass recognises it frame by frame and stores nothing.</p>
     </header>
 
     <div id="camera" class="bench" data-state="idle" data-side="{{ side }}">
@@ -24,19 +24,19 @@
         </p>
       </section>
 
-      <section id="lookout" aria-label="Figures">
+      <section id="camera-figures" aria-label="Figures">
         <p id="announce" class="visually-hidden" role="status"></p>
         <div id="error" role="alert" hidden><h2 data-field="title"></h2><p data-field="detail"></p></div>
         <dl id="gauges" class="gauges" hidden>
-%   figure('rate', 'Frames a second')
+%   figure('rate', 'Frames per second')
 %   figure('round', 'Round trip')
-%   figure('infer', 'Of it, computing')
+%   figure('infer', 'Model time')
 %   figure('worker', 'Worker')
 %   figure('answered', 'Answered')
-%   figure('moved', 'Saved from a lost worker')
+%   figure('moved', 'More than one try')
         </dl>
-        <p id="idle" class="soft">The likeliest names appear over the picture; how fast it goes, and which worker looks, stands here.</p>
-        <p class="fine">One frame is on its way at a time, always the newest, scaled down to {{ side }} pixels. Percentages are smoothed over the last few frames.</p>
+        <p id="idle" class="soft">The best guesses appear over the picture; speed and worker appear here.</p>
+        <p class="fine">Only the newest frame is sent, one at a time, scaled to {{ side }} pixels. Percentages are smoothed over the last few frames.</p>
       </section>
     </div>
 

@@ -48,7 +48,7 @@ export class Chart {
     const at = this.pointer === null ? points.at(-1) : this.nearest(this.pointer);
     this.path("cursor", this.pointer === null ? "" : `M${x(at)} 0V${HEIGHT}`);
     this.text("now", brief(at.value));
-    this.text("peak", this.pointer === null ? `at most ${brief(peak)}` : ago(at.age));
+    this.text("peak", this.pointer === null ? `peak ${brief(peak)}` : ago(at.age));
   }
 
   nearest(age) {

@@ -15,7 +15,7 @@ async function send(field, method, url, body) {
   field.value = "";
   if (!/^[!-~]*$/.test(token)) {
     token = "";
-    throw new Error("A token consists of letters, digits and signs only.");
+    throw new Error("A token may contain only letters, digits and punctuation.");
   }
   const headers = {};
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -26,7 +26,7 @@ async function send(field, method, url, body) {
   } catch {
     throw new Error("The web server does not answer. Try again.");
   }
-  const told = await response.json().catch(() => ({}));
+  const reply = await response.json().catch(() => ({}));
   if (response.status === 401) {
     field.closest(".token").hidden = false;
     field.focus();
@@ -34,9 +34,9 @@ async function send(field, method, url, body) {
     token = "";
     if (wrong) throw new Error("That is not the admin token.");
   }
-  if (!response.ok) throw new Error(told.detail || `The server said ${response.status} and nothing more.`);
+  if (!response.ok) throw new Error(reply.detail || `The server failed (${response.status}) without giving a reason.`);
   for (const shown of document.querySelectorAll(".token")) shown.hidden = true;
-  return told.detail;
+  return reply.detail;
 }
 
 const act = (...request) => send(byId("confirm-token"), ...request);
@@ -47,26 +47,26 @@ const holds = ({ in_flight: n }) => (n === 1 ? "the picture it holds" : `the ${n
 const QUESTIONS = {
   drain: (worker) => ({
     title: `Drain ${worker.name}?`,
-    text: `It gets no more pictures, finishes ${worker.in_flight ? holds(worker) : "what it holds"}, and ends. To have it back, start it again.`,
+    text: `It gets no new pictures, finishes ${worker.in_flight ? holds(worker) : "any it still holds"}, then stops and stays away until started again.`,
     action: "Drain",
     run: () => act("DELETE", `/v1/workers/${worker.id}`),
   }),
   remove: (worker) => ({
     title: `Remove ${worker.name} at once?`,
-    text: `${worker.in_flight ? `Other workers get ${holds(worker)}` : "It holds no picture"}, and it ends. To have it back, start it again.`,
+    text: `${worker.in_flight ? `Other workers get ${holds(worker)}` : "It holds no picture"}. It stops now and stays away until started again.`,
     action: "Remove",
     run: () => act("DELETE", `/v1/workers/${worker.id}?now=1`),
   }),
-  "let-out": ({ sha256 }) => ({
-    title: "Let this picture out of quarantine?",
-    text: "It may be sent again. Should it kill again, two more child processes are lost.",
-    action: "Let it out",
+  release: ({ sha256 }) => ({
+    title: "Release this picture from quarantine?",
+    text: "It may be sent again. If it crashes again, two more child processes are lost.",
+    action: "Release",
     run: () => act("DELETE", `/v1/quarantine/${sha256}`),
   }),
   clear: () => ({
-    title: "Let all pictures out of quarantine?",
-    text: "They may be sent again. Each that kills again costs two more child processes.",
-    action: "Let all out",
+    title: "Release all pictures from quarantine?",
+    text: "They may be sent again. Each that crashes again costs two more child processes.",
+    action: "Release all",
     run: () => act("DELETE", "/v1/quarantine"),
   }),
 };
@@ -104,7 +104,7 @@ yes.addEventListener("click", async () => {
   }
 });
 
-// A form of one field: sent when it is submitted, and what comes of it told beside it.
+// A form of one field: sent when it is submitted, and what came of it stands beside it.
 function listen(form, field, output, tokenField, url, key) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -25,6 +25,7 @@ const charts = Object.fromEntries(Array.from(document.querySelectorAll("[data-ch
   (figure) => [figure.dataset.chart, new Chart(figure)]));
 
 let last = null;                       // the newest snapshot
+let figuresAt = new Date();            // when the figures shown came, at first with the page
 
 // ---- How values are written: the same words as in status.tpl ----------------
 
@@ -90,14 +91,37 @@ function kind(text) {
   return / joined from | is back/.test(text) ? "good" : "";
 }
 
+// The sentences of the lists, as in status.tpl.
+function counted(n, thing) {
+  return `${written(n, "count")} ${thing}${n === 1 ? "" : "s"}`;
+}
+
+function refusals(n) {
+  if (!n) return "";
+  return n === 1 ? " Refused once since." : ` Refused ${written(n, "count")} times since.`;
+}
+
+function nobody([gone]) {
+  if (!gone) return "No worker is connected.";
+  return `No worker is connected. The last one, ${gone.name}, left ${age(gone.ago_s)} ago: ${gone.reason}.`;
+}
+
 // What the lists of the page show, of a snapshot.
 function listed({ workers, departed, quarantine, models, events }) {
-  const told = events.map((event) => ({
+  const lines = events.map((event) => ({
     ...event,
     line: event.outcome ? `${event.text}, ${event.outcome}` : event.text,
     kind: kind(event.text),
   }));
-  return { workers: select(workers), departed, quarantine, models, events: told };
+  const held = quarantine.map((picture) => ({
+    ...picture,
+    story: `Two processes died on it.${refusals(picture.refused)}`,
+  }));
+  const loads = models.map((model) => ({
+    ...model,
+    load: `${counted(model.workers, "worker")}, ${counted(model.waiting, "picture")} waiting`,
+  }));
+  return { workers: select(workers), departed, quarantine: held, models: loads, events: lines };
 }
 
 function setCondition(condition, sentence, advice = "") {
@@ -106,21 +130,27 @@ function setCondition(condition, sentence, advice = "") {
   setText(byId("condition-detail"), advice);
 }
 
-function setDown(sentence, detail = "") {
-  const stale = byId("figures").hidden ? "" : " The figures below are the last that came.";
-  setCondition("down", sentence, `${detail}This page keeps asking and comes back by itself.${stale}`);
+// 24 hours with seconds, as in the logs.
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+
+function setDown(sentence, reason = "", advice = "") {
+  const stale = byId("figures").hidden ? "" : ` The figures below are from ${clock.format(figuresAt)}.`;
+  setCondition("down", sentence, `${reason}Retrying automatically.${stale}${advice}`);
 }
 
 function showSnapshot(snapshot) {
   last = snapshot;
+  figuresAt = new Date();
   fill(page, "path", snapshot);
   for (const [name, items] of Object.entries(listed(snapshot))) {
     fillList(page.querySelector(`[data-list="${name}"]`), items);
     page.querySelector(`[data-empty="${name}"]`).hidden = snapshot[name].length > 0;
   }
+  setText(page.querySelector("[data-empty=workers]"), nobody(snapshot.departed));
   setText(byId("departed-count"), written(snapshot.departed.length, "count"));
   const { security = {} } = snapshot.broker;
   byId("insecure").hidden = !Object.values(security).includes("insecure");
+  byId("only-here").hidden = security.backend !== "loopback";
   byId("let-in").hidden = security.backend !== "encrypted";
   byId("clear").hidden = snapshot.quarantine.length < 2;
   charts.rate.show(rates(snapshot.trend));
@@ -128,10 +158,10 @@ function showSnapshot(snapshot) {
   byId("figures").hidden = false;
   const able = snapshot.workers.filter(({ state }) => state === "ready" || state === "busy").length;
   if (able > 0) {
-    setCondition("serving", `Serving, with ${written(able, "count")} worker${able === 1 ? "" : "s"} on watch`);
+    setCondition("serving", `Serving: ${counted(able, "worker")}`);
   } else {
-    setCondition("no-workers", "No worker on watch",
-      "Nothing can be recognised until a worker joins. The line below starts one.");
+    setCondition("no-workers", "No worker connected",
+      "Nothing can be recognised until a worker joins. Start one with the command below.");
   }
 }
 
@@ -161,7 +191,8 @@ async function refresh() {
   if (response.ok) {
     showSnapshot(snapshot);
   } else {
-    setDown("The broker cannot be reached", `Nothing answers at ${page.dataset.broker}. `);
+    setDown("The broker cannot be reached", `No reply from ${page.dataset.broker}. `,
+      " If the broker does not come back, start it with: python broker.py");
   }
 }
 

@@ -40,13 +40,34 @@
 % end
 %
 % WORKER_COLUMNS = (
-%   ('done', 'Answered', 'count'), ('failed', 'Failed', 'count'), ('p50_ms', 'p50', 'ms'),
-%   ('p95_ms', 'p95', 'ms'), ('last_heartbeat_s', 'Heartbeat', 'age'), ('uptime_s', 'Up', 'age'))
+%   ('done', 'Answered', 'count'), ('failed', 'Failed', 'count'), ('p50_ms', 'Median', 'ms'),
+%   ('p95_ms', '95 %', 'ms'), ('last_heartbeat_s', 'Last heard', 'age'), ('uptime_s', 'Uptime', 'age'))
 % COUNTERS = (
 %   ('accepted', 'Accepted'), ('answered', 'Answered'), ('failed', 'Failed'), ('requeued', 'Moved'),
 %   ('handed_back', 'Handed back'), ('hedged', 'Hedged'), ('quarantined', 'Quarantined'),
 %   ('refused', 'Refused'), ('expired', 'Expired'), ('cancelled', 'Cancelled'), ('late', 'Late'),
 %   ('duplicate', 'Duplicate'), ('ejected', 'Workers ejected'), ('bad_frames', 'Bad frames'))
+%
+% # The sentences of the lists, as in status.js.
+% def counted(n, thing):
+%   return '%s %s%s' % (written(n, 'count'), thing, '' if n == 1 else 's')
+% end
+%
+% def refusals(n):
+%   if not n:
+%     return ''
+%   end
+%   return ' Refused once since.' if n == 1 else ' Refused %s times since.' % written(n, 'count')
+% end
+%
+% def nobody():
+%   if not snapshot.get('departed'):
+%     return 'No worker is connected.'
+%   end
+%   last = snapshot['departed'][0]
+%   return 'No worker is connected. The last one, %s, left %s ago: %s.' % (
+%     last.get('name'), written(last.get('ago_s'), 'age'), last.get('reason'))
+% end
 %
 % # Each row is written once: the page shows it, and the script copies it from a <template>.
 % # The roles are spelt out because on a phone the table is laid out as cards.
@@ -77,8 +98,8 @@
 % def departed_row(worker, position=0):
               <li class="departed" data-id="{{ position }}">
                 <span class="when"><span data-field="ago_s" data-format="age">{{ written(worker.get('ago_s'), 'age') }}</span> ago</span>
-                <span><bdi class="name" data-field="name">{{ worker.get('name') }}</bdi> on <bdi data-field="host">{{ worker.get('host') }}</bdi>, after
-                <span data-field="done" data-format="count">{{ written(worker.get('done'), 'count') }}</span> answered:
+                <span><bdi class="name" data-field="name">{{ worker.get('name') }}</bdi> on <bdi data-field="host">{{ worker.get('host') }}</bdi> answered
+                <span data-field="done" data-format="count">{{ written(worker.get('done'), 'count') }}</span>, then left:
                 <bdi data-field="reason">{{ worker.get('reason') }}</bdi></span>
               </li>
 % end
@@ -86,8 +107,7 @@
 % def model_row(model):
               <li class="model" data-id="{{ model.get('name') }}">
                 <bdi class="name" data-field="name">{{ model.get('name') }}</bdi>
-                <span class="soft"><span data-field="workers" data-format="count">{{ written(model.get('workers'), 'count') }}</span> serving,
-                <span data-field="waiting" data-format="count">{{ written(model.get('waiting'), 'count') }}</span> waiting</span>
+                <span class="soft" data-field="load">{{ counted(model.get('workers'), 'worker') }}, {{ counted(model.get('waiting'), 'picture') }} waiting</span>
                 <code class="fine" data-field="digest">{{ model.get('digest') }}</code>
               </li>
 % end
@@ -95,10 +115,9 @@
 % def quarantine_row(picture):
               <li class="quarantined" data-id="{{ picture.get('sha256') }}">
                 <span class="when"><span data-field="left_s" data-format="age">{{ written(picture.get('left_s'), 'age') }}</span> left</span>
-                <span>Cost two workers or child processes. Refused
-                <span data-field="refused" data-format="count">{{ written(picture.get('refused'), 'count') }}</span> times since.
+                <span><span data-field="story">Two processes died on it.{{ refusals(picture.get('refused')) }}</span>
                 <code class="fine" data-field="sha256">{{ picture.get('sha256') }}</code>
-                <button class="link with-script" type="button" data-do="let-out">Let it out</button></span>
+                <button class="link with-script" type="button" data-do="release">Release</button></span>
               </li>
 % end
 %
@@ -115,13 +134,14 @@
 % able = sum(worker.get('state') in ('ready', 'busy') for worker in workers)
 % if status is None:
 %   condition, sentence = 'down', 'The broker cannot be reached'
-%   advice = 'Nothing answers at %s. This page keeps asking and comes back by itself.' % broker_address
+%   advice = (
+%     'No reply from %s. Retrying automatically. If the broker does not come back, start it with: python broker.py' % broker_address)
 % elif able == 0:
-%   condition, sentence = 'no-workers', 'No worker on watch'
-%   advice = 'Nothing can be recognised until a worker joins. The line below starts one.'
+%   condition, sentence = 'no-workers', 'No worker connected'
+%   advice = 'Nothing can be recognised until a worker joins. Start one with the command below.'
 % else:
 %   condition, advice = 'serving', ''
-%   sentence = 'Serving, with %d worker%s on watch' % (able, '' if able == 1 else 's')
+%   sentence = 'Serving: ' + counted(able, 'worker')
 % end
 %
 % def tile(heading, path, format='count'):
@@ -132,7 +152,7 @@
 % def token_field(id):
             <p class="token" hidden><label for="{{ id }}">Admin token</label>
               <input id="{{ id }}" type="password" autocomplete="off" autocapitalize="off" spellcheck="false" aria-describedby="{{ id }}-where">
-              <span id="{{ id }}-where" class="fine">Whoever set Spyglass up has it. This page forgets it when it is left.</span></p>
+              <span id="{{ id }}-where" class="fine">Ask whoever installed Spyglass. It is kept only until you leave this page.</span></p>
 % end
 %
 % def chart(name, heading):
@@ -150,7 +170,7 @@
           <h1 id="condition">{{ sentence }}</h1>
           <p id="condition-detail" class="lead">{{ advice }}</p>
         </div>
-        <button id="pause" class="quiet with-script" type="button" aria-pressed="false">Pause</button>
+        <button id="pause" class="quiet with-script" type="button" aria-pressed="false">Pause updates</button>
       </header>
 
       <div id="figures"{{ ' hidden' if status is None else '' }}>
@@ -161,18 +181,18 @@
 %   tile('Oldest wait', 'queue.oldest_wait_s', 'age')
 %   tile('Answered', 'counters.answered')
 %   tile('Moved', 'counters.requeued')
-%   tile('Broker up', 'broker.uptime_s', 'age')
+%   tile('Broker uptime', 'broker.uptime_s', 'age')
         </dl>
 
         <section class="charts with-script" aria-label="The last five minutes">
-%   chart('rate', 'Answered a second')
+%   chart('rate', 'Answered per second')
 %   chart('waiting', 'Waiting')
         </section>
 
         <section aria-labelledby="workers-title">
           <div class="heading">
             <h2 id="workers-title">Workers</h2>
-            <input id="find" type="search" placeholder="Name, host, model or state" aria-label="Show only workers with" hidden>
+            <input id="find" type="search" placeholder="Name, host, model or state" aria-label="Filter workers by name, host, model or state" hidden>
           </div>
           <table id="workers" role="table" aria-labelledby="workers-title">
             <thead role="rowgroup">
@@ -189,7 +209,7 @@
 %   end
             </tbody>
           </table>
-%   empty('workers', 'None has joined yet.')
+%   empty('workers', nobody())
           <p id="pager" class="fine buttons" data-page-size="{{ WORKERS_A_PAGE }}"{{ ' hidden' if len(workers) <= WORKERS_A_PAGE else '' }}>
             <span id="pager-line">The first {{ WORKERS_A_PAGE }} of {{ '{:,}'.format(len(workers)) }}.</span>
             <button id="previous" class="quiet with-script" type="button">Previous</button>
@@ -198,20 +218,20 @@
         </section>
 
         <section class="join" aria-labelledby="join-title">
-          <h2 id="join-title">Join another machine</h2>
+          <h2 id="join-title">Add a worker</h2>
           <p class="line"><code id="join-line" data-path="broker.join">{{ figure('broker.join') }}</code>
             <button id="copy" class="quiet" type="button" hidden>Copy</button></p>
-          <p class="fine">A broker on 127.0.0.1 hears its own machine only; <code>broker.py --backend</code> widens that.</p>
-          <p id="insecure" role="note"{{ '' if 'insecure' in security.values() else ' hidden' }}>This broker was started with <code>--insecure</code>: whoever reaches its port on the network may join or ask, and read every picture.</p>
+          <p id="only-here" class="fine"{{ '' if security.get('backend') == 'loopback' else ' hidden' }}>This broker accepts workers from this machine only; see <code>broker.py --backend</code>.</p>
+          <p id="insecure" role="note"{{ '' if 'insecure' in security.values() else ' hidden' }}>This broker was started with <code>--insecure</code>: anyone who can reach its ports can join as a worker, send pictures, and read those of others.</p>
           <form id="let-in" class="with-script"{{ '' if security.get('backend') == 'encrypted' else ' hidden' }}>
-            <label for="let-in-name">SECRET stands for a key of its own. Make one, named so that it can be revoked:</label>
+            <label for="let-in-name">SECRET stands for a key. Create a join command with its own key, named so that you can revoke it:</label>
             <input id="let-in-name" type="text" name="name" placeholder="kitchen" pattern="[A-Za-z0-9._#\-]{1,64}" title="A name of A-Z a-z 0-9 . _ # -" autocomplete="off" spellcheck="false">
-            <button class="quiet">Make a line</button>
+            <button class="quiet">Create command</button>
 %   token_field('let-in-token')
             <output id="let-in-line"></output>
           </form>
           <form id="add" class="with-script">
-            <label for="address">Or let the broker dial a worker started with <code>--listen</code>:</label>
+            <label for="address">Or connect to a worker started with <code>--listen</code>:</label>
             <input id="address" type="text" name="address" placeholder="tcp://192.168.1.7:8888" required pattern="(tcp|ipc)://.+" title="An address such as tcp://192.168.1.7:8888" autocomplete="off" spellcheck="false">
             <button class="quiet">Add</button>
 %   token_field('add-token')
@@ -228,7 +248,7 @@
 %     event_row(event)
 %   end
               </ol>
-%   empty('events', 'Nothing of note has happened.')
+%   empty('events', 'No events yet.')
             </section>
 
             <details id="departed">
@@ -238,7 +258,7 @@
 %     departed_row(worker, position)
 %   end
               </ul>
-%   empty('departed', 'None has left.')
+%   empty('departed', 'None so far.')
             </details>
           </div>
 
@@ -255,14 +275,14 @@
             <section aria-labelledby="quarantine-title">
               <div class="heading">
                 <h2 id="quarantine-title">Pictures in quarantine</h2>
-                <button id="clear" class="link" type="button" data-do="clear" hidden>Let all out</button>
+                <button id="clear" class="link" type="button" data-do="clear" hidden>Release all</button>
               </div>
               <ul class="log" data-list="quarantine" data-key="sha256" data-row="quarantine-row">
 %   for picture in snapshot.get('quarantine', ()):
 %     quarantine_row(picture)
 %   end
               </ul>
-%   empty('quarantine', 'None has killed twice.')
+%   empty('quarantine', 'No pictures in quarantine.')
             </section>
 
             <section aria-labelledby="models-title">
@@ -272,7 +292,7 @@
 %     model_row(model)
 %   end
               </ul>
-%   empty('models', 'A model comes with its first worker.')
+%   empty('models', 'Models appear when a worker joins.')
               <p class="fine">Broker <span data-path="broker.version">{{ figure('broker.version') }}</span>,
                 <span data-path="broker.state">{{ figure('broker.state') }}</span>;
                 workers at <code data-path="broker.backend">{{ figure('broker.backend') }}</code>,

@@ -211,6 +211,14 @@ def test_every_reason_has_a_status_and_becomes_a_problem(site: Site, reason: Rea
     assert ("Retry-After" in answer.headers) == (answer.status == 503)
 
 
+def test_a_crash_a_hang_and_a_lost_worker_have_titles_of_their_own(site: Site) -> None:
+    titles = []
+    for reason in (Reason.CRASH, Reason.HUNG, Reason.WORKER_LOST):
+        site.fleet.failure = RequestFailed(reason, "A sentence.")
+        titles.append(site("POST", "/v1/classify", jpeg()).json["title"])
+    assert titles == ["Worker crashed", "Worker stopped responding", "Worker lost"]
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "code"),
     [

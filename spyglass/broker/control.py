@@ -87,9 +87,9 @@ class Control:
             return Reply(query.id, False, "No worker with this id is connected.")
         if query.op is Op.DRAIN:
             self._carry_out(self._dispatcher.drain_worker(worker, now))
-            return Reply(query.id, True, f"{worker.name} finishes what it holds and leaves.")
+            return Reply(query.id, True, f"{worker.name} finishes its pictures, then stops.")
         self._carry_out(self._dispatcher.remove_worker(worker, now))
-        return Reply(query.id, True, f"{worker.name} is removed; what it held moves on.")
+        return Reply(query.id, True, f"{worker.name} is removed; other workers get its pictures.")
 
     def _status(self, now: float) -> Body:
         """The snapshot as JSON. That of a large fleet takes some milliseconds, so whoever asks
@@ -114,7 +114,7 @@ class Control:
         self._carry_out(actions)
         if query.target and not cleared:
             return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
-        return Reply(query.id, True, f"Out of quarantine: {cleared}.")
+        return Reply(query.id, True, f"Released from quarantine: {cleared}.")
 
     def _let_in(self, query: Query, now: float) -> Reply:
         """Make a line that joins a worker."""
@@ -128,9 +128,9 @@ class Control:
     def _dial(self, query: Query) -> Reply:
         """Connect to a worker that listens. libzmq keeps trying, so it may start later."""
         if query.target in self._dialled:
-            return Reply(query.id, True, f"{query.target} is being dialled already.")
+            return Reply(query.id, True, f"Already connecting to {query.target}.")
         if len(self._dialled) >= MAX_DIALLED:
-            return Reply(query.id, False, f"{MAX_DIALLED} addresses are dialled already.")
+            return Reply(query.id, False, f"The broker has {MAX_DIALLED} such connections already.")
         if not query.target.startswith("tcp://"):
             return Reply(query.id, False, "Name a TCP address, such as tcp://10.0.0.7:8888.")
         if self._security.would_leak(self.ends[1], query.target):
@@ -141,4 +141,4 @@ class Control:
             return Reply(query.id, False, f"Cannot dial this address: {error}"[:500])
         self._dialled.add(query.target)
         log.info("dialling the worker at %s", query.target)
-        return Reply(query.id, True, f"Dialling {query.target}; it appears once it answers.")
+        return Reply(query.id, True, f"Connecting to {query.target}; it appears once it answers.")

@@ -20,10 +20,10 @@ from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
 from spyglass.dispatcher.quarantine import Loss, Quarantine
 from spyglass.protocol import Ack, Cancel, Nack, Reason, Request, Result
 
-#: What the sender of a picture in quarantine is told.
+#: The answer to the sender of a picture in quarantine.
 QUARANTINED = (
-    "Two workers or their child processes were lost while computing this picture, so it is refused"
-    " for some minutes. Send another one; an operator can clear it on the status page."
+    "Two processes died while this picture was being processed, so it is refused for some minutes."
+    " Send another one; an operator can release it on the status page."
 )
 #: Timers below which sweeping out those of answered jobs is not worth a pass.
 FEW_TIMERS = 1000
@@ -284,7 +284,7 @@ class Jobs:
         """All who sent a picture that goes into quarantine are told."""
         for sha256 in self.quarantine.verdicts(now):
             minutes = self._policy.quarantine / 60
-            what = f"picture {sha256[:12]} was at hand twice when something was lost"
+            what = f"picture {sha256[:12]} was being processed when two processes died"
             self._record.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
             copies = self._copies(sha256)
             for copy in copies:

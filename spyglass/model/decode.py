@@ -159,7 +159,7 @@ def _parts(data: bytes) -> tuple[str, list[bytes]]:
     name = formats.sniff(data)
     if name is None:
         raise BadImage(
-            "unsupported", f"This is no picture Spyglass can read. Send {formats.ACCEPTED}."
+            "unsupported", f"Spyglass cannot read this picture. Send {formats.ACCEPTED}."
         )
     parts = file_structure.parts(name, data)
     if len(parts) > file_structure.MAX_PARTS:

@@ -67,7 +67,7 @@ def _add_fleet(app: bottle.Bottle, client: Client) -> None:
 
     def control(op: Op, target: str) -> str:
         if not target.isprintable():  # the broker would drop the message, and never answer
-            raise problems.not_found("Nothing has such a name. See /v1/status for those there are.")
+            raise problems.not_found("Nothing has this id. /v1/status lists workers and pictures.")
         try:
             done, detail = client.control(op, target)
         except RequestFailed as failed:

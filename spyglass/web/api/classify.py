@@ -189,7 +189,7 @@ class Recognition:
     def refuse_if_full(self, more: int = 1) -> None:
         """Raise a problem if so many pictures more than are in hand would be too many."""
         if self._in_flight + more > MAX_IN_FLIGHT:
-            what = f"{MAX_IN_FLIGHT} pictures are in hand already. Try again shortly."
+            what = f"{MAX_IN_FLIGHT} pictures are being processed already. Try again shortly."
             raise Problem.of(Reason.BUSY, what)
 
     async def _upload(self, request: Request) -> Upload:
@@ -260,7 +260,7 @@ def _wishes(query: dict[str, str], default_timeout: float) -> tuple[str, int, fl
     """model, top_k and seconds from the query string, checked."""
     model = query.get("model", "")
     if model and not NAME.fullmatch(model):
-        raise Problem.of(Reason.NO_MODEL, "No model has such a name. See /v1/status for those.")
+        raise Problem.of(Reason.NO_MODEL, "No model has this name. /v1/status lists the models.")
     top_k = _whole(query.get("top_k", "5"), "top_k", MAX_TOP_K)
     longest = int(1000 * MAX_TIMEOUT)
     milliseconds = _whole(

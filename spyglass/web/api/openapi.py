@@ -289,7 +289,7 @@ PATHS: dict[str, Json] = {
         "post": _admin("Dial out to a listening worker", 400, 415, body=json_body(ADDRESS))
     },
     "/v1/join": {
-        "post": _admin("Make the line that joins a worker", 400, 415, body=json_body(JOINING))
+        "post": _admin("Create the command that joins a worker", 400, 415, body=json_body(JOINING))
     },
     "/v1/workers/{worker_id}": {
         "delete": _admin("Drain a worker, or remove it at once", 404, parameters=[WORKER, NOW])

@@ -19,7 +19,7 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one kind of failure is told."""
+    """The status and title of one kind of failure."""
 
     status: int
     title: str
@@ -28,20 +28,20 @@ class Kind:
 
 #: Complete over Reason; a test says so.
 REASONS: dict[Reason, Kind] = {
-    Reason.CHECKSUM: Kind(502, "Picture damaged on the way", retryable=True),
+    Reason.CHECKSUM: Kind(502, "Picture damaged in transit", retryable=True),
     Reason.BUSY: Kind(503, "Busy", retryable=True),
     Reason.BAD_IMAGE: Kind(422, "Unreadable picture"),
     Reason.TOO_MANY_PIXELS: Kind(422, "Picture too large"),
     Reason.UNSUPPORTED: Kind(415, "Not an accepted format"),
-    Reason.CRASH: Kind(502, "Worker lost", retryable=True),
-    Reason.HUNG: Kind(502, "Worker lost", retryable=True),
+    Reason.CRASH: Kind(502, "Worker crashed", retryable=True),
+    Reason.HUNG: Kind(502, "Worker stopped responding", retryable=True),
     Reason.CANCELLED: Kind(503, "Cancelled", retryable=True),
     Reason.DRAINING: Kind(503, "Restarting", retryable=True),
     Reason.DEADLINE: Kind(504, "No answer in time", retryable=True),
     Reason.QUARANTINED: Kind(422, "Picture in quarantine"),
     Reason.NO_MODEL: Kind(404, "No such model"),
     Reason.NO_WORKERS: Kind(503, "No worker connected", retryable=True),
-    Reason.NO_BROKER: Kind(503, "Broker not reached", retryable=True),
+    Reason.NO_BROKER: Kind(503, "Broker unreachable", retryable=True),
     Reason.WORKER_LOST: Kind(502, "Worker lost", retryable=True),
     Reason.WRONG_MODEL: Kind(502, "Wrong model", retryable=True),
 }
@@ -131,10 +131,10 @@ def title_of(status: int) -> str:
 def unforeseen(status: int) -> Problem:
     """What no route has a word for: no such page, not this method, our own fault."""
     details = {
-        404: "There is no such page. The upload page is at /, the fleet at /status.",
-        405: "This address does not take this method.",
+        404: "There is no such page. The upload page is at /, the status page at /status.",
+        405: "This address does not accept this method.",
     }
     title = title_of(status)
     code = title.lower().replace(" ", "-")
-    detail = details.get(status, "Something went wrong here; it is in the web's log.")
+    detail = details.get(status, "Something went wrong here. Details are in the web server's log.")
     return Problem(Kind(status, title), code, detail)

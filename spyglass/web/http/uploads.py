@@ -79,6 +79,6 @@ def _checked(upload: Upload, limit: int) -> Upload:
         )
     if formats.sniff(upload.picture) is None:
         raise problems.unsupported(
-            f"This is not a picture Spyglass reads. Send a {formats.ACCEPTED} file."
+            f"Spyglass cannot read this file. Send a {formats.ACCEPTED} file."
         )
     return upload

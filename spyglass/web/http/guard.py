@@ -87,7 +87,8 @@ def _checked_token(token: str, origin: str) -> str:
     if not (re.fullmatch(r"[!-~]+", token) and LEAST_TOKEN <= len(token) <= MAX_TOKEN):
         raise BadToken(
             f"the admin token in {origin} must be {LEAST_TOKEN} to {MAX_TOKEN} letters, digits and"
-            " signs. Make one with: python -P -c 'import secrets; print(secrets.token_urlsafe())'"
+            " punctuation. Make one with:"
+            " python -P -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return token
 

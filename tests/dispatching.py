@@ -47,6 +47,11 @@ def told(actions: list[Action], kind: type[Message]) -> list[Any]:
     return [a.message for a in actions if not_note(a) and isinstance(a.message, kind)]  # type: ignore[union-attr]
 
 
+def receivers(actions: list[Action]) -> list[tuple[bytes, tuple[bytes, ...]]]:
+    """Where messages for clients go, and where if that cannot be reached."""
+    return [(a.client, a.others) for a in actions if isinstance(a, ToClient)]
+
+
 def not_note(action: Action) -> bool:
     return isinstance(action, (ToWorker, ToClient))
 

@@ -5,6 +5,10 @@ After every event:
 - every accepted request is open in exactly one place (a queue, or one worker and perhaps its
   hedge on another), or it has been answered exactly once by a Result or a Nack to a client, or it
   was cancelled;
+- clients connect anew and send what they wait for again, and what they sent over an older
+  connection is read at any time until the end of that one. Whatever is read last, an answer goes to
+  the youngest connection that sent the request and still stands; neither the end of another one
+  nor a Cancel over it closes the request;
 - a picture in quarantine is open nowhere; one never answered is computed once at a time, or
   twice as a hedge; no request has more than three attempts;
 - at most half of the workers that stay are ejected;
@@ -35,7 +39,9 @@ from spyglass.protocol import Body, Bye, Nack, Reason, Request, Result, Times, p
 HISTORIES = 1000
 EVENTS = 60
 WORKERS = (b"w1", b"w2", b"w3")
-CLIENTS = (b"c1", b"c2")
+CLIENTS = ("web", "cli")
+#: Connections of a client that have not ended yet, as far as the dispatcher was told.
+MOST_CONNECTIONS = 3
 REFUSALS = (
     Reason.CRASH,
     Reason.HUNG,
@@ -71,6 +77,13 @@ class History:
         self.finals: Counter[bytes] = Counter()
         self.at_the_door: set[bytes] = set()  # refused in the present event
         self.known: dict[bytes, Request] = {}
+        self.made = 0
+        # Of each client, the oldest first; new ones under names that tell nothing of their age.
+        self.connections: dict[str, list[bytes]] = {client: [] for client in CLIENTS}
+        self.age: dict[bytes, int] = {}
+        self.senders: dict[bytes, set[bytes]] = {}  # of each request, those that stand
+        for client in CLIENTS:
+            self.connect(client)
 
     def play(self) -> None:
         for _ in range(EVENTS):
@@ -114,8 +127,9 @@ class History:
     def event(self) -> list[Action]:
         pick = self.random.choice
         worker, client = pick(WORKERS), pick(CLIENTS)
+        here = self.connections[client][-1]
         someone, some_id = pick(self.sent) if self.sent else (worker, bytes(16))
-        match self.random.randrange(15):
+        match self.random.randrange(17):
             case 0:
                 return self.d.worker_ready(worker, ready(pick([1, 2, 4])), self.now)
             case 1 | 2 | 3:
@@ -124,7 +138,7 @@ class History:
                 new = request(number, pick([1, 500, 5000]), size=size)
                 if self.random.random() < 0.5:  # a copy of one of three popular pictures
                     new = replace(new, sha256=f"{pick([1, 2, 3]):064x}")
-                return self.arrive(client, new)
+                return self.arrive(here, new)
             case 4:
                 return self.d.worker_acked(someone, some_id, self.now)
             case 5 | 6:
@@ -140,13 +154,15 @@ class History:
             case 11 if self.known:
                 again = pick(list(self.known.values()))
                 if self.anew or again.id in self.d.jobs.open:
-                    return self.arrive(client, again)
+                    return self.arrive(pick(self.connections[client]), again)
             case 12 if self.known:
-                return self.cancel(client, pick(list(self.known)))
+                return self.cancel(pick(self.connections[client]), pick(list(self.known)))
             case 13:
-                jobs = self.d.jobs.open
-                self.cancelled |= {id for id in jobs if jobs[id].client == client}
-                return self.d.client_gone(client, self.now)
+                return self.end(client, pick(self.connections[client]))
+            case 14 if len(self.connections[client]) < MOST_CONNECTIONS:
+                return self.connect_anew(client)
+            case 15 if len(self.connections[client]) > 1:
+                return self.end(client, self.connections[client][0])
             case _ if self.d.workers:
                 named = pick(list(self.d.workers.values()))
                 return pick([self.d.drain_worker, self.d.remove_worker])(named, self.now)
@@ -159,11 +175,44 @@ class History:
         sha256 = job.request.sha256
         return budget and not self.d.jobs.quarantine.holds_up(sha256, sha256 in pool.computing)
 
-    def arrive(self, client: bytes, new: Request) -> list[Action]:
+    def connect(self, client: str) -> None:
+        self.made += 1
+        name = b"%d" % self.random.randrange(10**9)
+        self.age[name] = self.made
+        self.connections[client].append(name)
+
+    def connect_anew(self, client: str) -> list[Action]:
+        """A further connection, over which the client sends again what it waits for."""
+        before = self.connections[client][-1]
+        self.connect(client)
+        sent = [self.known[id] for id in self.d.jobs.open if before in self.senders[id]]
+        now = self.connections[client][-1]
+        return [action for request in sent for action in self.arrive(now, request)]
+
+    def end(self, client: str, connection: bytes) -> list[Action]:
+        """A connection is gone, and another one made if it was the last."""
+        self.connections[client].remove(connection)
+        if not self.connections[client]:
+            self.connect(client)
+        for senders in self.senders.values():
+            senders.discard(connection)
+        alone = {id for id in self.d.jobs.open if not self.senders[id]}
+        self.cancelled |= alone
+        actions = self.d.client_gone(connection, self.now)
+        assert not alone & set(self.d.jobs.open)
+        return actions
+
+    def youngest(self, request_id: bytes) -> bytes:
+        return max(self.senders[request_id], key=self.age.__getitem__)
+
+    def arrive(self, connection: bytes, new: Request) -> list[Action]:
         self.known[new.id] = new
         was_open = new.id in self.d.jobs.open
         accepted = self.d.record.counters.accepted
-        actions = self.d.request_arrived(client, new, self.now)
+        if not was_open:
+            self.senders[new.id] = set()
+        self.senders[new.id].add(connection)
+        actions = self.d.request_arrived(connection, new, self.now, self.age[connection])
         assert not was_open or self.d.record.counters.accepted == accepted
         if self.d.record.counters.accepted == accepted and not was_open:
             self.at_the_door = {new.id}  # refused, which is no final answer to an accepted request
@@ -173,12 +222,14 @@ class History:
             del self.finals[new.id]
         return actions
 
-    def cancel(self, client: bytes, request_id: bytes) -> list[Action]:
-        job = self.d.jobs.open.get(request_id)
-        if job is not None and job.client == client:
+    def cancel(self, connection: bytes, request_id: bytes) -> list[Action]:
+        was_open = request_id in self.d.jobs.open
+        ends = was_open and self.youngest(request_id) == connection
+        if ends:
             self.cancelled.add(request_id)
-        actions = self.d.request_cancelled(client, request_id, self.now)
-        assert (request_id in self.d.jobs.open) == (job is not None and job.client != client)
+        self.senders[request_id].discard(connection)
+        actions = self.d.request_cancelled(connection, request_id, self.now)
+        assert (request_id in self.d.jobs.open) == (was_open and not ends)
         return actions
 
     def take(self, actions: list[Action]) -> None:
@@ -189,6 +240,8 @@ class History:
                 final = action.message.id
                 if final not in self.at_the_door:
                     self.finals[final] += 1
+                    assert action.client == self.youngest(final)
+                    assert {action.client, *action.others} == self.senders[final]
 
     def check(self) -> None:
         places: Counter[bytes] = Counter()

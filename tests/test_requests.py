@@ -6,7 +6,7 @@ import weakref
 from dataclasses import replace
 
 import pytest
-from dispatching import CAT, DOG, EEL, fleet, given, ready, request, result, told
+from dispatching import CAT, DOG, EEL, fleet, given, ready, receivers, request, result, told
 
 from spyglass.dispatcher.decisions import ToClient
 from spyglass.protocol import (
@@ -127,11 +127,31 @@ def test_each_model_has_its_own_workers() -> None:
 
 def test_the_same_request_again_is_acknowledged_and_answered_to_the_newer_connection() -> None:
     d = fleet(b"w1")
-    d.request_arrived(b"old", CAT, 0.0)
-    actions = d.request_arrived(b"new", CAT, 0.1)
+    d.request_arrived(b"old", CAT, 0.0, made=1)
+    actions = d.request_arrived(b"new", CAT, 0.1, made=2)
     assert actions == [ToClient(b"new", Ack(CAT.id))]
-    (answer,) = (a for a in d.worker_answered(b"w1", result(CAT), 0.2) if isinstance(a, ToClient))
-    assert answer.client == b"new"
+    assert receivers(d.worker_answered(b"w1", result(CAT), 0.2)) == [(b"new", (b"old",))]
+
+
+def test_an_older_copy_that_is_read_later_does_not_take_the_request_over() -> None:
+    # It used to: then it was cancelled with the connection that was gone, and the client, told over
+    # the new one that it had arrived, waited until its deadline.
+    d = fleet(b"w1")
+    d.request_arrived(b"new", CAT, 0.0, made=2)
+    assert d.request_arrived(b"old", CAT, 0.0, made=1) == [ToClient(b"old", Ack(CAT.id))]
+    assert receivers(d.tick(0.3)) == [(b"new", (b"old",))], "that it was accepted"
+    assert d.client_gone(b"old", 0.4) == []
+    assert receivers(d.worker_answered(b"w1", result(CAT), 0.5)) == [(b"new", ())]
+
+
+def test_what_was_sent_over_two_connections_is_cancelled_with_the_last_of_them() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"old", CAT, 0.0, made=1)
+    d.request_arrived(b"new", CAT, 0.0, made=2)
+    d.request_arrived(b"old", CAT, 0.0, made=1)
+    assert d.client_gone(b"new", 0.1) == [], "the older one has sent it, and stands"
+    assert told(d.client_gone(b"old", 0.2), Cancel)
+    assert not d.jobs.open
 
 
 def test_only_the_client_that_asked_may_cancel() -> None:
@@ -211,11 +231,22 @@ def test_a_request_sent_again_is_not_computed_twice_nor_counted_twice() -> None:
 
 def test_the_end_of_the_old_connection_does_not_cancel_what_moved_to_the_new_one() -> None:
     d = fleet(b"w1")
-    d.request_arrived(b"old", CAT, 0.0)
-    d.request_arrived(b"new", CAT, 0.1)
+    d.request_arrived(b"old", CAT, 0.0, made=1)
+    d.request_arrived(b"new", CAT, 0.1, made=2)
     assert d.client_gone(b"old", 0.5) == []
     assert d.request_cancelled(b"old", CAT.id, 0.5) == []
     assert CAT.id in d.jobs.open
+
+
+def test_a_cancel_over_an_older_connection_ends_only_what_was_sent_there() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"new", CAT, 0.0, made=2)
+    d.request_arrived(b"old", CAT, 0.0, made=1)
+    assert d.request_cancelled(b"old", CAT.id, 0.1) == []
+    assert d.request_cancelled(b"stranger", CAT.id, 0.1) == []
+    assert receivers(d.tick(0.3)) == [(b"new", ())]
+    assert told(d.request_cancelled(b"new", CAT.id, 0.4), Cancel)
+    assert not d.jobs.open
 
 
 def test_the_credit_of_a_cancelled_request_returns_with_the_workers_last_word() -> None:

@@ -89,7 +89,7 @@ def test_a_dispatcher_that_answers_twice_is_found(monkeypatch: pytest.MonkeyPatc
     def twice(jobs: Jobs, attempt: Attempt, result: Result, now: float) -> None:
         job: Job = attempt.job
         answer(jobs, attempt, result, now)
-        jobs._record.to_client(job.client, result)
+        jobs._record.to_client(job.senders.youngest, result)
 
     monkeypatch.setattr(Jobs, "answer", twice)
     assert played(replace(PLAN, requests=200)).ledger.twice > 190

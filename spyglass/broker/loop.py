@@ -237,13 +237,14 @@ class Broker:
             request_log.arrived(message)
         match message:
             case Request():
-                return self.dispatcher.request_arrived(client, message, self._clock())
+                made = self._front_watch.generation(client)
+                return self.dispatcher.request_arrived(client, message, self._clock(), made)
             case Cancel():
                 return self.dispatcher.request_cancelled(client, message.id, self._clock())
             case Query():
                 user = self._front_watch.users.get(client)
                 may = user is None or self._gate is None or self._gate.manages(user)
-                self._to_client(client, self.control.reply(message, may))
+                self._to_client(ToClient(client, self.control.reply(message, may)))
                 return []
         raise AssertionError(f"{message!r} is not for a broker")
 
@@ -253,7 +254,7 @@ class Broker:
         """Send what was decided. A failed send is an event, so it may decide more."""
         for action in actions:
             if isinstance(action, ToClient):
-                self._to_client(action.client, action.message)
+                self._to_client(action)
                 if self._detailed or isinstance(action.message, Nack):
                     request_log.answered(action.message)
             elif isinstance(action, Note):
@@ -269,10 +270,12 @@ class Broker:
         worker = self.dispatcher.workers.get(address)
         return worker.name if worker else address.hex()
 
-    def _to_client(self, client: bytes, message: Message) -> None:
-        # A client that cannot be reached has dropped; the monitor will tell, and it will ask
-        # again over its next connection.
-        self._send(self._front, client, message)
+    def _to_client(self, action: ToClient) -> None:
+        # A client that cannot be reached at all has dropped; it will ask again over its next
+        # connection.
+        for client in (action.client, *action.others):
+            if self._send(self._front, client, action.message):
+                return
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message) -> bool:
         try:

@@ -85,6 +85,7 @@ class ToClient:
 
     client: bytes
     message: Message
+    others: tuple[bytes, ...] = ()  # where to send it if that cannot be reached, the first that can
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +188,8 @@ class Record:
     def to_worker(self, address: bytes, message: Message) -> None:
         self._actions.append(ToWorker(address, message))
 
-    def to_client(self, address: bytes, message: Message) -> None:
-        self._actions.append(ToClient(address, message))
+    def to_client(self, address: bytes, message: Message, others: tuple[bytes, ...] = ()) -> None:
+        self._actions.append(ToClient(address, message, others))
 
     def note(self, text: str, now: float, requests: tuple[bytes, ...] = ()) -> Event:
         self._noted += 1

@@ -22,6 +22,7 @@ from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
 from spyglass.dispatcher.pools import Pools
 from spyglass.dispatcher.quarantine import Loss
 from spyglass.dispatcher.refusals import Refusals
+from spyglass.dispatcher.senders import Connection
 from spyglass.dispatcher.trend import Trend
 from spyglass.protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
 
@@ -166,12 +167,15 @@ class Dispatcher:
 
     # --- events from clients ------------------------------------------------------------------
 
-    def request_arrived(self, client: bytes, request: Request, now: float) -> list[Action]:
+    def request_arrived(
+        self, client: bytes, request: Request, now: float, made: int = 0
+    ) -> list[Action]:
         """Accepted (ACK, unless an answer is quicker) or refused (NACK). An open request sent again
-        is only acknowledged."""
+        is only acknowledged. `made` is higher the later the client's connection was made."""
+        sender = Connection(made, client)
         known = self.jobs.open.get(request.id)
         if known is not None:
-            self.jobs.hand_over(known, client)
+            self.jobs.sent_again(known, sender)
             return self.record.flush()
         pool = self.pools.of(request.model)
         if pool is None:
@@ -179,14 +183,14 @@ class Dispatcher:
         elif refusal := self._in_quarantine(request, now) or self._no_room(pool, request):
             self._turn_away(client, request, *refusal)
         else:
-            self.jobs.accept(client, request, pool, now)
+            self.jobs.accept(sender, request, pool, now)
         return self.record.flush()
 
     def request_cancelled(self, client: bytes, request_id: bytes, now: float) -> list[Action]:
-        """Nobody waits any more. Only the client that asked may cancel."""
+        """Nobody waits any more. Only a client that asked may cancel."""
         job = self.jobs.open.get(request_id)
-        if job is not None and job.client == client:
-            self.jobs.abandon([job], now)
+        if job is not None:
+            self.jobs.cancelled(job, client, now)
         return self.record.flush()
 
     def worker_shut_out(self, address: bytes, reason: str, now: float) -> list[Action]:
@@ -197,8 +201,9 @@ class Dispatcher:
         return self.record.flush()
 
     def client_gone(self, client: bytes, now: float) -> list[Action]:
-        """Its connection dropped: all it waited for is cancelled."""
-        self.jobs.abandon(self.jobs.of_client(client), now)
+        """Its connection dropped: all it waited for is cancelled, but for what it has sent again
+        over another one."""
+        self.jobs.client_gone(client, now)
         return self.record.flush()
 
     # --- events from the operator -------------------------------------------------------------

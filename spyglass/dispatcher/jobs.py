@@ -18,7 +18,8 @@ from itertools import count
 from spyglass.dispatcher.decisions import Event, Move, Policy, Record
 from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
 from spyglass.dispatcher.quarantine import Loss, Quarantine
-from spyglass.protocol import Ack, Cancel, Nack, Reason, Request, Result
+from spyglass.dispatcher.senders import Connection, Senders, Waiting
+from spyglass.protocol import Ack, Cancel, Message, Nack, Reason, Request, Result
 
 #: The answer to the sender of a picture in quarantine.
 QUARANTINED = (
@@ -38,7 +39,7 @@ class Jobs:
         self.waiting_bytes = 0
         self._policy = policy
         self._record = record
-        self._of_client: dict[bytes, set[bytes]] = {}
+        self._clients = Waiting()
         self._unacknowledged: deque[tuple[float, Job]] = deque()  # the earliest due first
         self._timers: list[tuple[float, int, Job]] = []
         self._timer_order = count()
@@ -46,14 +47,14 @@ class Jobs:
 
     # --- in -----------------------------------------------------------------------------------
 
-    def accept(self, client: bytes, request: Request, pool: Pool, now: float) -> None:
+    def accept(self, sender: Connection, request: Request, pool: Pool, now: float) -> None:
         """Take responsibility: from here on the request gets exactly one answer."""
         deadline = now + request.budget_ms / 1000
-        job = Job(client, request, pool, now, deadline, request.body.size)
+        job = Job(Senders(sender), request, pool, now, deadline, request.body.size)
         self._record.counters.accepted += 1
         self._unacknowledged.append((now + self._policy.ack_delay, job))
         self.open[request.id] = job
-        self._of_client.setdefault(client, set()).add(request.id)
+        self._clients.add(sender.client, request.id)
         self.waiting_bytes += job.size
         pool.hedges = min(self._policy.hedge_burst, pool.hedges + self._policy.hedge_share)
         pool.enqueue(job)
@@ -61,13 +62,27 @@ class Jobs:
         if job.queued:  # else its attempt armed it
             self.arm(job)
 
-    def hand_over(self, job: Job, client: bytes) -> None:
-        """The same request came again, over a new connection perhaps: answer there."""
-        self._record.to_client(client, Ack(job.request.id))
-        if job.client != client:
-            self._unlist(job)
-            job.client = client
-            self._of_client.setdefault(client, set()).add(job.request.id)
+    def sent_again(self, job: Job, sender: Connection) -> None:
+        """The same request came again, over another connection perhaps."""
+        self._record.to_client(sender.client, Ack(job.request.id))
+        job.senders.add(sender)
+        self._clients.add(sender.client, job.request.id)
+
+    def cancelled(self, job: Job, client: bytes, now: float) -> None:
+        """Nobody waits for it, says the youngest connection that sent it. An older one says so of
+        what was sent there, and the client may have asked again since."""
+        if client == job.senders.youngest:
+            self._abandon([job], now)
+        elif client in job.senders:
+            self._part(job, client)
+
+    def client_gone(self, client: bytes, now: float) -> None:
+        """A connection ended. What was sent over no other one is closed without an answer."""
+        jobs = [self.open[request_id] for request_id in self._clients.of(client)]
+        for job in jobs:
+            if len(job.senders) > 1:
+                self._part(job, client)
+        self._abandon([job for job in jobs if client in job.senders], now)
 
     def acknowledge(self, now: float) -> None:
         """Tell clients what was accepted and is not answered yet: an answer says so itself."""
@@ -77,11 +92,7 @@ class Jobs:
         while self._unacknowledged and self._unacknowledged[0][0] <= soon:
             job = self._unacknowledged.popleft()[1]
             if not job.closed:
-                self._record.to_client(job.client, Ack(job.request.id))
-
-    def of_client(self, client: bytes) -> list[Job]:
-        """What this client still waits for."""
-        return [self.open[request_id] for request_id in self._of_client.get(client, ())]
+                self._tell_client(job, Ack(job.request.id))
 
     # --- to a worker and back -----------------------------------------------------------------
 
@@ -246,13 +257,13 @@ class Jobs:
             move.was_answered(now)
         job.moves = ()
         self._close(job)
-        self._record.to_client(job.client, complete)
+        self._tell_client(job, complete)
 
     def fail(self, job: Job, reason: Reason, detail: str) -> None:
         """A reason instead of predictions, just as final."""
         self._record.counters.failed += 1
         self._close(job)
-        self._record.to_client(job.client, Nack(job.request.id, reason, detail))
+        self._tell_client(job, Nack(job.request.id, reason, detail))
 
     def expire(self, job: Job) -> None:
         """Its time ran out."""
@@ -292,7 +303,7 @@ class Jobs:
                 self.fail(copy, Reason.QUARANTINED, QUARANTINED)
             self._assign_all(copies, now)
 
-    def abandon(self, jobs: list[Job], now: float) -> None:
+    def _abandon(self, jobs: list[Job], now: float) -> None:
         """Close jobs nobody waits for, without an answer."""
         for job in jobs:
             self._record.counters.cancelled += 1
@@ -329,13 +340,16 @@ class Jobs:
         # Its timers stay until they are due, and must not keep the picture so long.
         job.request = job.request.emptied()
         del self.open[job.request.id]
-        self._unlist(job)
+        for client in (job.senders.youngest, *job.senders.others):
+            self._clients.remove(client, job.request.id)
 
-    def _unlist(self, job: Job) -> None:
-        requests = self._of_client[job.client]
-        requests.discard(job.request.id)
-        if not requests:
-            del self._of_client[job.client]
+    def _part(self, job: Job, client: bytes) -> None:
+        """One of several connections that sent it waits for it no more."""
+        job.senders.remove(client)
+        self._clients.remove(client, job.request.id)
+
+    def _tell_client(self, job: Job, message: Message) -> None:
+        self._record.to_client(job.senders.youngest, message, job.senders.others)
 
     # --- time ---------------------------------------------------------------------------------
 

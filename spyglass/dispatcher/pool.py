@@ -15,6 +15,7 @@ from math import ceil
 
 from spyglass.dispatcher.decisions import Move
 from spyglass.dispatcher.health import Health
+from spyglass.dispatcher.senders import Senders
 from spyglass.protocol import Ready, Request
 
 #: Answers the latency figures are drawn from: recent enough to follow a change, enough for a
@@ -46,7 +47,7 @@ class JobState(Enum):
 class Job:
     """One accepted request until it is answered. Two jobs are the same only by identity."""
 
-    client: bytes
+    senders: Senders
     request: Request
     pool: Pool
     arrived: float

@@ -327,6 +327,10 @@ class DropWatch:
                 self._dropped.append(address)
         return address
 
+    def generation(self, address: bytes) -> int:
+        """The later this peer's connection was made, the higher; 0 if it has dropped."""
+        return self._connection.get(address, (-1, 0))[1]
+
     def take_dropped(self) -> list[bytes]:
         """Peers that dropped since the last call. Call when the data socket is drained: what a
         dead peer had sent before still counts."""

@@ -1,0 +1,89 @@
+"""Clients that lose their connection and send again what they wait for, while what they sent over
+the old one is still unread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+from conftest import Fleet, eventually
+from peers import FakeWorker, Peer, picture_request
+
+from spyglass.protocol import ID_BYTES, Ack, Cancel, Direction, Op, Query, Reply, Result
+
+TO_CLIENT = Direction.BROKER_TO_CLIENT
+#: Pictures under way when the broker is stopped: all fit into one read of its I/O thread.
+PICTURES = 40
+#: Seconds a broker is stopped that the machine pages out: clients connect anew several times.
+STOPPED = 3.0
+
+
+def heard(frontend: str) -> Peer:
+    """A client that the broker has heard."""
+    peer = Peer(frontend)
+    ask(peer)
+    return peer
+
+
+def ask(peer: Peer) -> None:
+    """Wait until the broker has read all that this client sent."""
+    peer.say(Query(os.urandom(ID_BYTES), Op.STATUS))
+    assert isinstance(peer.hear(TO_CLIENT), Reply)
+
+
+def test_the_youngest_connection_gets_the_answer_whatever_is_read_last(fleet: Fleet) -> None:
+    worker = FakeWorker(fleet.backend)
+    old = heard(fleet.frontend)
+    new = heard(fleet.frontend)
+    request = picture_request()
+    try:
+        for sender in (new, old):
+            sender.say(request)
+            assert sender.hear(TO_CLIENT) == Ack(request.id)
+        old.say(Cancel(request.id))
+        ask(old)
+        old.close()
+        worker.join("attic")
+        worker.serve(worker.request())
+        assert isinstance(new.hear(TO_CLIENT), Result)
+        assert fleet.status()["counters"]["cancelled"] == 0
+    finally:
+        for peer in (worker, new):
+            peer.close()
+
+
+def stop_broker(fleet: Fleet, until: Callable[[], object], what: str) -> None:
+    """Stop it with pictures on their way, let it go on when that has come true, and wait for every
+    answer."""
+    assert fleet.broker is not None
+    fleet.client.submit(b"hello").result(30)
+    fleet.broker.send_signal(signal.SIGSTOP)
+    futures = [fleet.client.submit(b"sleep:0.01 %d" % n, timeout=15) for n in range(PICTURES)]
+    eventually(until, what)
+    fleet.broker.send_signal(signal.SIGCONT)
+    assert len({future.result(30).request_id for future in futures}) == PICTURES
+
+
+def test_a_broker_that_was_stopped_until_its_client_came_back_loses_nothing(fleet: Fleet) -> None:
+    fleet.start_worker("attic")
+    port = int(fleet.frontend.rpartition(":")[2])
+
+    def connections() -> set[int]:
+        """Our ports of those to the broker that Linux has made, though nobody accepted them."""
+        mine = psutil.Process().net_connections("tcp")
+        return {c.laddr.port for c in mine if c.status == "ESTABLISHED" and c.raddr.port == port}
+
+    before = connections()
+    stop_broker(fleet, lambda: connections() - before, "the client has a new connection")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", range(5))
+def test_a_broker_that_was_stopped_for_3_s_loses_nothing(fleet: Fleet, turn: int) -> None:
+    fleet.start_worker("attic")
+    until = time.monotonic() + STOPPED
+    stop_broker(fleet, lambda: time.monotonic() > until, "3 s are over")

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 from conftest import Fleet, eventually
 from peers import FakeWorker, Peer, picture_request
 
+from spyglass.broker.loop import Broker
+from spyglass.dispatcher.decisions import Policy
 from spyglass.protocol import ID_BYTES, Ack, Cancel, Direction, Op, Query, Reply, Result
 
 TO_CLIENT = Direction.BROKER_TO_CLIENT
@@ -20,6 +23,36 @@ TO_CLIENT = Direction.BROKER_TO_CLIENT
 PICTURES = 40
 #: Seconds a broker is stopped that the machine pages out: clients connect anew several times.
 STOPPED = 3.0
+
+
+class Idle:
+    """A broker in this process whose loop reads nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.broker = Broker(*["tcp://127.0.0.1:*"] * 2, Policy(), 1024)
+        self.broker.open()
+        self._loop = threading.Thread(target=self.broker.run)
+
+    @property
+    def connections(self) -> int:
+        self.broker._front_watch.read()
+        return self.broker._front_watch.connections
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def close(self) -> None:
+        self.broker.stop()
+        if self._loop.ident is None:
+            self._loop.start()
+        self._loop.join()
+
+
+@pytest.fixture
+def idle() -> Iterator[Idle]:
+    idle = Idle()
+    yield idle
+    idle.close()
 
 
 def heard(frontend: str) -> Peer:
@@ -54,6 +87,26 @@ def test_the_youngest_connection_gets_the_answer_whatever_is_read_last(fleet: Fl
     finally:
         for peer in (worker, new):
             peer.close()
+
+
+def test_a_client_that_was_gone_before_it_was_read_is_missed_though_another_has_its_descriptor(
+    idle: Idle,
+) -> None:
+    gone = Peer(idle.broker.frontend)
+    gone.say(picture_request(budget_ms=3_600_000))
+    eventually(lambda: idle.broker._front.poll(0), "its request has come")
+    gone.close()
+    eventually(lambda: not idle.connections, "its connection has ended")
+    stays = Peer(idle.broker.frontend)
+    eventually(lambda: idle.connections, "another one stands")
+    idle.start()
+    try:
+        ask(stays)
+        counters = idle.broker.dispatcher.record.counters
+        eventually(lambda: counters.cancelled, "nobody waits for its request")
+        assert counters.accepted == 1
+    finally:
+        stays.close()
 
 
 def stop_broker(fleet: Fleet, until: Callable[[], object], what: str) -> None:

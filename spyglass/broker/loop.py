@@ -282,6 +282,8 @@ class Broker:
             send(socket, [peer, *encode(message)])
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                if error.errno == zmq.EHOSTUNREACH and socket is self._front:
+                    self._front_watch.unreachable(peer)
                 return False
             raise
         return True

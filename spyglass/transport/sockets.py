@@ -267,7 +267,9 @@ class DropWatch:
     """Knows, within milliseconds, which peer's connection to a ROUTER has dropped.
 
     The monitor tells file descriptors, messages tell identities; `Frame.get(SRCFD)` joins them.
-    Descriptors are reused at once, so a connection is (descriptor, generation).
+    Descriptors are reused at once, so a connection is (descriptor, generation). A peer that is gone
+    before its first message is read may so be taken for the one that has its descriptor now: it
+    counts as dropped with that one, or as soon as a message for it finds nobody.
     """
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
@@ -275,9 +277,9 @@ class DropWatch:
         self._socket = socket
         self._generation = 0
         self._live: dict[int, int] = {}
-        self._peers: dict[tuple[int, int], bytes] = {}
+        self._peers: dict[tuple[int, int], list[bytes]] = {}
         self._connection: dict[bytes, tuple[int, int]] = {}
-        self._dropped: list[bytes] = []
+        self._dropped: dict[bytes, None] = {}  # in order, each once
         encrypted = bool(socket.getsockopt(zmq.CURVE_SERVER))
         self.domain = str(socket.getsockopt_string(zmq.ZAP_DOMAIN)) if encrypted else ""
         self._spoke: set[int] = set()  # descriptors of whole messages since the last look
@@ -296,9 +298,8 @@ class DropWatch:
                 self._generation += 1
                 self._live[fd] = self._generation
             elif event == zmq.EVENT_DISCONNECTED:
-                peer = self._peers.pop((fd, self._live.pop(fd, 0)), None)
-                if peer is not None:
-                    self._dropped.append(peer)
+                for peer in self._peers.pop((fd, self._live.pop(fd, 0)), ()):
+                    self._dropped[peer] = None
 
     def saw(self, identity: zmq.Frame) -> bytes:
         """A message came from this peer; remember over which connection. Returns its address.
@@ -322,19 +323,23 @@ class DropWatch:
             if self.domain:
                 self.users[address] = user_of(identity)
             if connection[1]:
-                self._peers[connection] = address
+                self._peers.setdefault(connection, []).append(address)
             else:  # it has dropped already: what it said counts, but it is not there
-                self._dropped.append(address)
+                self._dropped[address] = None
         return address
 
     def generation(self, address: bytes) -> int:
         """The later this peer's connection was made, the higher; 0 if it has dropped."""
         return self._connection.get(address, (-1, 0))[1]
 
+    def unreachable(self, address: bytes) -> None:
+        """A message for this peer found no connection, so it has dropped."""
+        self._dropped[address] = None
+
     def take_dropped(self) -> list[bytes]:
         """Peers that dropped since the last call. Call when the data socket is drained: what a
         dead peer had sent before still counts."""
-        dropped, self._dropped = self._dropped, []
+        dropped, self._dropped = list(self._dropped), {}
         for address in dropped:
             self._connection.pop(address, None)
             self.users.pop(address, None)

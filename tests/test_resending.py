@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 from conftest import Fleet, eventually
+from dispatching import ready
 from peers import FakeWorker, Peer, picture_request
 
 from spyglass.broker.loop import Broker
@@ -107,6 +108,16 @@ def test_a_client_that_was_gone_before_it_was_read_is_missed_though_another_has_
         assert counters.accepted == 1
     finally:
         stays.close()
+
+
+def test_the_same_query_again_gets_the_same_reply_and_does_nothing(idle: Idle) -> None:
+    idle.broker.dispatcher.worker_ready(b"w1", ready(), time.monotonic())
+    remove = Query(os.urandom(ID_BYTES), Op.REMOVE, b"w1".hex())
+    reply = idle.broker.control.reply(remove)
+    assert reply.ok
+    assert idle.broker.control.reply(remove) == reply
+    anew = Query(os.urandom(ID_BYTES), Op.REMOVE, b"w1".hex())
+    assert not idle.broker.control.reply(anew).ok
 
 
 def stop_broker(fleet: Fleet, until: Callable[[], object], what: str) -> None:

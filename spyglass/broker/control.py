@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 
 import zmq
@@ -28,6 +29,10 @@ UNSAFE_TO_DIAL = (
 #: Share of the broker's time that snapshots may take, and seconds one is kept at most for that.
 #: With a handful of workers one takes 0.1 ms, and is 2 ms old at most.
 SNAPSHOT_SHARE, SNAPSHOT_KEPT = 0.05, 0.25
+#: Changes whose replies are kept. A client that lost its connection, or heard nothing for half a
+#: second, sends its query again, and the older copy may be read after the newer one: more than
+#: whoever operates the fleet has under way at a time.
+REPLIES_KEPT = 64
 #: What a client is told whose key is not an admin's.
 MAY_NOT = (
     "This key may only send pictures and look. One that may change the fleet is made by:"
@@ -65,16 +70,26 @@ class Control:
         self._carry_out = carry_out
         self._connect = connect
         self._dialled: set[str] = set()
+        self._replies: OrderedDict[Query, Reply] = OrderedDict()  # to changes
         self._status_body = Body()
         self._status_until = float("-inf")  # when the next snapshot is due
 
     def reply(self, query: Query, may_change: bool = True) -> Reply:
-        """What a question about the fleet, or a change of it, is answered with."""
+        """What a question about the fleet, or a change of it, is answered with. The same query
+        again, with the same id, gets the same reply and changes nothing."""
         now = self._clock()
         if query.op is Op.STATUS:
             return Reply(query.id, True, body=self._status(now))
         if not may_change:
             return Reply(query.id, False, MAY_NOT, allowed=False)
+        if query not in self._replies:
+            self._replies[query] = self._change(query, now)
+            if len(self._replies) > REPLIES_KEPT:
+                self._replies.popitem(last=False)
+        return self._replies[query]
+
+    def _change(self, query: Query, now: float) -> Reply:
+        """Do it; how that went."""
         self._status_until = now  # what is done now shows at once
         if query.op is Op.ADD:
             return self._dial(query)

@@ -132,8 +132,9 @@ def test_a_whole_folder_may_be_chosen(gallery: Page, folder: Path) -> None:
 
 
 def test_files_that_are_no_pictures_are_skipped_and_counted(gallery: Page) -> None:
-    text = {"mimeType": "text/plain", "buffer": b"Dear all"}
-    letters = [{"name": f"{n}.txt", **text} for n in range(2)]
+    letters = [
+        FilePayload(name=f"{n}.txt", mimeType="text/plain", buffer=b"Dear all") for n in range(2)
+    ]
     choose(gallery, picture("label:tabby"), *letters, picture("label:beagle"))
     finished(gallery)
     expect(gallery.locator("#gallery-line")).to_have_text(

@@ -11,7 +11,7 @@ import pytest
 from browsing import Pages
 from playwright.sync_api import Page, Route, expect
 
-from spyglass.web.http import response
+from spyglass.web import templates
 
 GONE = {"name": "attic", "host": "here", "ago_s": 3.0, "done": 12, "failed": 0}
 GONE["reason"] = "connection closed"
@@ -58,7 +58,7 @@ def test_what_a_list_holds_is_said_the_same_with_script_and_without(
     place = page.locator(f"#figures {selector}").first
     expect(place).to_contain_text(sentence)
     snapshot = json.loads(pages.get("/v1/status")[1]) | change
-    rendered = response.page("status", status=snapshot, broker_address=pages.frontend)
+    rendered = templates.page("status", status=snapshot, broker_address=pages.frontend)
     text = " ".join(re.sub("<[^>]+>", "", html.unescape(rendered)).split())
     assert sentence in text
 

@@ -30,7 +30,7 @@ class Idle:
     """A broker in this process whose loop reads nothing until it is told to."""
 
     def __init__(self) -> None:
-        self.broker = Broker(*["tcp://127.0.0.1:*"] * 2, Policy(), 1024)
+        self.broker = Broker("tcp://127.0.0.1:*", "tcp://127.0.0.1:*", Policy(), 1024)
         self.broker.open()
         self._loop = threading.Thread(target=self.broker.run)
 

@@ -3,9 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Tests of the parts that do no I/O.
-FAST := protocol protocol_bounds dispatcher membership liveness requests quarantine ejection hedging history
-
 .PHONY: help run test test-fast faults ray chaos bench simulate check audit lint format types clean
 .DEFAULT_GOAL := help
 
@@ -19,13 +16,13 @@ test: $(VENV)/dev.stamp  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile  # most of them wait rather than compute
 
 test-fast: $(VENV)/dev.stamp  ## run the tests that open no socket and load no model
-	$(BIN)/python -m pytest -q $(patsubst %,tests/test_%.py,$(FAST))
+	$(BIN)/python -m pytest -q tests/unit/protocol tests/unit/dispatcher
 
 faults: $(VENV)/dev.stamp  ## run the slow tests of faults: partitions, floods, chaos
 	$(BIN)/python -m pytest -q -m slow --reruns 1  # they hold limits in time on a shared machine
 
 ray: $(VENV)/ray.stamp  ## test a fleet on a real Ray cluster of two nodes on this machine
-	$(BIN)/python -m pytest -q -m slow tests/test_ray.py
+	$(BIN)/python -m pytest -q -m slow tests/integration/test_ray.py
 
 chaos: $(VENV)/dev.stamp  ## hit a real fleet with one fault a second and check every promise
 	$(BIN)/python -m chaos $(ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_web import FORM, LIMIT, Site, form, jpeg
+from calling_web import FORM, LIMIT, Site, form, jpeg
 
 from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT, Site, eventually
-from test_docs import PAGES
+from pages import PAGES
 
 HERE = "http://127.0.0.1:8080"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling_web import FakeFleet
+from calling_web import Site as App
 from conftest import ROOT, Site, eventually
-from test_web import FakeFleet
-from test_web import Site as App
 
 from spyglass.protocol import Op
 from spyglass.web import pages

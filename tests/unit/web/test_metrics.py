@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 import pytest
+from calling_web import FORM, TIMES, Site, form, jpeg
 from dispatching import fleet, ready, request, result
 from prometheus_client import Counter, Histogram
 from scraping import Samples, needs_prometheus, promtool, samples
-from test_web import FORM, TIMES, Site, form, jpeg
 
 from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.dispatcher.decisions import Counters

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from calling_web import LIMIT, Site, asking, jpeg
 from conftest import Site as RealSite
 from conftest import eventually
 from stand_in import MARK
-from test_web import LIMIT, Site, jpeg
 from tritonclient.utils import InferenceServerException
 
 from spyglass.client.session import Answer, RequestFailed
@@ -31,18 +31,6 @@ INFER = f"{MODEL}/infer"
 @pytest.fixture
 def app() -> Site:
     return Site()
-
-
-def asking(*images: bytes, outputs: Any = None, parameters: Any = None, **other: Any) -> bytes:
-    """A request in JSON; other keys replace the input's."""
-    data = [base64.b64encode(image).decode() for image in images]
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [len(images)], "data": data, **other}
-    body: dict[str, Any] = {"inputs": [tensor]}
-    if outputs is not None:
-        body["outputs"] = outputs
-    if parameters is not None:
-        body["parameters"] = parameters
-    return json.dumps(body).encode()
 
 
 def binary(*images: bytes, pad: int = 0, **other: Any) -> tuple[bytes, dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from conftest import Fleet, eventually
+from conftest import ROOT, Fleet, eventually
 from peers import FakeWorker, Peer, picture_request
 
 from spyglass.client.thread_client import RequestFailed
@@ -276,6 +276,5 @@ def test_a_broker_that_reads_nothing_for_2_s_loses_no_message() -> None:
 
 
 def test_no_program_trusts_the_time_of_day() -> None:
-    root = Path(__file__).resolve().parent.parent
-    for path in root.glob("*.py"):
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("spyglass/**/*.py")]:
         assert "time.time(" not in path.read_text(), path.name

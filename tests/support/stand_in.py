@@ -10,7 +10,7 @@ label of an answer is the start of the picture's SHA-256, or LABEL after `label:
 if __name__ == "__main__":  # before anything else is imported
     import sys
 
-    sys.path[:0] = [__file__.rsplit("/", count)[0] for count in (1, 2)]
+    sys.path[:0] = [__file__.rsplit("/", count)[0] for count in (1, 3)]
     from spyglass.runtime.import_path import leave_current_folder
 
     leave_current_folder()

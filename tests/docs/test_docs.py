@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from pages import PAGES
 
 from spyglass.broker import cli as broker_cli
 from spyglass.client import cli as client_cli
@@ -39,11 +40,6 @@ from spyglass.web.http import problems
 from spyglass.web.pages import make_pages
 from spyglass.worker import cli as worker_cli
 
-#: Every page, by its path from the root: those for readers, not those of the tools.
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-}
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
 )

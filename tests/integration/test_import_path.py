@@ -89,7 +89,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
         site.start(*flags, str(ROOT / "broker.py"), *ends, **more)
         web = [str(ROOT / "web.py"), "--broker", site.frontend, "--port", str(site.port)]
         site.start(*flags, *web, **more)
-        worker = [str(ROOT / "tests" / "stand_in.py"), site.backend, "--processes", "1"]
+        worker = [str(ROOT / "tests" / "support" / "stand_in.py"), site.backend, "--processes", "1"]
         process = site.start(*flags, *worker, "--name", "attic", **more)
         eventually(lambda: "attic" in site.names() or trap.sprung(), "the worker joins")
         assert not trap.sprung()
@@ -116,7 +116,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
 def test_a_workers_own_processes_are_told_where_to_look_for_modules(
     fleet: Fleet, trap: Trap
 ) -> None:
-    program = [str(ROOT / "tests" / "stand_in.py"), fleet.backend, "--processes", "1"]
+    program = [str(ROOT / "tests" / "support" / "stand_in.py"), fleet.backend, "--processes", "1"]
     worker = fleet.start(*program, "--name", "attic", cwd=trap.folder, env=environment())
     eventually(lambda: "attic" in fleet.names(), "the worker joins")
     family = below(worker.pid)

@@ -19,7 +19,7 @@ OFFER = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
 #: So much a proxy passes on in several pieces, and a parser skips it between two requests.
 LINE_ENDS = b"\r\n" * 120_000
 LAST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-JAVA = ROOT / "tests" / "JavaPost.java"
+JAVA = ROOT / "tests" / "support" / "JavaPost.java"
 NGINX = """
 daemon off;
 master_process off;

@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 import pytest
+from calling_web import LIMIT, TYPED, FakeFleet, Site, asking, jpeg
 from dispatching import fleet
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from test_openinference import asking
-from test_web import LIMIT, TYPED, FakeFleet, Site, jpeg
 
 from spyglass.client.session import RequestFailed
 from spyglass.dispatcher import snapshot

@@ -6,7 +6,7 @@ import time
 import tracemalloc
 
 import pytest
-from test_web import form, jpeg
+from calling_web import form, jpeg
 from yardstick import slowness
 
 from spyglass.web.http.problems import Problem

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from chaos.ledger import ATTRIBUTED_WITHIN, Event, Injected, Record
-from chaos.schedule import Kind
+from chaos.ledger import ATTRIBUTED_WITHIN, Event, Injected, Record, frozen
+from chaos.schedule import BROKER_FREEZE_FOR, BROKER_KINDS, Kind
 from spyglass.dispatcher import pool
 
 #: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4). A
@@ -20,8 +20,11 @@ CRASH_LIMIT_MS, FREEZE_LIMIT_MS = 50.0, 1500.0
 #: Milliseconds a hung child may live on past its worker's job limit: the worker's own loop, and
 #: the moment until the child was given the picture it hung on.
 KILL_SLACK_MS = 250.0
-#: Milliseconds until answers come again after one of two brokers was killed.
+#: Milliseconds until answers come again after one of two brokers was killed, or the only one, after
+#: it was frozen, was let go.
 BROKER_LIMIT_MS = 1500.0
+#: Milliseconds within which clients notice by their pings that one of two brokers is frozen.
+PINGS_MS = 1000.0
 
 #: A second row for two kinds: from when the crashed child was gone; and until the last request
 #: that was open when the broker was killed had its answer.
@@ -75,12 +78,12 @@ def failovers(
             see that it is dead, and more on a busy machine; so the limit holds from its end, and
             both are shown.
         child hung: the end of the child, killed by its worker.
-        broker killed: the first answer to any request sent after it; and the last answer to the
-            requests that were open at that moment and met no other fault.
+        broker killed, frozen: the first answer to any request sent after it; and, if killed, the
+            last answer to the requests that were open at that moment and met no other fault.
     A child that was idle when hit costs nobody anything yet, and gives no figure. An event belongs
-    to the last fault before it on the same worker. Its age is known from a query: it lies between
-    asking and hearing, and the later bound is taken, so the figures are too long by the query's
-    way back (about 1 ms), never too short.
+    to the last fault before it on the same worker; one of a broker that was frozen tells no time.
+    Its age is known from a query: it lies between asking and hearing, and the later bound is taken,
+    so the figures are too long by the query's way back (about 1 ms), never too short.
     """
     samples: dict[str, list[float]] = defaultdict(list)
     for hit in injected:
@@ -103,6 +106,8 @@ def limits_ms(job_limit: float, brokers: int) -> dict[str, float]:
     freezes = (Kind.WORKER_FREEZE.value, Kind.LINK_STALL.value)
     limits |= dict.fromkeys(freezes, FREEZE_LIMIT_MS)
     limits[Kind.CHILD_HANG.value] = 1000 * job_limit + KILL_SLACK_MS
+    noticed = PINGS_MS if brokers > 1 else 1000 * BROKER_FREEZE_FOR
+    limits[Kind.BROKER_FREEZE.value] = noticed + BROKER_LIMIT_MS
     if brokers > 1:
         limits[Kind.BROKER_KILL.value] = limits[ALL_OPEN] = BROKER_LIMIT_MS
     return limits
@@ -125,7 +130,7 @@ def failover_ms(
     kind = hit.fault.kind
     if kind is Kind.CHILD_HANG:
         return hit.ended_ms if hit.busy else None
-    if kind is Kind.BROKER_KILL:
+    if kind in BROKER_KINDS:
         answers = [r.finals[0].at for r in records if r.sent > hit.at and r.finals]
         return 1000 * (min(answers) - hit.at) if answers else None
     if kind not in _NOTICED or (kind is Kind.CHILD_CRASH and not hit.busy):
@@ -133,7 +138,11 @@ def failover_ms(
     noticed = re.compile(re.escape(hit.name) + r"(#\d+)?" + _NOTICED[kind])
     later = [i.at for i in injected if i.name == hit.name and i.at > hit.at]
     until = min([hit.at + ATTRIBUTED_WITHIN, *later])
-    times = [e.at for e in events if hit.at <= e.at < until and noticed.match(e.text)]
+    times = [
+        e.at
+        for e in events
+        if hit.at <= e.at < until and noticed.match(e.text) and not frozen(injected, e)
+    ]
     return 1000 * (min(times) - hit.at) if times else None
 
 
@@ -156,7 +165,7 @@ def failover_breaches(
     ]
     for hit in injected:
         if hit.fault.kind is Kind.WORKER_STOP and not hit.missed:
-            found += _unclean(hit, events)
+            found += _unclean(hit, [e for e in events if not frozen(injected, e)])
     return found
 
 

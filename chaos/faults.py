@@ -19,7 +19,7 @@ from itertools import count
 
 from chaos.fleet import Broker, Fleet, Worker, below, child_of, computes, send
 from chaos.ledger import Injected
-from chaos.schedule import Fault, Kind
+from chaos.schedule import BROKER_FREEZE_FOR, BROKER_KINDS, Fault, Kind
 
 #: Seconds until a killed worker or the only broker is started again; of two brokers, one may
 #: stay away for longer.
@@ -51,14 +51,14 @@ class Injector:
 
     def inject(self, fault: Fault) -> Injected:
         """Do it now. A fault whose victim is not there is noted as missed."""
-        broker = fault.kind is Kind.BROKER_KILL
+        broker = fault.kind in BROKER_KINDS
         victim = (self._fleet.brokers if broker else self._fleet.workers)[fault.victim]
         hit = Injected(fault, self._clock(), victim.name)
         self.injected.append(hit)
         if victim.process is None or victim.process.poll() is not None:
             hit.missed = "it was not running"
         elif isinstance(victim, Broker):
-            self._kill_broker(hit, victim, victim.process)
+            self._hit_broker(hit, victim, victim.process)
         else:
             self._hit_worker(hit, victim, victim.process)
         return hit
@@ -147,7 +147,11 @@ class Injector:
         elif worker.process is process:
             self._fleet.start_worker(worker)
 
-    def _kill_broker(self, hit: Injected, broker: Broker, process: subprocess.Popen[bytes]) -> None:
+    def _hit_broker(self, hit: Injected, broker: Broker, process: subprocess.Popen[bytes]) -> None:
+        if hit.fault.kind is Kind.BROKER_FREEZE:
+            send(process.pid, signal.SIGSTOP)
+            self._later(BROKER_FREEZE_FOR, partial(_let_run, [process.pid]))
+            return
         self._fleet.kill(broker, process)
         alone = len(self._fleet.brokers) == 1
         after = RESTART_AFTER if alone else RESTART_AFTER_OF_TWO

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from chaos.schedule import Fault, Kind
+from chaos.schedule import RECOVERY, Fault, Kind
 
 #: Seconds past its deadline by which every request has its final answer (P1).
 GRACE = 0.5
@@ -33,7 +33,7 @@ PROMISED = {"busy": (0, LOSING), "quarantined": (2, DEADLY), "worker-lost": (3, 
 #: Seconds by which the time of a broker's event may be too late.
 EVENT_SLACK = 0.05
 
-#: Seconds after a fault in which the broker's word on its victim belongs to that fault.
+#: Seconds after a worker's fault in which the broker's word on it belongs to that fault.
 ATTRIBUTED_WITHIN = 3.0
 
 
@@ -155,9 +155,22 @@ def _excused(record: Record, final: Final, costs: Sequence[tuple[Event, Kind]]) 
     return max(by_broker.values(), default=0) >= needed  # each broker counts attempts for itself
 
 
+def frozen(injected: Sequence[Injected], event: Event) -> bool:
+    """Whether its broker stood still then, or had just been let go: what it says is late, and its
+    workers are lost to it because their connections ended."""
+    return any(_froze(hit, event) for hit in injected)
+
+
+def _froze(hit: Injected, event: Event) -> bool:
+    kind, victim = hit.fault.kind, hit.fault.victim
+    if hit.missed or kind is not Kind.BROKER_FREEZE or victim != event.broker:
+        return False
+    return hit.at <= event.at < hit.at + RECOVERY[kind]
+
+
 def _costs(injected: Sequence[Injected], events: Sequence[Event]) -> list[tuple[Event, Kind]]:
     """The events by which a broker took work away from a worker, each with the kind of the fault
-    that had hit this worker last. What a leaving worker hands back is no attempt."""
+    that had hit it, or the broker, last. What a leaving worker hands back is no attempt."""
     found = []
     for event in events:
         taken = _TAKEN.match(event.text)
@@ -166,9 +179,12 @@ def _costs(injected: Sequence[Injected], events: Sequence[Event]) -> list[tuple[
         hits = [
             hit
             for hit in injected
-            if hit.name == taken[1]
-            and not hit.missed
-            and hit.at <= event.at < hit.at + ATTRIBUTED_WITHIN
+            if _froze(hit, event)
+            or (
+                hit.name == taken[1]
+                and not hit.missed
+                and hit.at <= event.at < hit.at + ATTRIBUTED_WITHIN
+            )
         ]
         if hits:
             found.append((event, max(hits, key=lambda hit: hit.at).fault.kind))

@@ -14,7 +14,7 @@ from chaos.schedule import Kind
 
 #: Seconds of one bar of answers.
 BIN = 1.0
-#: Colours of the marks: one for each kind, told apart by the colour-blind as well as nine can be,
+#: Colours of the marks: one for each kind, told apart by the colour-blind as well as ten can be,
 #: with a letter besides.
 MARKS = {
     Kind.WORKER_KILL: ("K", "#d55e00"),
@@ -26,6 +26,7 @@ MARKS = {
     Kind.LINK_STALL: ("S", "#5d4a9c"),
     Kind.LINK_CORRUPT: ("X", "#8c6d1f"),
     Kind.BROKER_KILL: ("B", "#000000"),
+    Kind.BROKER_FREEZE: ("Z", "#7f7f7f"),
 }
 
 

@@ -29,16 +29,22 @@ class Kind(Enum):
     LINK_STALL = "link stalled"  # nothing passes for 2 s, both ways, no end of connection
     LINK_CORRUPT = "link corrupt"  # bits flip on the way from worker to broker for 0.7 s
     BROKER_KILL = "broker killed"  # SIGKILL; started again 1 s later (2 s if there are two)
+    BROKER_FREEZE = "broker frozen"  # SIGSTOP, SIGCONT 3 s later
 
 
 #: Faults of the network need a relay between the worker and its broker.
 LINK_KINDS = frozenset((Kind.LINK_RESET, Kind.LINK_STALL, Kind.LINK_CORRUPT))
+#: Faults whose victim is a broker.
+BROKER_KINDS = frozenset((Kind.BROKER_KILL, Kind.BROKER_FREEZE))
 #: Faults after which a new worker must load the model: seconds of a core.
 LONG_KINDS = frozenset((Kind.WORKER_KILL, Kind.WORKER_STOP))
 
 #: Faults a worker gets over within a moment.
 BRIEF_KINDS = (Kind.CHILD_CRASH, Kind.LINK_RESET)
 
+#: Seconds a broker stays frozen: clients and workers cut their connections after 0.75 and 1.5 s,
+#: and by its end have begun others, some of them twice.
+BROKER_FREEZE_FOR = 3.0
 #: Seconds from a fault until its victim works again, as a rule: how long it lasts, and then
 #: finding the broker or loading the model once more.
 RECOVERY: dict[Kind, float] = {
@@ -51,11 +57,12 @@ RECOVERY: dict[Kind, float] = {
     Kind.LINK_STALL: 3.0,
     Kind.LINK_CORRUPT: 1.8,
     Kind.BROKER_KILL: 3.5,
+    Kind.BROKER_FREEZE: BROKER_FREEZE_FOR + 2.0,
 }
 #: Tickets of each kind in the bag that is drawn from. Long ones are rarer: only one worker at a
 #: time may be loading its model.
 TICKETS: dict[Kind, int] = {kind: 1 if kind in LONG_KINDS else 2 for kind in Kind}
-#: Seconds between two kills of a broker.
+#: Seconds between two faults of a broker.
 BROKER_SPACING = 10.0
 #: Seconds without faults at the beginning, and the faults' share of each second: a fault comes
 #: within the first half of its second, so that no fixed beat meets the fleet's own timers.
@@ -124,7 +131,7 @@ class _Draw:
         return self._chance.choice(brief), victim
 
     def _victims(self, kind: Kind, at: float) -> list[int]:
-        if kind is Kind.BROKER_KILL:
+        if kind in BROKER_KINDS:
             return list(range(self._brokers)) if at >= self._broker_free_at else []
         whole = [worker for worker, until in self._hurt_until.items() if until <= at]
         if len(whole) < 2 or (kind in LONG_KINDS and at < self._loading_until):
@@ -137,7 +144,7 @@ class _Draw:
 
     def _remember(self, kind: Kind, victim: int, at: float) -> None:
         over = at + RECOVERY[kind]
-        if kind is Kind.BROKER_KILL:
+        if kind in BROKER_KINDS:
             self._broker_free_at = at + BROKER_SPACING
             return
         self._hurt_until[victim] = max(over, self._hurt_until[victim])

@@ -85,6 +85,27 @@ def test_a_killed_broker_is_measured_by_what_clients_see() -> None:
     assert rows[1].samples == pytest.approx([1200.0])
 
 
+@pytest.mark.parametrize(("brokers", "limit"), [(1, 4500.0), (2, 2500.0)])
+def test_a_frozen_broker_is_held_to_when_answers_come_again(brokers: int, limit: float) -> None:
+    frozen = hit(Kind.BROKER_FREEZE, name="broker-2")
+    (row,) = failovers(
+        [frozen], [], [Record(1, "http", "cat", 5.1, 15.0, finals=[final(9.6)])], 1.0, brokers
+    )
+    assert (row.what, row.limit_ms) == ("broker frozen", limit)
+    assert row.samples == pytest.approx([4600.0]) and row.broken
+
+
+def test_what_a_frozen_broker_says_of_its_workers_tells_no_time() -> None:
+    frozen = hit(Kind.BROKER_FREEZE, at=4.8, name="broker-2")
+    late = Event(7.9, 1, "w2.1 lost: unreachable; 1 request moved")
+    killed, stopped = hit(Kind.WORKER_KILL), hit(Kind.WORKER_STOP, exit_code=0)
+    assert "worker killed" not in table(frozen, killed, events=[late])
+    assert failover_breaches([], [frozen, stopped], [late]) == []
+    in_time = Event(5.02, 0, "w2.1 lost: connection closed; 1 request moved")
+    row = table(frozen, killed, events=[late, in_time])["worker killed"]
+    assert row.samples == pytest.approx([20.0]), "the other broker's"
+
+
 def test_a_missed_fault_is_no_figure() -> None:
     missed = hit(Kind.WORKER_KILL, missed="it was not running")
     assert table(missed, events=[Event(5.1, 0, "w2.1 lost: connection closed")]) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reckoning import final, hit, record
 
 from chaos.ledger import Event, Final, Record, breaches, count_lost, count_twice, merge
@@ -96,6 +98,21 @@ def test_a_lost_request_is_forgiven_if_three_attempts_met_faults_while_it_was_op
         (hits, [*events[:2], taken("w3.1", 7.1)]),  # after the refusal
     ):
         assert "worker-lost" in breaches(refused("worker-lost"), wrong_hits, wrong_events)[0]
+
+
+def test_a_frozen_broker_costs_each_of_its_workers_an_attempt() -> None:
+    resets = [hit(Kind.LINK_RESET, 5.0, "w1.1"), hit(Kind.LINK_RESET, 5.3, "w2.1")]
+    frozen = hit(Kind.BROKER_FREEZE, 5.5, "broker-2")
+    events = [taken("w1.1", 5.01), taken("w2.1", 5.31), taken("w3.1", 8.6)]
+    for event in events:
+        event.broker = 1
+    lost = refused("worker-lost")
+    lost[0].finals = [final(8.7, code="worker-lost")]
+    assert breaches(lost, [*resets, frozen], events) == []
+    assert "worker-lost" in breaches(lost, resets, events)[0]
+    assert "worker-lost" in breaches(lost, [*resets, replace(frozen, missed="gone")], events)[0]
+    events[2].broker = 0
+    assert "worker-lost" in breaches(lost, [*resets, frozen], events)[0]
 
 
 def test_a_brokers_events_read_again_are_counted_once() -> None:

@@ -8,8 +8,9 @@ what a dead peer had said before it died still counts.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import zmq
 
@@ -50,8 +51,16 @@ LEAVE_WITHIN = 10.0
 #: end of a connection may drop what it has not read from it.
 FAREWELL = 0.2
 
+#: Bytes of a worker's public id: enough that no two are the same by chance.
+WORKER_ID_BYTES = 8
 #: Why somebody is not listened to any more.
 KEY_REVOKED = "its key was revoked"
+
+
+def _random_ids() -> Iterator[str]:
+    """Public ids of workers."""
+    while True:
+        yield secrets.token_hex(WORKER_ID_BYTES)
 
 
 class Broker:
@@ -70,7 +79,7 @@ class Broker:
         are encrypted."""
         self.frontend = frontend
         self.backend = backend
-        self.dispatcher = Dispatcher(policy, clock())
+        self.dispatcher = Dispatcher(policy, clock(), _random_ids())
         self._clock = clock
         self._stopping = False
         self._open_files = open_files
@@ -199,12 +208,12 @@ class Broker:
             try:
                 peer = watch.saw(frames[0])
                 if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
-                    log.debug("dropped a message from %s: %s", peer.hex(), KEY_REVOKED)
+                    log.debug("dropped a message from %s: %s", watch.place_of(peer), KEY_REVOKED)
                     continue
                 actions = handle(peer, frames[1:])
             except ProtocolError as error:
                 self.dispatcher.record.counters.bad_frames += 1
-                log.debug("dropped a message from %s: %s", frames[0].bytes.hex(), error)
+                log.debug("dropped a message from %s: %s", watch.place_of(frames[0].bytes), error)
                 continue
             self._carry_out(actions)
         return handled < MESSAGES_PER_TURN
@@ -268,7 +277,7 @@ class Broker:
 
     def _name_of(self, address: bytes) -> str:
         worker = self.dispatcher.workers.get(address)
-        return worker.name if worker else address.hex()
+        return worker.name if worker else self._back_watch.place_of(address)
 
     def _to_client(self, action: ToClient) -> None:
         # A client that cannot be reached at all has dropped; it will ask again over its next

@@ -12,7 +12,8 @@ credit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 
 from spyglass.dispatcher.decisions import Action, Policy, Record
 from spyglass.dispatcher.jobs import QUARANTINED, Jobs
@@ -36,7 +37,13 @@ LETHAL = frozenset((Reason.CRASH, Reason.HUNG))
 class Dispatcher:
     """The state machine. Every event method takes `now` and returns what to do."""
 
-    def __init__(self, policy: Policy, now: float) -> None:
+    def __init__(self, policy: Policy, now: float, ids: Iterator[str] | None = None) -> None:
+        """
+        Args:
+            policy: the numbers behind the decisions.
+            now: when it starts.
+            ids: the workers' public ids, no two the same. Without, they count up.
+        """
         self.policy = policy
         self.started = now
         self.record = Record()
@@ -48,6 +55,7 @@ class Dispatcher:
         self.stopping = False
         self._next_look = now
         self._refusals = Refusals()
+        self._ids = map(str, count(1)) if ids is None else ids
 
     def __repr__(self) -> str:
         idle = sum(len(pool.idle) for pool in self.pools.values())
@@ -81,7 +89,7 @@ class Dispatcher:
         pool.digest = hello.digest
         self.jobs.came_back(hello.host, hello.pid, now)
         self.pools.rehome(pool)
-        self.roster.join(address, hello, pool, now)
+        self.roster.join(address, known.id if known else next(self._ids), hello, pool, now)
         return self.record.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
@@ -210,10 +218,7 @@ class Dispatcher:
 
     def find_worker(self, worker_id: str) -> Worker | None:
         """By the id on the status page."""
-        try:
-            return self.workers.get(bytes.fromhex(worker_id))
-        except ValueError:
-            return None
+        return next((worker for worker in self.workers.values() if worker.id == worker_id), None)
 
     def drain_worker(self, worker: Worker, now: float) -> list[Action]:
         """No new work; it is told to leave once it has answered what it holds."""

@@ -52,11 +52,11 @@ class Roster:
         self._outliers = outliers
         self._names = Names()
 
-    def join(self, address: bytes, hello: Ready, pool: Pool, now: float) -> None:
-        """It said READY, and takes work from now on."""
+    def join(self, address: bytes, id: str, hello: Ready, pool: Pool, now: float) -> None:
+        """It said READY, and takes work from now on; `id` is for people and programs."""
         name = self._names.take(hello.name)
         health = self._outliers.recall(hello.host, name)
-        worker = Worker(address, hello, name, pool, now, now, hello.credit, health)
+        worker = Worker(address, id, hello, name, pool, now, now, hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
         self._record.note(f"{name} joined from {hello.host} with {hello.model}", now)
         self._outliers.joined(worker, now)

@@ -95,6 +95,7 @@ class Worker:
     """One connected worker. Alive is `heard`, willing is `credit`, what is lost is `in_flight`."""
 
     address: bytes
+    id: str  # how people and programs name it: never its address, which tells others' addresses
     hello: Ready
     name: str
     pool: Pool
@@ -120,11 +121,6 @@ class Worker:
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_WINDOW))
     pace: float = 0.0  # s, moving mean of the time from sending a request to its answer
     handicap: int = 1  # how many times slower than usual, 1 if not remarkably
-
-    @property
-    def id(self) -> str:
-        """How people name this connection: its address in hexadecimal."""
-        return self.address.hex()
 
     @property
     def state(self) -> str:

@@ -336,6 +336,11 @@ class DropWatch:
         """A message for this peer found no connection, so it has dropped."""
         self._dropped[address] = None
 
+    def place_of(self, address: bytes) -> str:
+        """Where this peer is, for the log: not its address, from which others could be guessed."""
+        fd, generation = self._connection.get(address, (-1, 0))
+        return _name_of_peer(fd) if self._live.get(fd) == generation else "somebody who left"
+
     def take_dropped(self) -> list[bytes]:
         """Peers that dropped since the last call. Call when the data socket is drained: what a
         dead peer had sent before still counts."""

@@ -10,7 +10,6 @@ from peers import picture_request
 
 from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient
-from spyglass.keys.authority import Gate
 from spyglass.keys.keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
 from spyglass.transport.credentials import Login
@@ -145,13 +144,13 @@ def test_with_the_thread_that_checks_keys_dead_nobody_comes_in(
     login = sockets.login(Role.WORKER)
     assert comes_in(sockets.worker(login))
     monkeypatch.setattr(sockets.gate, "look", lambda now: None)  # else the broker leaves
-    end_thread(sockets.gate)
+    sockets.gate.close()
     assert stays_out(sockets.worker(login))
     assert stays_out(sockets.worker(login))
 
 
 def test_a_broker_whose_thread_that_checks_keys_is_dead_leaves(sockets: Sockets) -> None:
-    end_thread(sockets.gate)
+    sockets.gate.close()
     sockets.thread.join(PATIENCE)
     assert "the thread that checks keys has ended" in str(sockets.failure)
 
@@ -170,11 +169,3 @@ def test_a_port_without_anybody_to_answer_for_keys_lets_nobody_in(
         assert stays_out(peer)
     finally:
         context.destroy(linger=0)
-
-
-def end_thread(gate: Gate) -> None:
-    authenticator = gate.authenticator
-    assert authenticator is not None and authenticator.is_alive()
-    thread = authenticator.thread
-    authenticator.pipe.send(b"TERMINATE")
-    thread.join(PATIENCE)

@@ -37,10 +37,14 @@ class Peer:
         address: str,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         login: Login | None = None,
+        routing_id: bytes = b"",
     ) -> None:
+        """`routing_id` is one to bring along, as no real peer does."""
         self.context = context or zmq.Context()
         self._own = context is None
         self.socket = dealer(self.context, login)
+        if routing_id:
+            self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
         self.socket.connect(address)
 
     def say(self, message: Message) -> None:

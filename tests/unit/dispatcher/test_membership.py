@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, ticked, told
 
+from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.refusals import SAID_EVERY
 from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
 
@@ -53,6 +55,13 @@ def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> No
     assert "other refused" in d.record.events[-1].text, "another one is named at once"
 
 
+def test_the_id_that_people_see_is_not_its_address_and_lasts_as_long_as_its_connection() -> None:
+    d = Dispatcher(Policy(), 0.0, iter(["7f", "a1"]))
+    for worker in (b"w1", b"w2", b"w1"):
+        d.worker_ready(worker, ready(), 0.0)
+    assert {w.address: w.id for w in d.workers.values()} == {b"w1": "7f", b"w2": "a1"}
+
+
 def test_two_workers_of_one_name_are_told_apart() -> None:
     d = fleet()
     d.worker_ready(b"w1", ready(name="attic"), 0.0)
@@ -79,7 +88,7 @@ def test_a_new_digest_is_welcome_once_the_old_workers_left() -> None:
     assert told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.2), Nack) == []
 
 
-@pytest.mark.parametrize("worker_id", ["", "zz", "77", b"w2".hex()])
+@pytest.mark.parametrize("worker_id", ["", "zz", "2", b"w1".hex()])
 def test_no_worker_is_found_by_a_foreign_id(worker_id: str) -> None:
     assert fleet(b"w1").find_worker(worker_id) is None
 
@@ -139,12 +148,12 @@ def test_a_goodbye_costs_its_requests_no_attempt() -> None:
 def test_a_drained_worker_is_dismissed_after_its_work_and_draining_twice_is_the_same() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
-    worker = d.find_worker(b"w1".hex())
-    assert worker is not None
+    worker = d.workers[b"w1"]
+    assert d.find_worker(worker.id) is worker
     for _ in range(2):
         assert told(d.drain_worker(worker, 0.1), Bye) == []
     assert told(d.worker_answered(b"w1", result(CAT), 0.2), Bye) == [Bye("removed by the operator")]
-    assert d.find_worker(b"w1".hex()) is None
+    assert d.find_worker(worker.id) is None
 
 
 def test_a_removed_worker_loses_its_work_at_once() -> None:
@@ -176,8 +185,9 @@ def test_a_request_that_met_a_leaving_worker_moves_without_costing_an_attempt() 
 
 def test_an_idle_worker_that_is_drained_leaves_at_once() -> None:
     d = fleet(b"w1")
-    assert told(d.drain_worker(d.workers[b"w1"], 0.1), Bye) == [Bye("removed by the operator")]
-    assert d.find_worker(b"w1".hex()) is None
+    worker = d.workers[b"w1"]
+    assert told(d.drain_worker(worker, 0.1), Bye) == [Bye("removed by the operator")]
+    assert d.find_worker(worker.id) is None
 
 
 def test_a_worker_that_was_drained_may_still_be_removed() -> None:

@@ -1,0 +1,84 @@
+"""A ROUTER takes the routing id that a peer brings, and one that it makes itself next ends it."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections.abc import Iterator, Sized
+from contextlib import closing, suppress
+from functools import partial
+
+from conftest import Fleet, eventually
+from encrypting import Sockets
+from peers import FakeWorker
+from test_strangers import GREETING, knock
+
+from spyglass.keys.authority import ROUTING_ID_BYTES
+from spyglass.keys.keyring import Role
+from spyglass.protocol import BEAT, Bye, Direction, Heartbeat
+
+GUESSES = 10_000
+#: Peers that hold their guess at a time, well below what the broker may have open.
+AT_A_TIME = 200
+
+
+def introduction(routing_id: bytes) -> bytes:
+    """READY of a DEALER that brings a routing id (rfc.zeromq.org/spec/23)."""
+    properties = b"".join(
+        bytes((len(name),)) + name + struct.pack("!I", len(value)) + value
+        for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", routing_id))
+    )
+    return bytes((4, 6 + len(properties))) + b"\x05READY" + properties
+
+
+def guesses(shown: str) -> Iterator[bytes]:
+    """Routing ids as libzmq makes them, a zero and a number of 32 bits: those after the one that
+    may stand in a worker's public id, then any."""
+    with suppress(ValueError):
+        known = int(shown, 16) % 2**32
+        for step in range(GUESSES // 2):
+            yield b"\0" + struct.pack("!I", (known + 1 + step) % 2**32)
+    chance = random.Random(7)
+    while True:
+        yield b"\0" + struct.pack("!I", chance.getrandbits(32))
+
+
+def has(workers: Sized, number: int) -> bool:
+    return len(workers) == number
+
+
+def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> None:
+    fleet.start_worker("attic")
+    assert fleet.broker is not None
+    guess = guesses(fleet.worker("attic")["id"])
+    for _ in range(GUESSES // AT_A_TIME):
+        held: list[socket.socket] = []
+        for _ in range(AT_A_TIME):
+            held.append(knock(fleet.backend))
+            held[-1].sendall(GREETING + introduction(next(guess)))
+        with closing(FakeWorker(fleet.backend)) as other:  # whose routing id libzmq makes
+            other.say(Heartbeat())
+            assert other.hear(Direction.BROKER_TO_WORKER) == Bye("unknown here", again=True)
+        for stranger in held:
+            stranger.close()
+    assert fleet.client.submit(b"hello").result(30).worker == "attic"
+
+
+def test_an_encrypted_port_gives_each_peer_a_routing_id_whatever_it_brings(
+    sockets: Sockets,
+) -> None:
+    login = sockets.login(Role.WORKER)
+    honest = sockets.worker(login)
+    honest.join("honest")
+    addresses = sockets.broker.dispatcher.workers
+    eventually(partial(has, addresses, 1), "it joins")
+    (taken,) = addresses
+    for number, brought in enumerate((taken, taken, b"\0\0\0\0\1", b"x" * 255), 2):
+        thief = FakeWorker(sockets.broker.backend, login=login, routing_id=brought)
+        sockets.peers.append(thief)
+        thief.join("thief")
+        eventually(partial(has, addresses, number), "it joins as another one")
+    assert {len(address) for address in addresses} == {ROUTING_ID_BYTES}
+    honest.say(Heartbeat())
+    assert honest.hear(Direction.BROKER_TO_WORKER) == BEAT, "nobody took its place"

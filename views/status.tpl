@@ -46,7 +46,8 @@
 %   ('accepted', 'Accepted'), ('answered', 'Answered'), ('failed', 'Failed'), ('requeued', 'Moved'),
 %   ('handed_back', 'Handed back'), ('hedged', 'Hedged'), ('quarantined', 'Quarantined'),
 %   ('refused', 'Refused'), ('expired', 'Expired'), ('cancelled', 'Cancelled'), ('late', 'Late'),
-%   ('duplicate', 'Duplicate'), ('ejected', 'Workers ejected'), ('bad_frames', 'Bad frames'))
+%   ('duplicate', 'Duplicate'), ('ejected', 'Workers ejected'), ('bad_frames', 'Bad frames'),
+%   ('mishaps', 'Mishaps'))
 %
 % # The sentences of the lists, as in status.js.
 % def counted(n, thing):

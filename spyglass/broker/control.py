@@ -136,7 +136,7 @@ class Control:
         try:
             line = self._security.make_join_command(*self.ends, this_machine(), query.target)
         except BadKeys as error:
-            return Reply(query.id, False, str(error)[:500])
+            return Reply(query.id, False, str(error))
         self._dispatcher.record.note("an admin made a line that joins a worker", now)
         return Reply(query.id, True, line)
 
@@ -153,7 +153,7 @@ class Control:
         try:
             self._connect(address(query.target))
         except (AddressError, zmq.ZMQError) as error:
-            return Reply(query.id, False, f"Cannot dial this address: {error}"[:500])
+            return Reply(query.id, False, f"Cannot dial this address: {error}")
         self._dialled.add(query.target)
         log.info("dialling the worker at %s", query.target)
         return Reply(query.id, True, f"Connecting to {query.target}; it appears once it answers.")

@@ -38,6 +38,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.runtime import logs
+from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
 from spyglass.transport.sockets import DropWatch, Waker, router, send, user_of, waiting
 
@@ -92,6 +93,7 @@ class Broker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
         self._detailed = logs.detailed()
+        self._mishaps = Mishaps()
 
     def open(self) -> None:
         """Bind both ports.
@@ -210,12 +212,16 @@ class Broker:
                 if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
                     log.debug("dropped a message from %s: %s", watch.place_of(peer), KEY_REVOKED)
                     continue
-                actions = handle(peer, frames[1:])
+                self._carry_out(handle(peer, frames[1:]))
             except ProtocolError as error:
                 self.dispatcher.record.counters.bad_frames += 1
-                log.debug("dropped a message from %s: %s", watch.place_of(frames[0].bytes), error)
-                continue
-            self._carry_out(actions)
+                if self._detailed:
+                    place = watch.place_of(frames[0].bytes)
+                    log.debug("dropped a message from %s: %s", place, error)
+            except zmq.ZMQError:
+                raise  # a socket of ours is broken, not a message
+            except Exception as error:
+                self._mishap("a message could not be dealt with", error)
         return handled < MESSAGES_PER_TURN
 
     # --- messages in --------------------------------------------------------------------------
@@ -287,6 +293,7 @@ class Broker:
                 return
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message) -> bool:
+        """Whether the peer can be reached."""
         try:
             send(socket, [peer, *encode(message)])
         except zmq.ZMQError as error:
@@ -295,7 +302,13 @@ class Broker:
                     self._front_watch.unreachable(peer)
                 return False
             raise
+        except ProtocolError as error:
+            self._mishap(f"a {type(message).__name__} could not be sent", error)
         return True
+
+    def _mishap(self, what: str, error: Exception) -> None:
+        self._mishaps.add(what, error)
+        self.dispatcher.record.counters.mishaps = self._mishaps.count
 
     def _close(self) -> None:
         self._front_watch.close()

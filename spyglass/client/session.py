@@ -28,6 +28,7 @@ from spyglass.protocol import (
     ID_BYTES,
     MAX_PARTS,
     MAX_TARGET,
+    MAX_TIMEOUT,
     PART_BYTES,
     SLOWEST_LINK,
     Ack,
@@ -45,6 +46,7 @@ from spyglass.protocol import (
     Result,
     Times,
 )
+from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.sockets import incoming, monitor_events
 
 log = logging.getLogger(__name__)
@@ -139,6 +141,7 @@ class Client(ABC):
             self._context.destroy(linger=0)
             raise
         self._detailed = log.isEnabledFor(DEBUG)
+        self._mishaps = Mishaps()
 
     # --- for callers, any thread --------------------------------------------------------------
 
@@ -218,12 +221,12 @@ class Client(ABC):
         message = pending.message
         size = 0
         if isinstance(message, Request):
-            message = replace(message, budget_ms=max(1, int(1000 * left)))
+            message = replace(message, budget_ms=max(1, int(1000 * min(MAX_TIMEOUT, left))))
             size = message.body.size
         pending.acked = False
         try:
             taken = link.send(message)
-        except ProtocolError as error:  # a model's name may be any text
+        except ProtocolError as error:  # a model's name may be anything
             self._fail(pending, Reason.NO_MODEL, f"This cannot be asked for: {error}.")
             return
         if not taken:
@@ -261,8 +264,16 @@ class Client(ABC):
                 log.warning("the broker at %s sent no message of ours: %s", link.address, message)
                 continue
             pending = self._pending.get(message.id)
-            if pending is not None:  # else a late answer: its future is settled
+            if pending is None:  # a late answer: its future is settled
+                continue
+            try:
                 self._handle(pending, message, now)
+            except zmq.ZMQError:
+                raise  # a socket of ours is broken, not a message
+            except Exception as error:
+                self._mishaps.add("an answer could not be dealt with", error)
+                if message.id in self._pending:
+                    self._fail(pending, Reason.CHECKSUM, "The answer cannot be read.")
 
     def _handle(self, pending: Pending, message: Message, now: float) -> None:
         match message:
@@ -280,7 +291,7 @@ class Client(ABC):
             case Result():
                 try:
                     answer = self._answer(pending, message, now)
-                except ValueError:
+                except (ValueError, RecursionError):  # no JSON, or nested without end
                     self._fail(pending, Reason.CHECKSUM, "The worker's answer is not JSON.")
                 else:
                     self._settle(pending, answer)

@@ -173,6 +173,7 @@ class Counters:
     duplicate: int = 0  # answers from workers that nobody had asked them for
     ejected: int = 0  # workers left out for failing again and again
     bad_frames: int = 0  # messages that were none
+    mishaps: int = 0  # messages lost to a fault of the broker's own
 
 
 class Record:

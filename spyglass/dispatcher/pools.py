@@ -48,7 +48,7 @@ class Pools(dict[str, Pool]):
     def unknown(self) -> str:
         """What the sender of a request for an unknown model is told."""
         known = ", ".join(sorted(self)) or "none yet"
-        return f"No worker offers this model. Offered: {known}."[:500]
+        return f"No worker offers this model. Offered: {known}."
 
     def rehome(self, pool: Pool) -> None:
         """Requests that named no model before any worker came go to the first one that came."""

@@ -81,16 +81,21 @@ def encode(message: Message) -> list[Part]:
     """The frames of a message, ready to be sent.
 
     Raises:
-        ProtocolError: the header would exceed 4 KiB or the body 1,024 parts (our own mistake).
+        ProtocolError: the header would exceed 4 KiB or the body 1,024 parts, or a field is none
+            that can be written (our own mistake); nothing but that.
     """
     if type(message) is Heartbeat and message == BEAT:
         return list(_BEAT)
-    if type(message) is Request:
-        header, body = _request_header(message), message.body
-    elif type(message) is Result:
-        header, body = _result_header(message), message.body
-    else:
-        header, body = dump(message.header()), getattr(message, "body", NO_BODY)
+    body: Body = getattr(message, "body", NO_BODY)
+    try:
+        if type(message) is Request:
+            header = _request_header(message)
+        elif type(message) is Result:
+            header = _result_header(message)
+        else:
+            header = dump(message.header())
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"a header that cannot be written: {error}") from None
     if len(header) > MAX_HEADER_BYTES:
         raise ProtocolError(f"header of {len(header)} bytes; the limit is {MAX_HEADER_BYTES}")
     if len(body.parts) > MAX_PARTS:

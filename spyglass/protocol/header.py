@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 #: Bytes of a JSON header. Every legal header fits four times over; more is an attack.
 MAX_HEADER_BYTES = 4 * 1024
+#: Characters of a sentence for people. In UTF-8 they are 2,000 bytes at most.
+MAX_TEXT = 500
 
 NAME = re.compile(r"[A-Za-z0-9._#-]{1,64}")
 HEX = re.compile(r"[0-9a-f]{64}")
@@ -29,7 +31,9 @@ def _refuse_constant(word: str) -> None:
     raise ProtocolError(f"{word} is not JSON")
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+#: Without \u escapes, which would make six bytes of a character of two, and twelve of an emoji's
+#: four: what was short enough to come must be short enough to be passed on.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
@@ -55,6 +59,13 @@ def load(header: bytes) -> Header:
     return value
 
 
+def sentence(text: str, limit: int = MAX_TEXT) -> str:
+    """As much of a text of ours as `text` below takes: printable, and not too long."""
+    if len(text) <= limit and text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else " " for c in text[:limit]])
+
+
 # --- one checked field at a time --------------------------------------------------------------
 
 
@@ -72,7 +83,7 @@ def number(header: Header, key: str, default: float | None = None) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def text(header: Header, key: str, limit: int = 500, default: str | None = "") -> str:
+def text(header: Header, key: str, limit: int = MAX_TEXT, default: str | None = "") -> str:
     value = header.get(key, default)
     # isprintable() also keeps out lone surrogates, which no encoder accepts later on.
     if type(value) is not str or len(value) > limit or not value.isprintable():

@@ -265,7 +265,8 @@ class Nack:
     batch: int = 1  # pictures the child had in hand when it crashed or hung
 
     def header(self) -> Header:
-        return {"reason": self.reason.value, "detail": self.detail, "batch": self.batch}
+        detail = read.sentence(self.detail)
+        return {"reason": self.reason.value, "detail": detail, "batch": self.batch}
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Nack:
@@ -326,7 +327,7 @@ class Reply:
     allowed: bool = True  # else it was not done because of who asked
 
     def header(self) -> Header:
-        return {"ok": self.ok, "detail": self.detail, "allowed": self.allowed}
+        return {"ok": self.ok, "detail": read.sentence(self.detail), "allowed": self.allowed}
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Reply:

@@ -13,6 +13,8 @@ from spyglass.protocol.messages import MAX_CREDIT, Body
 PROTOCOL_REVISION = 1
 #: Items a heartbeat tells of single children; a machine with more says so by `processes`.
 MAX_CHILDREN_TOLD = 32
+#: Characters of a machine's name: what Linux and DNS allow.
+MAX_HOST = 255
 #: Milliseconds, the longest interval of heartbeats a broker may ask for: whoever beats less often
 #: than once a minute is not there.
 MAX_INTERVAL_MS = 60_000
@@ -39,7 +41,7 @@ class Ready:
             "model": self.model,
             "digest": self.digest,
             "credit": self.credit,
-            "host": self.host,
+            "host": read.sentence(self.host, MAX_HOST),
             "pid": self.pid,
             "name": self.name,
             "processes": self.processes,
@@ -51,7 +53,7 @@ class Ready:
             model=read.name(header, "model"),
             digest=read.digest(header, "digest"),
             credit=read.whole(header, "credit", 1, MAX_CREDIT),
-            host=read.text(header, "host", 255, None),
+            host=read.text(header, "host", MAX_HOST, None),
             pid=read.whole(header, "pid", 0, 2**31),
             name=read.name(header, "name"),
             processes=read.whole(header, "processes", 1, MAX_CREDIT),
@@ -122,7 +124,7 @@ class Bye:
     id: bytes = field(default=b"", init=False)
 
     def header(self) -> Header:
-        return {"reason": self.reason, "owed": self.owed, "again": self.again}
+        return {"reason": read.sentence(self.reason), "owed": self.owed, "again": self.again}
 
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Bye:

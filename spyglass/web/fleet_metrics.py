@@ -50,6 +50,7 @@ COUNTERS = {
     "duplicate": ("spyglass_unasked_answers", "Answers of workers that nobody had asked for."),
     "ejected": ("spyglass_ejections", "Times a worker was left out for failing repeatedly."),
     "bad_frames": ("spyglass_bad_messages", "Messages that were none of the protocol's."),
+    "mishaps": ("spyglass_mishaps", "Messages lost to a fault of the broker's own."),
 }
 
 

@@ -30,6 +30,7 @@ from spyglass.protocol import (
     Times,
 )
 from spyglass.runtime import logs
+from spyglass.runtime.mishaps import Mishaps
 from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
@@ -74,6 +75,7 @@ class Worker:
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
+        self._mishaps = Mishaps()
         self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
         self._work = Work(self._credit * len(self._links))
         self._linked = False
@@ -116,8 +118,7 @@ class Worker:
                 self._attend(c)
         if self._linked:
             for link in self._links:
-                for message in link.receive(self._clock()):
-                    self._handle(link, message)
+                self._listen(link)
         now = self._clock()
         for late in self._children.overdue(now):
             log.warning("child %d took longer than its limit; killed", late.pid)
@@ -161,7 +162,7 @@ class Worker:
             model=model.model,
             digest=model.digest,
             credit=self._credit,
-            host=network.gethostname()[:255],
+            host=network.gethostname(),
             pid=os.getpid(),
             name=self.name,
             processes=self._children.wanted,
@@ -176,6 +177,15 @@ class Worker:
                 if c.state != "idle"
             )
         )
+
+    def _listen(self, link: BrokerLink) -> None:
+        for message in link.receive(self._clock()):
+            try:
+                self._handle(link, message)
+            except zmq.ZMQError:
+                raise  # a socket of ours is broken, not a message
+            except Exception as error:
+                self._mishaps.add("a message could not be dealt with", error)
 
     def _handle(self, link: BrokerLink, message: Message) -> None:
         match message:
@@ -252,7 +262,7 @@ class Worker:
         if frame.number == REFUSED:
             told = frame.json()
             reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
-            self._work.answer(held, Nack(request_id, reason, told["detail"][:500]))
+            self._work.answer(held, Nack(request_id, reason, told["detail"]))
         else:
             decode, infer = TOOK.unpack_from(frame.payload)
             held_for = round(1000 * (self._clock() - held.arrived), 3)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import zmq
 from conftest import Fleet, eventually
+from peers import GREETING, knock
 
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import BEAT, Op, encode
@@ -25,15 +26,9 @@ from spyglass.transport.sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, rou
 OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))
 #: What a browser sends for <img src="http://127.0.0.1:5555/x.png"> on any page.
 OF_A_BROWSER = b"GET /x.png HTTP/1.1\r\nHost: 127.0.0.1:5555\r\nAccept: image/*\r\n\r\n"
-#: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism, and READY of a DEALER.
-GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + bytes(32)
+#: READY of a DEALER, after the greeting.
 PROPERTY = b"\x0bSocket-Type" + struct.pack("!I", 6) + b"DEALER"
 READY = bytes((4, 6 + len(PROPERTY))) + b"\x05READY" + PROPERTY
-
-
-def knock(address: str) -> socket.socket:
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
 
 
 @pytest.mark.parametrize("said", [OF_THE_PAST, OF_A_BROWSER], ids=["ZMTP 1.0", "HTTP"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 
 import zmq
 
@@ -22,6 +23,9 @@ from spyglass.protocol import (
 )
 from spyglass.transport.credentials import Login
 from spyglass.transport.sockets import dealer
+
+#: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism.
+GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + bytes(32)
 
 #: Milliseconds to wait for a message on a slow, busy machine.
 PATIENCE_MS = 30_000
@@ -91,3 +95,9 @@ def picture_request(picture: bytes = b"picture", budget_ms: int = 10_000) -> Req
     """A request as a client sends it."""
     sha256 = hashlib.sha256(picture).hexdigest()
     return Request(os.urandom(ID_BYTES), "", 5, budget_ms, sha256, Body.of(picture))
+
+
+def knock(address: str) -> socket.socket:
+    """A bare TCP connection to a ZeroMQ port."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)

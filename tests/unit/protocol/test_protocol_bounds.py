@@ -11,8 +11,10 @@ from speaking import ID, READY, REQUEST, sealed
 from spyglass.protocol import (
     ID_BYTES,
     MAX_CHILDREN_TOLD,
+    MAX_CREDIT,
     MAX_HEADER_BYTES,
     MAX_PARTS,
+    MAX_TARGET,
     PART_BYTES,
     VERSION,
     Ack,
@@ -21,10 +23,18 @@ from spyglass.protocol import (
     ChildState,
     Direction,
     Heartbeat,
+    Message,
+    Nack,
+    Op,
     ProtocolError,
+    Query,
+    Reason,
+    Reply,
     decode,
     encode,
 )
+from spyglass.protocol.header import MAX_TEXT
+from spyglass.protocol.worker_messages import MAX_HOST
 
 
 def test_a_header_of_4_kib_is_taken_and_one_byte_more_refused() -> None:
@@ -36,10 +46,54 @@ def test_a_header_of_4_kib_is_taken_and_one_byte_more_refused() -> None:
 
 
 def test_encode_writes_a_header_of_4_kib_and_refuses_one_byte_more() -> None:
-    room = MAX_HEADER_BYTES - len(encode(Bye(""))[3])
-    assert len(encode(Bye("a" * room))[3]) == MAX_HEADER_BYTES
+    room = MAX_HEADER_BYTES - len(encode(Query(ID, Op.DRAIN))[3])
+    assert len(encode(Query(ID, Op.DRAIN, "a" * room))[3]) == MAX_HEADER_BYTES
     with pytest.raises(ProtocolError, match="header"):
-        encode(Bye("a" * (room + 1)))
+        encode(Query(ID, Op.DRAIN, "a" * (room + 1)))
+
+
+#: Characters of four bytes in UTF-8 and twelve in ASCII JSON, and of two in any JSON.
+@pytest.mark.parametrize("character", ["\U0001f600", "\U00020000", "\u00fc", '"', "\\"])
+def test_what_is_legal_to_receive_is_short_enough_to_send_on(character: str) -> None:
+    text, host = character * MAX_TEXT, character * MAX_HOST
+    full: list[tuple[Direction, Message]] = [
+        (Direction.WORKER_TO_BROKER, replace(READY, host=host, model="m" * 64, name="n" * 64)),
+        (Direction.WORKER_TO_BROKER, Bye(text, MAX_CREDIT)),
+        (Direction.BROKER_TO_WORKER, Bye(text, again=True)),
+        (Direction.WORKER_TO_BROKER, Nack(ID, Reason.TOO_MANY_PIXELS, text, MAX_CREDIT)),
+        (Direction.BROKER_TO_CLIENT, Nack(ID, Reason.TOO_MANY_PIXELS, text, MAX_CREDIT)),
+        (Direction.CLIENT_TO_BROKER, Query(ID, Op.REMOVE, character * MAX_TARGET)),
+        (Direction.BROKER_TO_CLIENT, Reply(ID, False, text)),
+    ]
+    for direction, message in full:
+        assert decode(encode(message), direction) == message
+
+
+def test_a_sentence_of_ours_that_nobody_would_take_is_made_legal() -> None:
+    long, odd = "a" * (MAX_TEXT + 1), "no\tPIL\n\ud83d file"
+    for text, sent in ((long, long[:MAX_TEXT]), (odd, "no PIL   file")):
+        nack = Nack(ID, Reason.BAD_IMAGE, text)
+        assert decode(encode(nack), Direction.WORKER_TO_BROKER) == replace(nack, detail=sent)
+        reply = Reply(ID, False, text)
+        assert decode(encode(reply), Direction.BROKER_TO_CLIENT) == replace(reply, detail=sent)
+        bye = decode(encode(Bye(text)), Direction.BROKER_TO_WORKER)
+        assert bye == Bye(sent)
+    named = decode(encode(replace(READY, host="h" * 300 + "\n")), Direction.WORKER_TO_BROKER)
+    assert named == replace(READY, host="h" * MAX_HOST)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        replace(REQUEST, model=None),  # type: ignore[arg-type]
+        replace(REQUEST, top_k=10**5000),  # Python writes no number so long
+        Query(ID, Op.DRAIN, "\ud83d"),
+        replace(READY, pid={1}),  # type: ignore[arg-type]
+    ],
+)
+def test_encode_raises_nothing_but_its_own_error(message: Message) -> None:
+    with pytest.raises(ProtocolError, match="cannot be written"):
+        encode(message)
 
 
 def test_encode_writes_1024_parts_and_refuses_one_more() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from spyglass.protocol import (
     ID_BYTES,
     MAX_CREDIT,
     Ack,
+    Bye,
     Direction,
     Heartbeat,
     Ready,
@@ -68,6 +70,18 @@ def wire() -> Iterator[Wire]:
     finally:
         wire.link.close()
         wire.context.destroy(linger=0)
+
+
+def test_a_message_that_cannot_be_written_costs_itself_only(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.connected(0.0)
+    for _ in range(3):
+        wire.link.send(replace(HELLO, pid={1}))  # type: ignore[arg-type]
+    wire.link.send(Bye("the next"))
+    wire.heard(Bye)
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.getMessage().split(";")[0] for record in told] == ["a Ready could not be sent"]
 
 
 def test_all_words_of_the_widest_worker_arrive_when_it_says_them_at_once(wire: Wire) -> None:

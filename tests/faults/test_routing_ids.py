@@ -11,8 +11,7 @@ from functools import partial
 
 from conftest import Fleet, eventually
 from encrypting import Sockets
-from peers import FakeWorker
-from test_strangers import GREETING, knock
+from peers import GREETING, FakeWorker, knock
 
 from spyglass.keys.authority import ROUTING_ID_BYTES
 from spyglass.keys.keyring import Role

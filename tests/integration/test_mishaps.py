@@ -1,0 +1,196 @@
+"""What goes wrong with one message costs that message alone: in broker, worker and client."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import Any
+
+import pytest
+from conftest import Fleet, eventually
+from encrypting import Sockets
+from peers import PATIENCE_MS, FakeWorker, Peer, picture_request
+from speaking import sealed
+
+from spyglass.client.thread_client import BrokerClient
+from spyglass.keys.keyring import Role
+from spyglass.protocol import (
+    BEAT,
+    Ack,
+    Body,
+    Cancel,
+    Direction,
+    Message,
+    Nack,
+    ProtocolError,
+    Reason,
+    Result,
+    Times,
+)
+from spyglass.runtime.mishaps import Mishaps
+from spyglass.worker.children import Nursery
+from spyglass.worker.loop import Worker
+
+EMOJI = "\U0001f600"
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_each_fault_is_counted_and_logged_once_with_where_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mishaps = Mishaps()
+
+    def fail(how: type[Exception]) -> None:
+        raise how("no such thing")
+
+    for how in (KeyError, KeyError, TypeError):
+        try:
+            fail(how)
+        except Exception as error:
+            mishaps.add("nothing was done", error)
+    assert mishaps.count == 3
+    assert len(errors(caplog)) == 2
+    assert "in fail" in caplog.text
+
+
+# --- the broker -------------------------------------------------------------------------------
+
+
+def test_the_longest_reason_that_a_worker_may_give_reaches_the_client(fleet: Fleet) -> None:
+    with closing(FakeWorker(fleet.backend)) as worker, closing(Peer(fleet.frontend)) as client:
+        worker.join("attic", credit=8)
+        for text in (EMOJI * 500, '"\\' * 250):
+            client.say(picture_request())
+            held = worker.request()
+            header = json.dumps({"reason": "bad-image", "detail": text}, ensure_ascii=False)
+            worker.socket.send_multipart(sealed(b"N", held.id, header.encode()))
+            answer = Nack(held.id, Reason.BAD_IMAGE, text)
+            assert client.hear(Direction.BROKER_TO_CLIENT) == answer
+
+
+def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker.join("attic")
+    asker = sockets.front(sockets.login(Role.FRONT))
+    counters = sockets.broker.dispatcher.record.counters
+
+    def fail(*_: object) -> Any:
+        raise KeyError("nobody foresaw it")
+
+    monkeypatch.setattr(sockets.broker.dispatcher, "request_cancelled", fail)
+    for _ in range(3):
+        asker.say(Cancel(bytes(16)))
+    eventually(lambda: counters.mishaps == 3, "they are counted")
+    asker.say(picture_request())
+    worker.serve(worker.request())
+    assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Result)
+    assert len(errors(caplog)) == 1
+
+
+def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker.join("attic")
+
+    def fail(message: Message) -> Any:
+        raise ProtocolError("it is too long")
+
+    monkeypatch.setattr("broker.encode", fail)
+    worker.say(BEAT)
+    counters = sockets.broker.dispatcher.record.counters
+    eventually(lambda: counters.mishaps == 1, "the answer to it cannot be written")
+    monkeypatch.undo()
+    worker.say(BEAT)
+    assert worker.hear(Direction.BROKER_TO_WORKER) == BEAT
+    assert len(errors(caplog)) == 1
+
+
+# --- worker and client ------------------------------------------------------------------------
+
+
+class Line:
+    """A link by which a broker has said two things."""
+
+    def receive(self, now: float) -> list[Any]:
+        return [picture_request(b"first"), picture_request(b"second")]
+
+
+def test_a_message_that_a_worker_cannot_deal_with_costs_itself_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(["tcp://127.0.0.1:1"], None, "attic", 1, 1, 5.0, Nursery("none", {}))
+    taken: list[bytes] = []
+
+    def take(link: Line, request: Any, now: float) -> None:
+        if request.body.join() == b"first":
+            raise KeyError("nobody foresaw it")
+        taken.append(request.body.join())
+
+    monkeypatch.setattr(worker._work, "take", take)
+    try:
+        worker._listen(Line())  # type: ignore[arg-type]
+    finally:
+        worker._context.destroy()
+        worker._waker.close()
+    assert taken == [b"second"]
+    assert len(errors(caplog)) == 1
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"[1" + b"0" * 5000 + b"]"])
+def test_an_answer_that_a_client_cannot_read_fails_alone(fleet: Fleet, body: bytes) -> None:
+    with closing(FakeWorker(fleet.backend)) as worker:
+        worker.join("attic")
+        future = fleet.client.submit(b"picture", timeout=30)
+        held = worker.request()
+        worker.say(Ack(held.id))
+        worker.say(Result(held.id, Times(1, 1), Body.of(body)))
+        with pytest.raises(Exception, match="not JSON"):
+            future.result(PATIENCE_MS / 1000)
+        again = fleet.client.submit(b"picture", timeout=30)
+        worker.serve(worker.request())
+        assert again.result(30).worker == "attic"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"model": None}, {"top_k": 10**5000}, {"timeout": float("inf")}, {"timeout": 1e300}]
+)
+def test_odd_arguments_of_a_picture_end_no_client(fleet: Fleet, odd: dict[str, Any]) -> None:
+    with closing(FakeWorker(fleet.backend)) as worker:
+        worker.join("attic", credit=2)
+        client: BrokerClient = fleet.client
+        future = client.submit(b"picture", **odd)
+        if "timeout" in odd:
+            worker.serve(worker.request())
+            assert future.result(30).worker == "attic"
+        else:
+            with pytest.raises(Exception, match="cannot be asked for"):
+                future.result(30)
+        again = client.submit(b"picture")
+        worker.serve(worker.request())
+        assert again.result(30).worker == "attic"
+
+
+def test_an_answer_that_a_client_cannot_deal_with_fails_alone(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Any:
+        raise KeyError("nobody foresaw it")
+
+    with closing(FakeWorker(fleet.backend)) as worker:
+        worker.join("attic")
+        monkeypatch.setattr(fleet.client, "_answer", fail)
+        future = fleet.client.submit(b"picture", timeout=30)
+        worker.serve(worker.request())
+        with pytest.raises(Exception, match="cannot be read"):
+            future.result(30)
+        monkeypatch.undo()
+        again = fleet.client.submit(b"picture", timeout=30)
+        worker.serve(worker.request())
+        assert again.result(30).worker == "attic"
+    assert len(errors(caplog)) == 1

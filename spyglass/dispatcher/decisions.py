@@ -12,6 +12,7 @@ from spyglass.protocol import (
     SLOWEST_LINK,
     Message,
 )
+from spyglass.protocol.snapshot import MAX_MODELS
 
 #: Events kept for the status page: some screens full.
 EVENTS_KEPT = 200
@@ -67,8 +68,7 @@ class Policy:
     quarantine: float = 600.0
     #: Share of a model's workers that may be ejected at a time.
     ejected_share: float = 0.5
-    #: Models one broker serves: a worker that invents names must not fill the memory.
-    max_models: int = 64
+    max_models: int = MAX_MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +157,23 @@ class Move:
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened since the broker started, in requests unless said otherwise."""
+    """Counts for the snapshot; spyglass/protocol/snapshot.py says what each of them counts."""
 
     accepted: int = 0
-    answered: int = 0  # with predictions
-    failed: int = 0  # with a reason instead
-    requeued: int = 0  # moves to another worker, after a failure
-    handed_back: int = 0  # moves to another worker, not begun by one that was leaving
-    hedged: int = 0  # given to a second worker as well, being slow
-    quarantined: int = 0  # of the failed and refused: the picture is in quarantine
-    refused: int = 0  # not accepted: full, no such model, leaving, quarantined
-    expired: int = 0  # of the failed: deadline passed
-    cancelled: int = 0  # nobody waited any more
-    late: int = 0  # last words of workers on requests that were closed or moved before
-    duplicate: int = 0  # answers from workers that nobody had asked them for
-    ejected: int = 0  # workers left out for failing again and again
-    bad_frames: int = 0  # messages that were none
-    mishaps: int = 0  # messages lost to a fault of the broker's own
+    answered: int = 0
+    failed: int = 0
+    requeued: int = 0
+    handed_back: int = 0
+    hedged: int = 0
+    quarantined: int = 0
+    refused: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    late: int = 0
+    duplicate: int = 0
+    ejected: int = 0
+    bad_frames: int = 0
+    mishaps: int = 0
 
 
 class Record:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from spyglass.client.session import Client, RequestFailed
 from spyglass.protocol import NAME
+from spyglass.protocol.snapshot import MAX_MODELS
 
 Snapshot: TypeAlias = dict[str, Any]
 
@@ -25,8 +26,6 @@ STATUS_WITHIN = 1.0
 #: Workers with series of their own, the first ones by name, eight series each; the others are
 #: in the sums alone.
 MAX_WORKERS = 250
-#: Models with series of their own: as many as one broker serves.
-MAX_MODELS = 64
 
 #: By the counter's name in the snapshot; complete over it, a test says so.
 COUNTERS = {

@@ -22,7 +22,8 @@ from prometheus_client.exposition import choose_encoder
 
 from spyglass.client.session import Answer, Client
 from spyglass.protocol import NAME, Reason
-from spyglass.web.fleet_metrics import MAX_MODELS, FleetCollector
+from spyglass.protocol.snapshot import MAX_MODELS
+from spyglass.web.fleet_metrics import FleetCollector
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, TypeAlias
 
-from spyglass.dispatcher.decisions import Counters
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
+from spyglass.protocol.snapshot import Counters
 from spyglass.web.api.tensors import DEFAULT_TOP_K, INPUT, MAX_IMAGES, OUTPUTS
 
 Json: TypeAlias = dict[str, Any]
@@ -122,7 +121,7 @@ SCHEMAS: dict[str, Json] = {
             in_flight=WHOLE,
         ),
         models=several(record(name=TEXT, digest=TEXT, workers=WHOLE, waiting=WHOLE, default=FLAG)),
-        counters=record(**{field.name: WHOLE for field in fields(Counters)}),
+        counters=record(**dict.fromkeys(Counters.__annotations__, WHOLE)),
         trend=record(
             **{name: several(NUMBER) for name in ("ago_s", "waiting", "in_flight", "answered")}
         ),

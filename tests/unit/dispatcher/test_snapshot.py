@@ -14,6 +14,7 @@ from spyglass.dispatcher.snapshot import snapshot
 from spyglass.dispatcher.trend import SAMPLES_KEPT
 from spyglass.keys.port_policy import PLAIN
 from spyglass.protocol import ID_BYTES, Nack, Op, Query, Reason
+from spyglass.protocol.snapshot import Counters
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,11 @@ def test_95_of_100_answers_took_no_longer_than_p95(milliseconds: list[int], p95:
     (worker,) = snapshot(d, now=1000.0)["workers"]
     assert worker["p95_ms"] == pytest.approx(p95)
     assert worker["mean_ms"] == pytest.approx(sum(milliseconds) / len(milliseconds))
+
+
+def test_the_counters_are_those_the_protocol_names_in_the_same_order() -> None:
+    counted = snapshot(fleet(), now=1.0)["counters"]
+    assert list(counted) == list(Counters.__annotations__)
 
 
 def test_a_worker_without_answers_has_no_latency() -> None:

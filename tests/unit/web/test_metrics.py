@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from statistics import median
 from typing import Any
 
@@ -15,11 +14,11 @@ from prometheus_client import Counter, Histogram
 from scraping import Samples, needs_prometheus, promtool, samples
 
 from spyglass.client.thread_client import Answer, RequestFailed
-from spyglass.dispatcher.decisions import Counters
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.protocol import Reason
-from spyglass.web.fleet_metrics import COUNTERS, MAX_MODELS, MAX_WORKERS, STATUS_WITHIN
+from spyglass.protocol.snapshot import MAX_MODELS, Counters
+from spyglass.web.fleet_metrics import COUNTERS, MAX_WORKERS, STATUS_WITHIN
 from spyglass.web.metrics import HTTP_BUCKETS, Metrics
 
 ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14.9)
@@ -84,7 +83,7 @@ def test_models_and_workers_have_their_own_series(busy: Dispatcher) -> None:
 
 
 def test_every_counter_of_the_broker_is_told(busy: Dispatcher) -> None:
-    assert set(COUNTERS) == {field.name for field in fields(Counters)}
+    assert set(COUNTERS) == set(Counters.__annotations__)
     told = scraped(busy)
     assert all(f"{name}_total" in told for name, _ in COUNTERS.values())
     assert told["spyglass_requests_accepted_total"] == 4

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import bottle
@@ -21,28 +21,18 @@ from spyglass.protocol import DEFAULT_TIMEOUT, NAME
 from spyglass.runtime import logs
 from spyglass.web import templates
 from spyglass.web.api import openinference, torchserve
-from spyglass.web.api.classify import (
-    HungUp,
-    Receive,
-    Recognition,
-    Request,
-    Route,
-    Routes,
-    Scope,
-    Send,
-)
+from spyglass.web.api.classify import Recognition, Route, Routes
 from spyglass.web.api.openinference import OpenInference
 from spyglass.web.api.torchserve import TorchServe
 from spyglass.web.http import problems, response
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.problems import Problem
+from spyglass.web.http.request import App, HungUp, Receive, Request, Scope, Send
 from spyglass.web.http.response import SECURITY_HEADERS, Reply
 from spyglass.web.metrics import Metrics
 from spyglass.web.pages import make_pages
 
 log = logging.getLogger(__name__)
-
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Dialect: TypeAlias = Callable[[Problem], Reply]
 

@@ -6,8 +6,7 @@ What a picture costs here is held by a test: less than twice what its five serie
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Iterable
 
 import bottle
 from prometheus_client import (
@@ -24,11 +23,7 @@ from spyglass.client.session import Answer, Client
 from spyglass.protocol import NAME, Reason
 from spyglass.protocol.snapshot import MAX_MODELS
 from spyglass.web.fleet_metrics import FleetCollector
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+from spyglass.web.http.request import App, Message, Receive, Scope, Send
 
 #: Seconds at which HTTP requests are told apart, from a page to the longest usual timeout.
 HTTP_BUCKETS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -134,7 +129,7 @@ class Metrics:
                 return OTHER
             return rule
 
-        async def timed(scope: Message, receive: Receive, send: Send) -> None:
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
             status = 0
 
             def noting(message: Message) -> Awaitable[None]:

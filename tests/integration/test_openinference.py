@@ -23,6 +23,7 @@ from spyglass.protocol import MAX_TOP_K, Reason
 from spyglass.web.api import classify
 from spyglass.web.api.openinference import body_limit
 from spyglass.web.api.tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
+from spyglass.web.http.request import Request
 
 MODEL = "/v2/models/squeezenet1_1"
 INFER = f"{MODEL}/infer"
@@ -199,11 +200,11 @@ def test_images_beyond_the_places_left_are_told_busy_and_places_come_back(
 def test_where_no_place_is_left_the_images_are_not_even_read(
     app: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def reading(request: classify.Request) -> tuple[bytes, bool]:
+    async def reading(request: Request) -> tuple[bytes, bool]:
         raise AssertionError("the body is read")
 
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 0)
-    monkeypatch.setattr(classify.Request, "next_part", reading)
+    monkeypatch.setattr(Request, "next_part", reading)
     assert app("POST", INFER, asking(jpeg())).status == 503
 
 

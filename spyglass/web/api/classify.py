@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
-from urllib.parse import parse_qsl
 
 from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
@@ -21,15 +20,13 @@ from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 from spyglass.web import templates
 from spyglass.web.http import problems, response
 from spyglass.web.http.problems import Problem
+from spyglass.web.http.request import HungUp, Request
 from spyglass.web.http.response import Reply
 from spyglass.web.http.uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
 from spyglass.web.metrics import HUNG_UP, Metrics
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 T = TypeVar("T")
-Route: TypeAlias = Callable[["Request"], Awaitable[Reply]]
+Route: TypeAlias = Callable[[Request], Awaitable[Reply]]
 #: Routes by rule, such as /predictions/<model>, and method.
 Routes: TypeAlias = dict[str, dict[str, Route]]
 
@@ -42,37 +39,6 @@ MAX_ARRIVING = 256 * 1024 * 1024
 PATIENCE = 0.5
 #: Bytes of a form that are parsed on the event loop; a larger one goes to a thread meanwhile.
 QUICK_FORM = 256 * 1024
-
-
-class HungUp(Exception):
-    """Whoever asked has closed the connection: nobody is there to be answered."""
-
-
-class Request:
-    """One HTTP request: its head, and its body as it arrives."""
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        self.query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        self.args: dict[str, str] = {}  # what stands in its path where the rule has <names>
-        self._receive = receive
-
-    @property
-    def wants_html(self) -> bool:
-        """Whether a person with a browser asks."""
-        return "text/html" in self.headers.get(b"accept", "")
-
-    async def next_part(self) -> tuple[bytes, bool]:
-        """Some bytes of the body, and whether more will come."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        return message.get("body", b""), message.get("more_body", False)
-
-    async def hung_up(self) -> None:
-        """Wait, the body being read, until whoever asked closes the connection."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
 
 class Recognition:

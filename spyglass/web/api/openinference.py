@@ -15,10 +15,11 @@ from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
 from spyglass.web.api import tensors
-from spyglass.web.api.classify import QUICK_FORM, Recognition, Request, Route, Routes, which
+from spyglass.web.api.classify import QUICK_FORM, Recognition, Route, Routes, which
 from spyglass.web.api.tensors import INPUT, OUTPUTS
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
+from spyglass.web.http.request import Request
 from spyglass.web.http.response import JSON, Reply, of_json, problem_headers
 from spyglass.web.http.uploads import FORM_OVERHEAD, raw_picture
 

@@ -14,9 +14,10 @@ from typing import Any
 from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason
-from spyglass.web.api.classify import Recognition, Request, Route, Routes
+from spyglass.web.api.classify import Recognition, Route, Routes
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
+from spyglass.web.http.request import Request
 from spyglass.web.http.response import JSON, Reply, problem_headers
 
 #: The only version a model has: TorchServe's name for the first.

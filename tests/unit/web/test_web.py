@@ -13,6 +13,7 @@ from spyglass.client.thread_client import RequestFailed
 from spyglass.protocol import Op, Reason
 from spyglass.web.api import classify
 from spyglass.web.http.problems import REASONS
+from spyglass.web.http.request import Request
 
 
 @pytest.fixture
@@ -156,9 +157,9 @@ def test_pictures_that_arrive_together_count_before_any_is_in_hand(
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
     site.fleet.hangs = True
     arrived = asyncio.Event()
-    read = classify.Request.next_part
+    read = Request.next_part
 
-    async def read_together(request: classify.Request) -> tuple[bytes, bool]:
+    async def read_together(request: Request) -> tuple[bytes, bool]:
         await arrived.wait()
         return await read(request)
 
@@ -167,7 +168,7 @@ def test_pictures_that_arrive_together_count_before_any_is_in_hand(
         asyncio.get_running_loop().call_later(0.1, arrived.set)
         return await asyncio.gather(*asks)
 
-    monkeypatch.setattr(classify.Request, "next_part", read_together)
+    monkeypatch.setattr(Request, "next_part", read_together)
     answers = asyncio.run(at_once())
     assert sorted(answer.json["code"] for answer in answers) == ["busy", *["deadline"] * 3]
 

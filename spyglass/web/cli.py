@@ -24,8 +24,9 @@ from spyglass.runtime.settings import (
 )
 from spyglass.transport.credentials import joining
 from spyglass.web.app import MAX_UPLOAD, READ_ON, make_app
-from spyglass.web.http.guard import BadToken, Guard, hostname, is_loopback, load_token
+from spyglass.web.http.guard import Guard, hostname, is_loopback
 from spyglass.web.http.server import Server
+from spyglass.web.http.token import BadToken, load_token
 
 log = logging.getLogger(__name__)
 

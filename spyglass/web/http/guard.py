@@ -9,35 +9,20 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import re
 import secrets
 import socket
-import stat
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN
-from spyglass.runtime.settings import given
 from spyglass.web.http import problems
+from spyglass.web.http.token import MAX_GUESSES, Guesses
 
 log = logging.getLogger(__name__)
 
-#: Characters of the shortest token: 128 random bits in base64.
-LEAST_TOKEN = 22
-#: Characters of the longest; more does not fit the headers of some proxies.
-MAX_TOKEN = 1000
-#: Wrong tokens an address may name within GUESS_WINDOW; then it has to wait.
-MAX_GUESSES = 10
-#: Seconds a wrong token counts.
-GUESS_WINDOW = 60.0
-#: Addresses whose guesses are remembered; the one heard of first is forgotten first.
-MAX_REMEMBERED = 10_000
 #: What probes ask. They call by any name, and nothing is told there that is worth stealing.
 HEALTH = frozenset(
     ("/livez", "/readyz", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready")
@@ -46,74 +31,6 @@ HEALTH = frozenset(
 PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
 
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?", re.IGNORECASE)
-
-
-class BadToken(Exception):
-    """The admin token cannot be used; says why and what to do."""
-
-
-# --- the token --------------------------------------------------------------------------------
-
-
-def load_token(file: str) -> str:
-    """The admin token: from this file, else from SPYGLASS_ADMIN_TOKEN, else from where `keys.py
-    init` puts it; "" if there is none.
-
-    Raises:
-        BadToken: it cannot be read, others can read it, or it is too short to be safe.
-    """
-    if not file and (token := given("SPYGLASS_ADMIN_TOKEN")):
-        return _checked_token(token, "SPYGLASS_ADMIN_TOKEN")
-    if not file:
-        folder = Path(given("SPYGLASS_KEYS") or DEFAULT_FOLDER)
-        file = str(folder.expanduser() / TOKEN)
-        if not Path(file).exists():
-            return ""
-    try:
-        with Path(file).open() as opened:
-            about = os.fstat(opened.fileno())
-            text = opened.read(MAX_TOKEN + 2)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise BadToken(f"the admin token's file cannot be read: {why}.") from None
-    if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadToken(f"others may read the admin token in {file}. Run: chmod 600 {file}")
-    if not text.strip():
-        raise BadToken(f"there is no admin token in {file}.")
-    return _checked_token(text.strip(), file)
-
-
-def _checked_token(token: str, origin: str) -> str:
-    if not (re.fullmatch(r"[!-~]+", token) and LEAST_TOKEN <= len(token) <= MAX_TOKEN):
-        raise BadToken(
-            f"the admin token in {origin} must be {LEAST_TOKEN} to {MAX_TOKEN} letters, digits and"
-            " punctuation. Make one with:"
-            " python -P -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
-    return token
-
-
-class Guesses:
-    """Wrong tokens of late, by address. Times are seconds on any monotonic clock."""
-
-    def __init__(self) -> None:
-        self._wrong: dict[str, deque[float]] = {}
-
-    def wait(self, address: str, now: float) -> float:
-        """Seconds until this address may name a token again; 0 if it may now."""
-        times = self._wrong.get(address)
-        if times is None or len(times) < MAX_GUESSES:
-            return 0.0
-        return max(0.0, times[0] + GUESS_WINDOW - now)
-
-    def add(self, address: str, now: float) -> None:
-        """Count a wrong token."""
-        self._wrong.setdefault(address, deque(maxlen=MAX_GUESSES)).append(now)
-        if len(self._wrong) > MAX_REMEMBERED:
-            del self._wrong[next(iter(self._wrong))]
-
-
-# --- the guard --------------------------------------------------------------------------------
 
 
 class Guard:

@@ -22,7 +22,7 @@ from spyglass.keys.keyring import Keyring, Role
 from spyglass.local import run
 from spyglass.runtime import settings
 from spyglass.web import cli as web_cli
-from spyglass.web.http import guard
+from spyglass.web.http import token
 from spyglass.worker import cli as worker_cli
 
 #: Each program, and the least words that it needs.
@@ -116,7 +116,7 @@ def test_an_empty_variable_names_neither_a_token_nor_its_folder(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for variable in ("SPYGLASS_KEYS", "SPYGLASS_ADMIN_TOKEN"):
         monkeypatch.setenv(variable, " ")
-    assert guard.load_token("") == ""
+    assert token.load_token("") == ""
 
 
 # --- open ports -------------------------------------------------------------------------------

@@ -19,19 +19,18 @@ from spyglass.protocol import Op
 from spyglass.web import pages
 from spyglass.web.app import make_app
 from spyglass.web.http import response
-from spyglass.web.http.guard import (
+from spyglass.web.http.guard import Guard, source
+from spyglass.web.http.problems import Problem
+from spyglass.web.http.token import (
     GUESS_WINDOW,
     LEAST_TOKEN,
     MAX_GUESSES,
     MAX_REMEMBERED,
     MAX_TOKEN,
     BadToken,
-    Guard,
     Guesses,
     load_token,
-    source,
 )
-from spyglass.web.http.problems import Problem
 
 TOKEN = "a-token-that-nobody-would-guess"
 RIGHT: dict[str, Any] = {"authorization": f"Bearer {TOKEN}"}

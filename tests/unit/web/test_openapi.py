@@ -16,7 +16,8 @@ from spyglass.dispatcher import snapshot
 from spyglass.protocol import Op, Reason
 from spyglass.web.api import openapi
 from spyglass.web.app import make_app, picture_routes
-from spyglass.web.http.guard import MAX_GUESSES, Guard
+from spyglass.web.http.guard import Guard
+from spyglass.web.http.token import MAX_GUESSES
 from spyglass.web.metrics import Metrics
 from spyglass.web.pages import make_pages
 

@@ -180,7 +180,7 @@ def test_an_element_that_ends_early_is_refused(app: Site, raw: bytes) -> None:
 
 def test_what_is_no_picture_is_named(app: Site) -> None:
     answer = app("POST", INFER, asking(jpeg(), b"text"))
-    assert (answer.status, answer.json["error"][:15]) == (415, "Image 2 of 2: T")
+    assert (answer.status, answer.json["error"][:15]) == (415, "Image 2 of 2: S")
     assert not app.fleet.asked
 
 

@@ -47,7 +47,7 @@ format: $(VENV)/dev.stamp  ## rewrite to the style
 	$(BIN)/ruff format .
 
 types: $(VENV)/dev.stamp  ## mypy, strict
-	$(BIN)/mypy *.py spyglass chaos bench simulation deploy tests
+	$(BIN)/mypy *.py spyglass chaos bench simulation deploy tests testbed
 
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts

@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--json", type=Path, help="file for the figures (default: none)")
     options = p.parse_args(argv)
     with tempfile.TemporaryDirectory() as logs:
-        fleet = Fleet(WORKERS, (), 1, 5.0, Path(logs), worker=("tests/support/stand_in.py",))
+        fleet = Fleet(WORKERS, (), 1, 5.0, Path(logs), worker=("testbed/stand_in.py",))
         client = BrokerClient([fleet.brokers[0].front])
         try:
             fleet.start()

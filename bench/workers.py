@@ -139,7 +139,7 @@ def respawn_times(runs: int, image: bytes) -> list[table.Row]:
 def cpu_times(runs: int, images: Sequence[bytes]) -> list[table.Row]:
     """CPU milliseconds of parent and child for a picture that is recognised at once."""
     parent, child = [], []
-    with worker("tests/support/stand_in.py") as (broker, pid):
+    with worker("testbed/stand_in.py") as (broker, pid):
         below_it = child_of(pid)
         assert below_it is not None
         for _ in tqdm(range(runs), unit="run", desc="cpu"):

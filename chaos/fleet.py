@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.relay import Relay
+from testbed.relay import Relay
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -87,7 +87,7 @@ class Fleet:
         """A worker with one child, at another address than the broker's if `at` names one."""
         where = [] if "--listen" in flags else [at or self.backend]
         return self.start(
-            "tests/support/stand_in.py", *where, "--processes", "1", "--name", name, *flags, **more
+            "testbed/stand_in.py", *where, "--processes", "1", "--name", name, *flags, **more
         )
 
     def status(self) -> dict[str, Any]:

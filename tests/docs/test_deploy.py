@@ -148,7 +148,7 @@ def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path
         line = run(sys.executable, "keys.py", way, *where, cwd=ROOT)
         (keys / way).write_text(line.split("'")[1])
     moved = {"/keys": str(keys), "$$": "$", "python": sys.executable}
-    moved["worker.py"] = "tests/support/stand_in.py"
+    moved["worker.py"] = "testbed/stand_in.py"
     for name, secret in compose()["secrets"].items():
         moved[f"/run/secrets/{name}"] = str(keys / Path(secret["file"]).name)
 

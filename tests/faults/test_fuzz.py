@@ -15,7 +15,6 @@ import zmq
 from conftest import Fleet, eventually, rss
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peers import Peer
 from speaking import ROUTES
 
 from spyglass.protocol import (
@@ -28,6 +27,7 @@ from spyglass.protocol import (
     decode,
     encode,
 )
+from testbed.peers import Peer
 
 #: Messages of one example.
 BATCH = 250

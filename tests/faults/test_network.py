@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import zmq
 from conftest import Fleet, eventually, rss
-from peers import FakeWorker, Peer, picture_request
 
 from chaos.fleet import free_port
-from chaos.relay import Relay
 from spyglass.client.thread_client import BrokerClient, RequestFailed
 from spyglass.protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
 from spyglass.worker.children import QUICK
+from testbed.peers import FakeWorker, Peer, picture_request
+from testbed.relay import Relay
 
 #: ZMTP 3.1 with the NULL mechanism (https://rfc.zeromq.org/spec/37/): greeting and READY.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

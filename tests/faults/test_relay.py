@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from chaos.relay import Relay
+from testbed.relay import Relay
 
 SILENCE = 0.2  # seconds without a byte that count as silence
 

@@ -13,11 +13,11 @@ import psutil
 import pytest
 from conftest import Fleet, eventually
 from dispatching import ready
-from peers import FakeWorker, Peer, picture_request
 
 from spyglass.broker.loop import Broker
 from spyglass.dispatcher.decisions import Policy
 from spyglass.protocol import ID_BYTES, Ack, Cancel, Direction, Op, Query, Reply, Result
+from testbed.peers import FakeWorker, Peer, picture_request
 
 TO_CLIENT = Direction.BROKER_TO_CLIENT
 #: Pictures under way when the broker is stopped: all fit into one read of its I/O thread.

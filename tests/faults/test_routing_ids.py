@@ -11,11 +11,11 @@ from functools import partial
 
 from conftest import Fleet, eventually
 from encrypting import Sockets
-from peers import GREETING, FakeWorker, knock
 
 from spyglass.keys.authority import ROUTING_ID_BYTES
 from spyglass.keys.keyring import Role
 from spyglass.protocol import BEAT, Bye, Direction, Heartbeat
+from testbed.peers import GREETING, FakeWorker, knock
 
 GUESSES = 10_000
 #: Peers that hold their guess at a time, well below what the broker may have open.

@@ -15,12 +15,12 @@ import psutil
 import pytest
 import zmq
 from conftest import Fleet, eventually
-from peers import GREETING, knock
 
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import BEAT, Op, encode
 from spyglass.transport import sockets
 from spyglass.transport.sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, router
+from testbed.peers import GREETING, knock
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
 OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import zmq
 from conftest import ROOT, Fleet, eventually
-from peers import FakeWorker, Peer, picture_request
 
 from spyglass.client.thread_client import RequestFailed
 from spyglass.dispatcher.decisions import Policy
@@ -30,6 +29,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.transport.sockets import router
+from testbed.peers import FakeWorker, Peer, picture_request
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from conftest import CAT, PATIENCE, Fleet, eventually
 from encrypting import Encrypted, Said
 
 from chaos.fleet import free_port
-from chaos.relay import Relay
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
+from testbed.relay import Relay
 
 # --- a fleet ----------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def test_workers_and_clients_use_several_brokers_each_with_its_own_secret(tmp_pa
         for fleet in (first, second):
             fleet.start_broker()
         ways = [fleet.way_in(Role.WORKER) for fleet in (first, second)]
-        first.start("tests/support/stand_in.py", *ways, "--processes", "1", "--name", "shared")
+        first.start("testbed/stand_in.py", *ways, "--processes", "1", "--name", "shared")
         for fleet in (first, second):
             eventually(lambda f=fleet: "shared" in f.names(), "it joins")  # type: ignore[misc]
         assert both.submit(CAT).result(PATIENCE).worker == "shared"
@@ -224,7 +224,7 @@ def test_no_secret_shows_in_the_command_line_of_a_worker_that_listens(
     place = f"tcp://127.0.0.1:{free_port()}"
     secret = encrypted.way_in(Role.WORKER, "cellar", place)
     flags = written.replace("PLACE", secret).split()
-    command = ["tests/support/stand_in.py", *flags, "--processes", "1", "--name", "cellar#1"]
+    command = ["testbed/stand_in.py", *flags, "--processes", "1", "--name", "cellar#1"]
     worker = encrypted.start(*command)
     assert encrypted.client.control(Op.ADD, place)[0]
     eventually(lambda: "cellar#1" in encrypted.names(), "it is dialled")

@@ -6,13 +6,13 @@ import pytest
 import zmq
 from conftest import CAT, PATIENCE, eventually
 from encrypting import Encrypted, Sockets, comes_in, stays_out
-from peers import picture_request
 
 from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
 from spyglass.transport.credentials import Login
+from testbed.peers import picture_request
 
 # --- who gets in ------------------------------------------------------------------------------
 

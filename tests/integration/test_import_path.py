@@ -20,7 +20,7 @@ from spyglass.runtime.import_path import OWN_FOLDER, without_current_folder
 #: Modules that a program may be led to import: Python's own, packages, and Spyglass's.
 NAMES = ["__future__", "collections", "json", "logging", "multiprocessing", "random", "signal"]
 NAMES += ["socket", "typing", "bottle", "numpy", "PIL", "torch", "tqdm", "zmq", "supervisor"]
-NAMES += ["stand_in", *(path.stem for path in ROOT.glob("*.py"))]
+NAMES += ["stand_in", "testbed", *(path.stem for path in ROOT.glob("*.py"))]
 NAMES += [path.stem for path in ROOT.glob("spyglass/*/*.py") if not path.stem.startswith("__")]
 #: Python itself imports these when it starts, before any program has a say.
 PYTHONS_OWN = ["sitecustomize", "usercustomize"]
@@ -89,7 +89,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
         site.start(*flags, str(ROOT / "broker.py"), *ends, **more)
         web = [str(ROOT / "web.py"), "--broker", site.frontend, "--port", str(site.port)]
         site.start(*flags, *web, **more)
-        worker = [str(ROOT / "tests" / "support" / "stand_in.py"), site.backend, "--processes", "1"]
+        worker = [str(ROOT / "testbed" / "stand_in.py"), site.backend, "--processes", "1"]
         process = site.start(*flags, *worker, "--name", "attic", **more)
         eventually(lambda: "attic" in site.names() or trap.sprung(), "the worker joins")
         assert not trap.sprung()
@@ -116,7 +116,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
 def test_a_workers_own_processes_are_told_where_to_look_for_modules(
     fleet: Fleet, trap: Trap
 ) -> None:
-    program = [str(ROOT / "tests" / "support" / "stand_in.py"), fleet.backend, "--processes", "1"]
+    program = [str(ROOT / "testbed" / "stand_in.py"), fleet.backend, "--processes", "1"]
     worker = fleet.start(*program, "--name", "attic", cwd=trap.folder, env=environment())
     eventually(lambda: "attic" in fleet.names(), "the worker joins")
     family = below(worker.pid)

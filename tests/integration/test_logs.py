@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import CAT, ROOT, Site, eventually
-from stand_in import MARK
 
 from spyglass.broker import cli
+from testbed.stand_in import MARK
 
 LEAVES_AT_ONCE = """
 import argparse, logging, sys

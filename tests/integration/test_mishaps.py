@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from conftest import Fleet, eventually
 from encrypting import Sockets
-from peers import PATIENCE_MS, FakeWorker, Peer, picture_request
 from speaking import sealed
 
 from spyglass.client.thread_client import BrokerClient
@@ -30,6 +29,7 @@ from spyglass.protocol import (
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.worker.children import Nursery
 from spyglass.worker.loop import Worker
+from testbed.peers import PATIENCE_MS, FakeWorker, Peer, picture_request
 
 EMOJI = "\U0001f600"
 

@@ -15,7 +15,6 @@ import tritonclient.http as triton
 from calling_web import LIMIT, Site, asking, jpeg
 from conftest import Site as RealSite
 from conftest import eventually
-from stand_in import MARK
 from tritonclient.utils import InferenceServerException
 
 from spyglass.client.session import Answer, RequestFailed
@@ -24,6 +23,7 @@ from spyglass.web.api import classify
 from spyglass.web.api.openinference import body_limit
 from spyglass.web.api.tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
 from spyglass.web.http.request import Request
+from testbed.stand_in import MARK
 
 MODEL = "/v2/models/squeezenet1_1"
 INFER = f"{MODEL}/infer"

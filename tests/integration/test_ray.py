@@ -32,7 +32,7 @@ STORE = 80 * 1024 * 1024
 START = 90.0
 #: Runs the command with the stand-in for the model.
 COMMAND = "import sys; from deploy import ray_fleet; sys.exit(ray_fleet.main({!r}, {!r}))"
-STAND_IN = "tests/support/stand_in.py"
+STAND_IN = "testbed/stand_in.py"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from conftest import ROOT, Site, eventually
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Route
-from stand_in import MARK
+
+from testbed.stand_in import MARK
 
 CHROMIUM = shutil.which("chromium") or ""
 FLAGS = [

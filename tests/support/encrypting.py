@@ -9,7 +9,6 @@ from typing import Any
 
 import zmq
 from conftest import PATIENCE, Fleet, eventually
-from peers import FakeWorker, Peer
 
 from chaos.fleet import free_port
 from spyglass.broker.loop import Broker
@@ -20,6 +19,7 @@ from spyglass.keys.keyring import Keyring, Role
 from spyglass.keys.port_policy import Security
 from spyglass.runtime.open_files import raise_open_files
 from spyglass.transport.credentials import Login, join
+from testbed.peers import FakeWorker, Peer
 
 #: Seconds in which somebody who may not come in would have come in.
 MOMENT = 0.3

@@ -185,7 +185,7 @@ def test_a_worker_that_others_may_reach_says_so_at_every_level(
         _, login = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
         env["SPYGLASS_LISTEN"] = f"{place}#{login.text()}"
         del flags[:3]
-    program = ["tests/support/stand_in.py", "--processes", "1", *flags]
+    program = ["testbed/stand_in.py", "--processes", "1", *flags]
     said = Said(fleet.start(*program, env=env, stderr=subprocess.PIPE))
     how = "encrypted" if encrypted else "unencrypted, and open to everybody there"
     said.wait(f"other machines may reach this worker at {place}: {how}")

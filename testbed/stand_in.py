@@ -10,7 +10,8 @@ label of an answer is the start of the picture's SHA-256, or LABEL after `label:
 if __name__ == "__main__":  # before anything else is imported
     import sys
 
-    sys.path[:0] = [__file__.rsplit("/", count)[0] for count in (1, 3)]
+    here = __file__.rpartition("/")[0]  # a package: its modules are found by their full names only
+    sys.path[:] = [here.rpartition("/")[0], *(path for path in sys.path if path != here)]
     from spyglass.runtime.import_path import leave_current_folder
 
     leave_current_folder()
@@ -90,4 +91,4 @@ class StandIn:
 if __name__ == "__main__":
     from spyglass.worker import cli  # not in its children, which import this file too
 
-    sys.exit(cli.main(classifier="stand_in:StandIn"))
+    sys.exit(cli.main(classifier="testbed.stand_in:StandIn"))

@@ -1,8 +1,7 @@
 """From the bytes of a picture to its pixels, with every limit checked before anything is decoded.
 
-`check` reads the header alone and needs neither torch nor much time: the web may refuse a picture
-by it. `decode` runs the codecs on a stranger's bytes and belongs into a worker's child process.
-Both raise `BadImage` and nothing else for whatever the bytes hold.
+Codecs run on a stranger's bytes here, so this belongs in a worker's child process. Whatever the
+bytes hold, `decode` raises `BadImage` and nothing else.
 """
 
 import ctypes
@@ -86,13 +85,6 @@ class BadImage(Exception):
 
     def __str__(self) -> str:
         return self.detail
-
-
-def check(data: bytes) -> tuple[int, int]:
-    """Check format, pixel count and aspect ratio by the header alone; return (width, height)."""
-    name, _ = _parts(data)
-    with _open(data, name) as image:
-        return image.size
 
 
 def decode(data: bytes, shorter_side: int) -> Pixels:
@@ -253,7 +245,7 @@ def _is_ordinary_jpeg(image: ImageFile.ImageFile, shorter_side: int) -> bool:
 
 def _decode_jpeg(data: bytes) -> Pixels:
     """Decode by torchvision: a fifth less time than Pillow until the pixels are in an array."""
-    # Imported late, so that `check` does not load torch.
+    # Imported late: the header is checked without torch, and most of Pillow's formats need none.
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 

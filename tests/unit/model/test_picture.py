@@ -13,6 +13,7 @@ from pathlib import Path
 import forging
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 from skimage import data
 
@@ -70,15 +71,22 @@ def test_every_accepted_format_decodes_to_rgb_rows_and_columns(name: str) -> Non
     assert difference(pixels, CAT) < 3
 
 
-def test_the_header_check_tells_width_and_height() -> None:
-    assert decode.check(encoded(CAT, "PNG")) == (451, 300)
+def test_width_and_height_come_out_as_the_header_says() -> None:
+    height, width, _ = decode.decode(encoded(CAT, "PNG"), SIDE).shape
+    assert (width, height) == (451, 300)
 
 
-def test_the_header_check_loads_no_torch() -> None:
-    # The web checks headers, and must not pay for torch's memory and seconds.
-    code = "import sys; from spyglass.model import decode; sys.exit('torch' in sys.modules)"
-    root = Path(decode.__file__).parent
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+def test_a_picture_is_refused_by_its_header_without_torch() -> None:
+    code = (
+        "import sys; from spyglass.model import decode\n"
+        "try: decode.decode(sys.stdin.buffer.read(), 256)\n"
+        "except decode.BadImage as error: assert error.code == 'too-many-pixels'\n"
+        "else: sys.exit('it was not refused')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    refusing = subprocess.run(command, cwd=ROOT, input=png_header(5000, 5001), timeout=60)
+    assert refusing.returncode == 0
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"\0" * 1000, encoded(CAT, "TIFF")])
@@ -89,24 +97,25 @@ def test_what_is_no_accepted_format_is_unsupported(data: bytes) -> None:
 
 
 def test_a_picture_of_just_25_million_pixels_passes_the_header_check() -> None:
-    assert decode.check(png_header(5000, 5000)) == (5000, 5000)
+    # Without its pixels it is damaged, but not too large.
+    assert refusal(png_header(5000, 5000)).code == "bad-image"
+    with decode._open(png_header(5000, 5000), "PNG") as image:
+        assert image.size == (5000, 5000)
 
 
 @pytest.mark.parametrize("size", [(5000, 5001), (12_000, 12_000), (30_000, 30_000)])
 def test_more_pixels_are_refused_before_decoding(size: tuple[int, int]) -> None:
     # Pillow alone would only warn about the second.
-    with pytest.raises(BadImage) as caught:
-        decode.check(png_header(*size))
-    assert caught.value.code == "too-many-pixels"
-    assert "25 million" in caught.value.detail
-    assert refusal(png_header(*size)).code == "too-many-pixels"
+    error = refusal(png_header(*size))
+    assert error.code == "too-many-pixels"
+    assert "25 million" in error.detail
 
 
 def test_a_limit_holds_even_where_the_bomb_warning_is_silenced() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(BadImage) as caught:
-            decode.check(png_header(5000, 5001))
+            decode._open(png_header(5000, 5001), "PNG")
     assert caught.value.code == "too-many-pixels"
 
 

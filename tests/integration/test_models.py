@@ -18,7 +18,8 @@ import torchvision
 from conftest import CAT, ROOT, Site, eventually
 from made_weights import KNOWN, made_weights
 
-from spyglass.model.classifier import Classifier, ModelError
+from spyglass.model.classifier import Classifier
+from spyglass.model.weights import ModelError
 
 SECOND = "mobilenet_v3_small"
 ROCKET = (ROOT / "static" / "samples" / "rocket.jpg").read_bytes()

@@ -16,8 +16,9 @@ import torchvision
 from conftest import ROOT
 from PIL import Image
 
-from spyglass.model.classifier import Classifier, GoldenTestFailed, ModelError, Prediction
+from spyglass.model.classifier import Classifier, GoldenTestFailed, Prediction
 from spyglass.model.decode import BadImage
+from spyglass.model.weights import ModelError
 
 SAMPLES = ROOT / "static" / "samples"
 CAT = (SAMPLES / "cat.jpg").read_bytes()

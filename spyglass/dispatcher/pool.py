@@ -343,8 +343,6 @@ class Pool:
             retries: whether one that was tried before may be.
             held_up: whether a picture must wait, given whether a copy of it is computed now.
         """
-        if not self.idle:
-            return None
         match, copies = None, []
         for job in self.queue(retries):
             sha256 = job.request.sha256

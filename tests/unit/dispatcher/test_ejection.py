@@ -8,6 +8,7 @@ from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, ready, request,
 
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.health import FAILURES_IN_A_ROW
+from spyglass.dispatcher.outliers import HEALTHS_KEPT
 from spyglass.protocol import Nack, Reason, Request, Result
 
 NUMBERS = count(1000)
@@ -221,3 +222,29 @@ def test_what_could_not_be_sent_costs_no_attempt() -> None:
     d.worker_ready(b"w2", ready(2, name="w2"), 0.1)
     moved = told(d.worker_gone(b"w1", "unreachable", 0.2, unreachable=True), Request)
     assert {again.id: again.attempt for again in moved} == {CAT.id: 2, DOG.id: 1}
+
+
+def test_a_worker_lost_with_work_for_the_fifth_time_comes_back_ejected() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    fail(d, b"w1", FAILURES_IN_A_ROW - 1)
+    for number in range(3):
+        d.request_arrived(b"web", request(number + 1), 0.0)
+    assert d.workers[b"w1"].in_flight
+    d.worker_gone(b"w1", "connection closed", 0.1)
+    assert d.record.counters.ejected == 1
+    d.worker_ready(b"w4", ready(name="w1"), 0.2)
+    assert d.workers[b"w4"].state == "ejected"
+
+
+def test_of_workers_that_failed_and_left_the_last_thousand_are_remembered() -> None:
+    d = fleet(*(b"%d" % number for number in range(HEALTHS_KEPT + 1)))
+    left = []
+    while d.workers:
+        picture = request(next(NUMBERS))
+        ((worker, _),) = given(d.request_arrived(b"web", picture, 0.0))
+        left.append(worker.decode())
+        for another, _ in given(d.worker_gone(worker, "connection closed", 0.0)):
+            d.worker_answered(another, result(picture), 0.0)
+    first, second, *_ = left
+    assert d.outliers.recall("host", first).spotless
+    assert not d.outliers.recall("host", second).spotless

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DOG, LONG, fleet, given, live, ready, request, result, told
 
-from spyglass.protocol import Cancel, Result, Times
+from spyglass.protocol import Cancel, Nack, Reason, Result, Times
 
 
 def test_a_slow_request_is_given_to_an_idle_worker_as_well_and_the_first_answer_wins() -> None:
@@ -88,3 +88,32 @@ def test_retries_are_a_fifth_of_what_is_at_hand_and_the_rest_wait_unharmed(
         moved += given(actions)
         assert len(moved) <= allowed
     assert answered == requests, "none was lost by waiting"
+
+
+def test_the_worker_of_a_hedge_acknowledges_it_and_no_third_is_asked() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
+    d.worker_acked(b"w2", CAT.id, 0.35)
+    assert not given(live(d, 1.4, 0.4)) and d.record.counters.hedged == 1
+
+
+def test_a_second_ack_does_not_prolong_an_attempt() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", request(1, LONG), 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    (attempt,) = d.workers[b"w1"].in_flight.values()
+    ends = attempt.deadline
+    d.worker_acked(b"w1", CAT.id, 1.0)
+    assert attempt.deadline == ends and d.workers[b"w1"].on_the_way == 0
+
+
+def test_a_hedge_that_a_leaving_worker_hands_back_is_not_queued_anew() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_acked(b"w1", CAT.id, 0.0)
+    assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
+    assert not given(d.worker_refused(b"w2", Nack(CAT.id, Reason.DRAINING), 0.4))
+    assert d.waiting == 0 and d.record.counters.handed_back == 0
+    assert told(d.worker_answered(b"w1", result(CAT), 0.5), Result)

@@ -7,7 +7,7 @@ from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, tick
 
 from spyglass.dispatcher.decisions import Policy
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.refusals import SAID_EVERY
+from spyglass.dispatcher.refusals import MAX_REMEMBERED, SAID_EVERY, Refusals
 from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
 
 # --- joining ----------------------------------------------------------------------------------
@@ -238,3 +238,39 @@ def test_a_request_does_not_wait_for_a_worker_that_drains_and_leaves() -> None:
     actions += d.worker_answered(b"w2", result(DOG), 0.3)
     actions += d.worker_bye(b"w2", Bye("stopped"), 0.4)
     assert given(actions) == [(b"w1", CAT.id)]
+
+
+def test_shutting_out_a_peer_that_never_joined_changes_nothing() -> None:
+    d = fleet(b"w1")
+    assert d.worker_shut_out(b"stranger", "its key was revoked", 0.0) == []
+    assert list(d.workers) == [b"w1"]
+
+
+def test_a_broker_serves_so_many_models_and_refuses_the_next() -> None:
+    d = fleet(max_models=2)
+    for number, model in enumerate(("one", "two", "three", "two")):
+        d.worker_ready(b"%d" % number, ready(model=model, name=model), 0.0)
+    assert [worker.hello.model for worker in d.workers.values()] == ["one", "two", "two"]
+    assert d.record.events[-2].text == "three refused: the broker serves 2 models already"
+
+
+def test_of_the_refused_only_the_last_hundred_are_remembered() -> None:
+    refusals = Refusals()
+    names = [f"w{number}" for number in range(MAX_REMEMBERED + 1)]
+    assert all(refusals.line(name, "no", 0.0) for name in names)
+    assert refusals.line(names[1], "no", 1.0) is None, "it was named just now"
+    assert refusals.line(names[0], "no", 1.0), "it was named too, and is forgotten"
+
+
+def test_only_a_worker_with_credit_is_idle() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    idle = d.pools["squeezenet1_1"].idle
+    assert d.workers[b"w1"] not in idle and d.workers[b"w2"] in idle
+
+
+def test_a_draining_worker_is_shown_as_one() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.drain_worker(d.workers[b"w1"], 0.1)
+    assert d.workers[b"w1"].state == "draining"

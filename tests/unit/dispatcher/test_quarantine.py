@@ -238,3 +238,58 @@ def test_processes_that_never_come_back_are_forgotten_with_their_pictures() -> N
     assert q.suspected(last)
     q.came_back("host", 3 * REMEMBERED - 1)
     assert not q.suspected(last)
+
+
+def test_a_copy_that_is_answered_after_the_verdict_does_not_clear_its_picture() -> None:
+    d = fleet(b"w1", b"w2", b"w3")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_answered(b"w1", result(CAT), 0.1)  # copies may be computed side by side now
+    copies = [copy_of(CAT, number) for number in (7, 8, 9)]
+    ((a, _), (b, _), (c, _)) = [given(d.request_arrived(b"web", copy, 0.2))[0] for copy in copies]
+    crash(d, a, copies[0], 0.3)
+    crash(d, b, copies[1], 0.3)
+    assert not told(d.worker_answered(c, result(copies[2]), 0.4), Result)
+    again = d.request_arrived(b"web", copy_of(CAT, 10), 0.5)
+    assert [n.reason for n in told(again, Nack)] == [Reason.QUARANTINED]
+
+
+def test_a_picture_that_cost_two_others_stays_on_trial_when_one_worker_returns() -> None:
+    q = Quarantine(600.0)
+    for pid in range(3):
+        q.blame(CAT.sha256, Loss("w", True, ("host", pid), certain_at=5.0), 0.0)
+    assert q.came_back("host", 0) == []
+    assert q.holds_up(CAT.sha256, computing=False)
+    assert q.verdicts(5.0) == [CAT.sha256]
+
+
+def test_a_worker_whose_picture_is_forgotten_may_come_back() -> None:
+    q = Quarantine(600.0)
+    q.blame(CAT.sha256, Loss("w", True, ("host", 1)), 0.0)
+    assert q.refuses(CAT.sha256, 600.0) is None
+    assert q.came_back("host", 1) == []
+
+
+def test_of_good_pictures_the_last_are_remembered() -> None:
+    q = Quarantine(600.0)
+    for number in range(REMEMBERED + 1):
+        q.acquit(f"{number:064x}")
+    assert q.holds_up(f"{0:064x}", computing=True), "as one that was never answered"
+    assert not q.holds_up(f"{1:064x}", computing=True)
+
+
+def test_processes_are_forgotten_while_pictures_are_suspected_of_costing_children() -> None:
+    q = Quarantine(600.0)
+    q.blame(CAT.sha256, Loss("w", True), 0.0)
+    for number in range(REMEMBERED + 1):
+        q.blame(CAT.sha256, Loss("w", True, ("host", number)), 0.0)
+    q.came_back("host", 0)
+    assert len(q.entries(0.0)) == 0 and q.verdicts(0.0) == [CAT.sha256]
+
+
+def test_copies_that_wait_for_their_picture_are_among_the_waiting() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.request_arrived(b"web", copy_of(CAT, 9), 0.0)
+    pool = d.pools["squeezenet1_1"]
+    assert [job.request.id for job in pool.waiting_jobs()] == [copy_of(CAT, 9).id]
+    assert repr(pool) == "<Pool squeezenet1_1 2 workers, 1 idle, 1 waiting>"

@@ -9,6 +9,8 @@ import pytest
 from dispatching import CAT, DOG, EEL, fleet, given, ready, receivers, request, result, told
 
 from spyglass.dispatcher.decisions import ToClient
+from spyglass.dispatcher.jobs import FEW_TIMERS
+from spyglass.dispatcher.pool import JobState
 from spyglass.protocol import (
     Ack,
     Body,
@@ -330,3 +332,58 @@ def test_requests_that_came_before_any_worker_end_once_though_there_is_credit_fo
     assert given(d.worker_answered(b"w1", result(CAT), 0.3)) == [(b"w1", EEL.id)]
     d.worker_answered(b"w1", result(EEL), 0.4)
     assert (d.waiting, d.jobs.waiting_bytes, len(d.jobs.open)) == (0, 0, 0)
+
+
+def test_a_cancel_of_a_request_that_is_not_open_changes_nothing() -> None:
+    d = fleet(b"w1")
+    d.request_arrived(b"web", CAT, 0.0)
+    d.worker_answered(b"w1", result(CAT), 0.1)
+    for unknown in (CAT, DOG):
+        assert d.request_cancelled(b"web", unknown.id, 0.2) == []
+    assert d.record.counters.cancelled == 0
+
+
+def test_a_copy_that_is_released_past_its_deadline_expires_with_the_first() -> None:
+    d = fleet(b"w1", b"w2")
+    first = request(1, budget_ms=200)
+    copy = replace(first, id=DOG.id)
+    assert given(d.request_arrived(b"web", first, 0.0)) == [(b"w1", first.id)]
+    assert not given(d.request_arrived(b"web", copy, 0.0)), "it waits for the first"
+    actions = d.tick(0.2)
+    assert [(nack.id, nack.reason) for nack in told(actions, Nack)] == [
+        (first.id, Reason.DEADLINE),
+        (copy.id, Reason.DEADLINE),
+    ]
+    assert not given(actions) and d.record.counters.expired == 2
+    assert d.jobs.waiting_bytes == 0
+
+
+def test_a_request_whose_time_ran_out_on_the_worker_is_not_tried_again() -> None:
+    d = fleet(b"w1", b"w2")
+    d.request_arrived(b"web", CAT, 0.0)
+    actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.DEADLINE), 0.1)
+    assert [nack.reason for nack in told(actions, Nack)] == [Reason.DEADLINE]
+    assert not given(actions) and d.workers[b"w1"].failed == 0
+
+
+def test_a_request_waits_is_sent_runs_and_is_answered() -> None:
+    d = fleet()
+    d.request_arrived(b"web", CAT, 0.0)
+    job = d.jobs.open[CAT.id]
+    states = [job.state]
+    d.worker_ready(b"w1", ready(), 0.1)
+    states.append(job.state)
+    d.worker_acked(b"w1", CAT.id, 0.1)
+    states.append(job.state)
+    d.worker_answered(b"w1", result(CAT), 0.2)
+    states.append(job.state)
+    assert states == [JobState.WAITING, JobState.SENT, JobState.RUNNING, JobState.ANSWERED]
+
+
+def test_timers_of_answered_requests_are_dropped_beyond_a_thousand() -> None:
+    d = fleet(b"w1")
+    for number in range(FEW_TIMERS + 2):
+        now = number / 1000
+        d.request_arrived(b"web", request(number), now)
+        d.worker_answered(b"w1", result(request(number)), now)
+    assert d.jobs.next_timer() > 1.0, "the first was due at 0.3 s"

@@ -268,3 +268,37 @@ def test_the_bounds_themselves_are_taken(field: str, values: tuple[int, int]) ->
         header = json.dumps(REQUEST.header() | {field: value}).encode()
         message = decode(sealed(b"D", ID, header, b"x"), Direction.CLIENT_TO_BROKER)
         assert getattr(message, field) == value
+
+
+@pytest.mark.parametrize("value", ["1", '"true"', "null", "[]"])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(value: str) -> None:
+    with pytest.raises(ProtocolError, match="again must be true or false"):
+        decode(sealed(b"B", b"", b'{"again":%s}' % value.encode()), Direction.BROKER_TO_WORKER)
+
+
+def test_a_result_without_predictions_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="predictions"):
+        decode(sealed(b"D", ID, b'{"infer_ms":1}'), Direction.WORKER_TO_BROKER)
+
+
+@pytest.mark.parametrize("child", ["7", "[]", '[1,"idle"]', '[1,"idle",0,0]', "{}"])
+def test_a_child_that_is_no_list_of_three_is_refused(child: str) -> None:
+    with pytest.raises(ProtocolError, match="child"):
+        decode(sealed(b"H", b"", b'{"children":[%s]}' % child.encode()), Direction.WORKER_TO_BROKER)
+
+
+def test_a_message_of_four_frames_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="4 frames"):
+        decode(encode(Ack(ID))[:4], Direction.BROKER_TO_CLIENT)
+
+
+@pytest.mark.parametrize("size", [0, 3, 5])
+def test_a_checksum_of_another_length_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolError, match="checksum of"):
+        decode([*encode(Ack(ID))[:4], bytes(size)], Direction.BROKER_TO_CLIENT)
+
+
+@pytest.mark.parametrize("header", [b"{}", b'{"op":"reboot"}', b'{"op":[]}'])
+def test_a_query_of_an_unknown_operation_is_refused(header: bytes) -> None:
+    with pytest.raises(ProtocolError, match="op is none"):
+        decode(sealed(b"Q", ID, header), Direction.CLIENT_TO_BROKER)

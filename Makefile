@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-fast faults ray chaos bench simulate check audit lint format types clean
+.PHONY: help run test test-fast faults ray chaos bench simulate check coverage audit lint format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -33,7 +33,13 @@ bench: $(VENV)/dev.stamp  ## measure every part beside what was promised: a tabl
 simulate: $(VENV)/dev.stamp  ## ten thousand workers on paper: latency, fairness, cost, two brokers
 	@$(BIN)/python -m simulation $(ARGS)
 
-check: lint types test  ## lint, types and tests
+check: lint types coverage test  ## lint, types, coverage and tests
+
+# Without the tests that draw at random: what those alone reach, they may miss the next time.
+coverage: $(VENV)/dev.stamp  ## run every branch of the protocol and the dispatcher in plain tests
+	$(BIN)/coverage run -m pytest -q -m "not slow and not hypothesis" \
+	  --ignore tests/unit/dispatcher/test_history.py tests/unit/protocol tests/unit/dispatcher
+	$(BIN)/coverage report
 
 lint: $(VENV)/dev.stamp  ## style
 	$(BIN)/ruff check .
@@ -50,7 +56,7 @@ types: $(VENV)/dev.stamp  ## mypy, strict
 	$(BIN)/mypy *.py spyglass chaos bench simulation deploy tests testbed
 
 clean:  ## forget the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage artefacts
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -60,7 +60,8 @@ class Waiting:
     """The requests that each client waits for, by their ids."""
 
     def __init__(self) -> None:
-        self._requests: defaultdict[bytes, set[bytes]] = defaultdict(set)
+        # In the order they came, so that the same history cancels them in the same order.
+        self._requests: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)
 
     def of(self, client: bytes) -> list[bytes]:
         """What this client waits for."""
@@ -68,11 +69,11 @@ class Waiting:
 
     def add(self, client: bytes, request_id: bytes) -> None:
         """It waits for this as well."""
-        self._requests[client].add(request_id)
+        self._requests[client][request_id] = None
 
     def remove(self, client: bytes, request_id: bytes) -> None:
         """It waits for this no more."""
         requests = self._requests[client]
-        requests.discard(request_id)
+        requests.pop(request_id, None)
         if not requests:
             del self._requests[client]

@@ -156,6 +156,16 @@ def test_what_was_sent_over_two_connections_is_cancelled_with_the_last_of_them()
     assert not d.jobs.open
 
 
+def test_the_requests_of_a_client_that_is_gone_are_cancelled_in_the_order_they_came() -> None:
+    # Their order used to depend on the hash of their ids, which Python draws anew in each process.
+    d = fleet(b"w1", credit=50)
+    pictures = [request(number) for number in range(50)]
+    for picture in pictures:
+        d.request_arrived(b"web", picture, 0.0)
+    cancels = told(d.client_gone(b"web", 0.1), Cancel)
+    assert [cancel.id for cancel in cancels] == [picture.id for picture in pictures]
+
+
 def test_only_the_client_that_asked_may_cancel() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)

@@ -1,10 +1,10 @@
-"""The broker's keys and the list of whom it lets in: a folder of small files.
+"""The broker's keys and the list of keys it allows: a folder of small files.
 
-    broker.secret   the broker's CURVE secret key, in Z85
-    admin.token     what an admin's requests to the web carry
-    allowed         a line for each way in: role, name and public key
+    broker.secret   the broker's CURVE secret key, in Z85 (rfc.zeromq.org/spec/32)
+    admin.token     the token that an admin's requests to the web carry
+    allowed         one line for each allowed key: role, name and public key
 
-Only public keys stand in the list: whoever reads it can let nobody in.
+The list holds public keys only: reading it does not allow anybody to connect.
 """
 
 from __future__ import annotations
@@ -32,142 +32,144 @@ from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Login
 
 log = logging.getLogger(__name__)
 
-#: Failures to read the list that pass, and say nothing about it.
-PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
-#: Seconds for which a list that somebody writes in place must be left alone before it is read: half
-#: of it would shut out the others. `keys.py` replaces it as a whole, and is heeded at once.
+#: Errors of a machine short of files or memory: they pass, and do not mean that the list changed.
+TRANSIENT_ERRORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
+#: Seconds without a change before a list that is edited in place is read: a half-written list would
+#: refuse the keys that are missing from it. `keys.py` replaces the file as a whole, which takes
+#: effect at once.
 SETTLED = 0.5
-#: Where keys are unless another folder is named.
+#: Where the keys are unless another folder is named.
 DEFAULT_FOLDER = Path("~/.config/spyglass")
 SECRET, TOKEN, ALLOWED = "broker.secret", "admin.token", "allowed"
-#: Random bytes of the admin's token: nobody guesses 256 bits.
+#: Random bytes of the admin's token: 256 bits cannot be guessed.
 TOKEN_BYTES = 32
 
 
 class BadKeys(Exception):
-    """The keys are missing, damaged or open to others; `str()` is a sentence that says what to
-    do."""
+    """The keys are missing, damaged or accessible to other users; `str()` is a sentence that says
+    what to do."""
 
 
 class Role(Enum):
-    """What a key is good for. One that may send pictures cannot compute them, nor the reverse."""
+    """What a key permits. With a client's key nobody can act as a worker, nor the reverse."""
 
     WORKER = "worker"  # the workers' port
-    FRONT = "front"  # the clients' port: pictures, and the fleet's status
-    ADMIN = "admin"  # the same, and it may change the fleet
+    FRONT = "front"  # the clients' port: send pictures, read the fleet's status
+    ADMIN = "admin"  # the same, and change the fleet
 
     @property
     def domain(self) -> str:
-        """The port it opens, by ZAP's name."""
+        """The ZAP domain, and so the port, that the key is valid for."""
         return WORKER_DOMAIN if self is Role.WORKER else FRONT_DOMAIN
 
     @property
     def stem(self) -> str:
-        """What a key without a name is called by, with a number. Not `worker`: the workers of
-        `make run` are worker-1 and worker-2, and revoking a key of that name shuts out neither."""
+        """The default name of a key, before its number. Not `worker`: the workers of `make run`
+        are named worker-1 and worker-2, and revoking a key of that name would affect neither."""
         return "machine" if self is Role.WORKER else self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One way in."""
+    """One allowed key."""
 
     role: Role
     name: str
-    public: str  # in Z85, as the User-Id of a message shows it
+    public: str  # in Z85, as in the User-Id of a message
 
 
 class Allowed:
-    """The list as it is now: read again when the file has changed. Safe from several threads."""
+    """The list of allowed keys, read again when its file has changed. Safe to use from several
+    threads."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
-        self._seen: _Signs | str | None = None
-        # Of the file that was read last, so that none that replaces it can have its inode's number.
+        self._seen: _FileState | str | None = None
+        # Kept open on the file that was read last, so that no later file gets its inode's number.
         self._descriptor: int | None = None
         self._reading = threading.Lock()
-        self._written: _Signs | None = None  # in place, and not read yet
-        self._written_at = 0.0
-        self._entries: dict[str, Entry] = {}
+        self._edited: _FileState | None = None  # edited in place since, and not read yet
+        self._edited_at = 0.0
+        self._entries: dict[str, Entry] = {}  # by public key
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the list if it has changed; whether it had. One that cannot be read, or that
-        others could have written, lets nobody in."""
+        """Read the list if it has changed; returns whether it had. A list that cannot be read, or
+        that other users may write, allows nobody."""
         with self._reading:
             return self._refresh()
 
     def _refresh(self) -> bool:
         try:
-            signs = _signs(os.stat(self._path))  # without taking a descriptor
-            if signs == self._seen or self._in_writing(signs):
+            state = _file_state(os.stat(self._path))  # needs no descriptor
+            if state == self._seen or self._being_edited(state):
                 return False
             before, self._descriptor = self._descriptor, os.open(self._path, os.O_RDONLY)
             if before is not None:
                 os.close(before)
-            told = os.fstat(self._descriptor)
-            seen: _Signs | str = _signs(told)
+            status = os.fstat(self._descriptor)
+            seen: _FileState | str = _file_state(status)
             with open(self._descriptor, "rb", closefd=False) as file:
-                entries = [] if told.st_mode & 0o022 else list(_read(file.read()))
-            if told.st_mode & 0o022:
-                log.error("others may write %s: nobody is let in. chmod 600 it", self._path)
+                entries = [] if status.st_mode & 0o022 else list(_read(file.read()))
+            if status.st_mode & 0o022:
+                log.error("others may write %s: no key is allowed. chmod 600 it", self._path)
         except OSError as error:
-            if error.errno in PASSING and self._seen is not None:
-                return False  # says nothing about the list: strangers may have taken what there is
+            if error.errno in TRANSIENT_ERRORS and self._seen is not None:
+                return False  # keep the list: strangers may have used up the open files
             seen, entries = str(error), []
             if seen != self._seen:
-                log.error("cannot read %s: nobody is let in: %s", self._path, error)
+                log.error("cannot read %s: no key is allowed: %s", self._path, error)
         changed = seen != self._seen
         self._seen, self._entries = seen, {entry.public: entry for entry in entries}
         return changed
 
-    def _in_writing(self, signs: _Signs) -> bool:
-        """Whether somebody is perhaps writing the very file that was read last."""
-        if not isinstance(self._seen, _Signs):
+    def _being_edited(self, state: _FileState) -> bool:
+        """Whether the file that was read last may be only half written at the moment."""
+        if not isinstance(self._seen, _FileState):
             return False
-        if (signs.file, signs.mode) != (self._seen.file, self._seen.mode):
+        if (state.inode, state.mode) != (self._seen.inode, self._seen.mode):
             return False
-        if signs != self._written:
-            self._written, self._written_at = signs, self._clock()
-        return self._clock() - self._written_at < SETTLED
+        if state != self._edited:
+            self._edited, self._edited_at = state, self._clock()
+        return self._clock() - self._edited_at < SETTLED
 
     def find(self, public: str) -> Entry | None:
-        """Whose key it is, if it is on the list."""
+        """The entry of a public key, or None if it is not allowed."""
         return self._entries.get(public)
 
     def entries(self) -> list[Entry]:
-        """All, in the order of the file."""
+        """All allowed keys, in the order of the file."""
         return list(self._entries.values())
 
 
-class _Signs(NamedTuple):
-    """What changes with the list."""
+class _FileState(NamedTuple):
+    """What differs once the list has changed."""
 
-    file: int  # its inode, another one if it was replaced
+    inode: int  # another one if the file was replaced
     mode: int
-    written: int  # in nanoseconds
+    modified: int  # in nanoseconds
     size: int
 
 
-def _signs(told: os.stat_result) -> _Signs:
-    return _Signs(told.st_ino, told.st_mode, told.st_mtime_ns, told.st_size)
+def _file_state(status: os.stat_result) -> _FileState:
+    return _FileState(status.st_ino, status.st_mode, status.st_mtime_ns, status.st_size)
 
 
 def _read(text: bytes) -> Iterator[Entry]:
-    """The entries of the file. A line that is none lets nobody in."""
+    """The entries of the file. A damaged line is skipped."""
     for line in text.decode(errors="replace").splitlines():
         try:
             role, name, public = line.split()
             entry = Entry(Role(role), name, public)
         except ValueError:
-            log.error("a line of the list of keys is damaged and lets nobody in")
+            log.error("a line in the list of keys is damaged and is ignored")
             continue
         yield entry
 
 
 class Keyring:
-    """The folder. `create` or `open` it."""
+    """The folder of keys. Get one by `create` or `open`."""
 
     def __init__(self, folder: Path, secret: bytes) -> None:
         self.folder = folder
@@ -179,7 +181,7 @@ class Keyring:
         """Make new keys and a token.
 
         Raises:
-            BadKeys: there are keys already, or the folder cannot be written.
+            BadKeys: the folder has keys already, or cannot be written.
         """
         if (folder / SECRET).exists():
             raise BadKeys(f"{folder} has keys already; they stay as they are.")
@@ -199,7 +201,7 @@ class Keyring:
         """The keys in a folder.
 
         Raises:
-            BadKeys: there are none, or others can read or replace them.
+            BadKeys: there are none, or other users may read or replace them.
         """
         try:
             if folder.stat().st_mode & 0o022:
@@ -220,15 +222,15 @@ class Keyring:
             raise BadKeys(f"{folder / SECRET} is damaged.") from None
 
     def allowed(self) -> Allowed:
-        """The live list."""
+        """The list of allowed keys, which follows its file."""
         return Allowed(self.folder / ALLOWED)
 
     def issue(self, role: Role, name: str = "") -> tuple[str, Login]:
-        """Make a way in; its name and what lets its owner in, which is kept nowhere else. Without
-        a name it gets the first free one, such as machine-1.
+        """Allow a new key; returns its name and its secret, which is stored nowhere. Without a
+        name it gets the first free one, such as machine-1.
 
         Raises:
-            BadKeys: the name is none or taken, or the list cannot be written.
+            BadKeys: the name is not valid or taken, or the list cannot be written.
         """
         public, secret = zmq.curve_keypair()
         with self._changing() as entries:
@@ -243,8 +245,8 @@ class Keyring:
         return name, Login(self.public, secret)
 
     def revoke(self, name: str) -> list[Entry]:
-        """Shut all ways in of this name; what they were. A list put together by hand may hold
-        several, and whoever revokes a name means that nobody comes in by it.
+        """Remove all keys of this name from the list; returns them. A list that was edited by hand
+        may hold several, and none of them must stay valid.
 
         Raises:
             BadKeys: the list cannot be written.
@@ -256,7 +258,8 @@ class Keyring:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[Entry]]:
-        """The list, to be changed by one process at a time and replaced as a whole."""
+        """The entries of the list, to be changed in place: one process at a time may, and the file
+        is replaced as a whole."""
         path = self.folder / ALLOWED
         try:
             folder = os.open(self.folder, os.O_RDONLY)
@@ -275,7 +278,8 @@ class Keyring:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Put a file in place as a whole, for its owner only, and out of reach of a power cut."""
+    """Replace a file as a whole, readable by its owner only, and such that it survives a power
+    cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -285,8 +289,8 @@ def _write(path: Path, content: bytes) -> None:
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        # Else the list may be the old one again, without a key already told. Not all file systems
-        # can, and the list is in force all the same.
+        # Else a power cut may bring back the old list, without a key that was already handed out.
+        # Some file systems cannot sync a folder; the new list is in force all the same.
         with contextlib.suppress(OSError):
             os.fsync(folder)
     finally:

@@ -1,4 +1,4 @@
-"""The folder of keys, the list of whom it lets in, and the command line for both."""
+"""The folder of keys, its list of allowed keys, and the command line for both."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def mode(path: Path) -> int:
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     code = cli.main(argv)
-    told = capsys.readouterr()
-    return code, told.out, told.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_all_that_is_made_is_closed_to_others_whatever_the_umask(tmp_path: Path) -> None:
+def test_all_files_are_closed_to_other_users_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         keyring = Keyring.create(tmp_path / "deep" / "keys")
@@ -61,7 +61,7 @@ def test_files_open_to_others_are_refused_and_closed_ones_are_not(
     assert Keyring.open(keyring.folder).public == keyring.public
 
 
-def test_a_folder_others_may_write_in_is_refused_and_one_they_may_look_at_is_not(
+def test_a_folder_that_others_may_write_in_is_refused_and_one_they_may_list_is_not(
     keyring: Keyring,
 ) -> None:
     keyring.folder.chmod(0o770)
@@ -76,7 +76,7 @@ def test_missing_keys_name_the_command_that_makes_them(tmp_path: Path) -> None:
         Keyring.open(tmp_path)
 
 
-def test_a_damaged_key_is_told(keyring: Keyring) -> None:
+def test_a_damaged_key_is_reported(keyring: Keyring) -> None:
     (keyring.folder / SECRET).write_text("not a key\n")
     with pytest.raises(BadKeys, match="damaged"):
         Keyring.open(keyring.folder)
@@ -85,7 +85,7 @@ def test_a_damaged_key_is_told(keyring: Keyring) -> None:
 # --- the list ---------------------------------------------------------------------------------
 
 
-def test_the_live_list_sees_a_key_as_soon_as_it_is_made_and_not_once_it_is_revoked(
+def test_the_list_has_a_key_as_soon_as_it_is_made_and_until_it_is_revoked(
     keyring: Keyring,
 ) -> None:
     allowed = keyring.allowed()
@@ -101,7 +101,7 @@ def test_the_live_list_sees_a_key_as_soon_as_it_is_made_and_not_once_it_is_revok
 
 
 @pytest.mark.parametrize("harm", ["gone", "open", "folder"])
-def test_a_list_that_cannot_be_trusted_lets_nobody_in(keyring: Keyring, harm: str) -> None:
+def test_a_list_that_cannot_be_trusted_allows_no_key(keyring: Keyring, harm: str) -> None:
     _, login = keyring.issue(Role.WORKER)
     allowed = keyring.allowed()
     path = keyring.folder / ALLOWED
@@ -115,7 +115,7 @@ def test_a_list_that_cannot_be_trusted_lets_nobody_in(keyring: Keyring, harm: st
     assert allowed.find(login.public.decode()) is None
 
 
-def test_a_key_without_a_name_is_not_called_as_a_worker_of_make_run(keyring: Keyring) -> None:
+def test_a_key_without_a_name_is_not_named_like_a_worker_of_make_run(keyring: Keyring) -> None:
     config = (ROOT / "spyglass" / "local" / "supervisord.conf").read_text()
     (started,) = re.findall(r"worker\.py --name (\S+)-%", config)
     names = [keyring.issue(Role.WORKER)[0] for _ in range(2)]
@@ -123,7 +123,7 @@ def test_a_key_without_a_name_is_not_called_as_a_worker_of_make_run(keyring: Key
     assert not any(name.startswith(f"{started}-") for name in names)
 
 
-def test_a_damaged_line_lets_nobody_in_and_the_others_stay(keyring: Keyring) -> None:
+def test_a_damaged_line_is_ignored_and_the_others_stay(keyring: Keyring) -> None:
     _, login = keyring.issue(Role.WORKER)
     path = keyring.folder / ALLOWED
     path.write_bytes(b"king arthur key\n\xff\n\n" + path.read_bytes() + b"worker half")
@@ -156,7 +156,7 @@ def test_a_list_edited_in_place_is_read_once_it_is_left_alone(keyring: Keyring) 
     assert names() == []
 
 
-def test_a_key_that_was_told_is_on_the_disk_and_so_is_the_name_of_its_file(
+def test_a_key_that_was_handed_out_survives_a_power_cut(
     keyring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
@@ -170,7 +170,7 @@ def test_a_key_that_was_told_is_on_the_disk_and_so_is_the_name_of_its_file(
     assert synced == [path.stat().st_ino, keyring.folder.stat().st_ino]
 
 
-def test_many_that_make_keys_at_once_lose_none(keyring: Keyring) -> None:
+def test_of_keys_made_at_the_same_time_none_is_lost(keyring: Keyring) -> None:
     makers = [
         threading.Thread(target=lambda: [keyring.issue(Role.WORKER) for _ in range(5)])
         for _ in range(8)
@@ -210,12 +210,12 @@ def test_an_address_with_a_secret_gives_back_both_parts(keyring: Keyring) -> Non
 def test_a_damaged_secret_is_refused_without_being_shown(keyring: Keyring, harm: object) -> None:
     _, login = keyring.issue(Role.WORKER)
     text = harm(login.text())  # type: ignore[operator]
-    with pytest.raises(AddressError, match=r"python keys.py join") as told:
+    with pytest.raises(AddressError, match=r"python keys.py join") as error:
         joining(f"tcp://10.0.0.5:5556#{text}")
-    assert text[:20] not in str(told.value)
-    with pytest.raises(AddressError) as told:
+    assert text[:20] not in str(error.value)
+    with pytest.raises(AddressError) as error:
         joining(f"tcp://10.0.0.5:port#{login.text()}")
-    assert "#" not in str(told.value)
+    assert "#" not in str(error.value)
 
 
 def test_a_login_never_shows_itself(keyring: Keyring) -> None:
@@ -255,7 +255,7 @@ def test_everything_else_may_be_reached_by_others(address: str) -> None:
     assert beyond_loopback(address)
 
 
-def test_an_address_listened_on_everywhere_is_called_by_the_machine() -> None:
+def test_a_wildcard_address_is_replaced_by_the_machines_name() -> None:
     assert as_others_call("tcp://*:5556", "harbour") == "tcp://harbour:5556"
     assert as_others_call("tcp://10.0.0.5:5556", "harbour") == "tcp://10.0.0.5:5556"
 
@@ -263,7 +263,7 @@ def test_an_address_listened_on_everywhere_is_called_by_the_machine() -> None:
 # --- the command line -------------------------------------------------------------------------
 
 
-def test_the_line_alone_is_on_standard_output_and_lets_in(
+def test_the_command_to_run_is_alone_on_standard_output_and_its_key_is_allowed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ("--keys", str(tmp_path / "keys"))
@@ -294,7 +294,7 @@ def test_list_and_revoke_go_by_name(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert code == EXIT_FAILED and "python keys.py list" in why
 
 
-def test_revoke_shuts_all_of_a_name_out_and_says_how_many(
+def test_revoke_removes_all_keys_of_a_name_and_says_how_many(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ("--keys", str(tmp_path / "keys"))
@@ -308,7 +308,7 @@ def test_revoke_shuts_all_of_a_name_out_and_says_how_many(
     assert "1 key:" in run(capsys, "revoke", "attic", *where)[1]
 
 
-def test_keys_are_never_made_anew_by_mistake(
+def test_existing_keys_are_never_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ("--keys", str(tmp_path / "keys"))

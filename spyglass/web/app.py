@@ -24,6 +24,7 @@ from spyglass.web.api import openinference, torchserve
 from spyglass.web.api.classify import Recognition, Route, Routes
 from spyglass.web.api.openinference import OpenInference
 from spyglass.web.api.torchserve import TorchServe
+from spyglass.web.fleet_metrics import FleetCollector
 from spyglass.web.http import problems, response
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.problems import Problem
@@ -68,7 +69,7 @@ def make_app(
         guard: whom to ask who may act; without one, only this machine may.
     """
     guard = guard or Guard()
-    metrics = Metrics(client)
+    metrics = Metrics(FleetCollector(client))
     routes = picture_routes(client, max_upload, timeout, metrics)
     router = bottle.Router()
     for rule, methods in routes.items():

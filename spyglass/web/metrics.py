@@ -18,11 +18,11 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
-from spyglass.client.session import Answer, Client
+from spyglass.client.session import Answer
 from spyglass.protocol import NAME, Reason
 from spyglass.protocol.snapshot import MAX_MODELS
-from spyglass.web.fleet_metrics import FleetCollector
 from spyglass.web.http.request import App, Message, Receive, Scope, Send
 
 #: Seconds at which HTTP requests are told apart, from a page to the longest usual timeout.
@@ -46,12 +46,12 @@ class Metrics:
     """Counts and times requests; all of it as text for whoever scrapes.
 
     Args:
-        client: asked about the fleet, whose figures come before the web's own.
+        fleet: gives the fleet's figures, which come before the web's own.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, fleet: Collector) -> None:
         self._registry = registry = CollectorRegistry()
-        registry.register(FleetCollector(client))
+        registry.register(fleet)
         self._open = 0
         Gauge(
             "spyglass_http_requests_in_flight", "HTTP requests being answered.", registry=registry

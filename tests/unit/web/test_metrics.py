@@ -18,7 +18,7 @@ from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.protocol import Reason
 from spyglass.protocol.snapshot import MAX_MODELS, Counters
-from spyglass.web.fleet_metrics import COUNTERS, MAX_WORKERS, STATUS_WITHIN
+from spyglass.web.fleet_metrics import COUNTERS, MAX_WORKERS, STATUS_WITHIN, FleetCollector
 from spyglass.web.metrics import HTTP_BUCKETS, Metrics
 
 ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14.9)
@@ -42,8 +42,12 @@ class Broker:
         return status
 
 
+def metrics_with(broker: Any) -> Metrics:
+    return Metrics(FleetCollector(broker))
+
+
 def text_of(broker: Any) -> str:
-    return Metrics(broker).exposition("")[0].decode()
+    return metrics_with(broker).exposition("")[0].decode()
 
 
 def scraped(dispatcher: Dispatcher | None, now: float = 0.0) -> Samples:
@@ -229,7 +233,7 @@ def test_what_clients_make_up_opens_no_series(site: Site) -> None:
 
 
 def test_models_beyond_the_limit_share_their_series() -> None:
-    metrics = Metrics(Broker(None))  # type: ignore[arg-type]
+    metrics = metrics_with(Broker(None))
     for n in range(MAX_MODELS + 5):
         metrics.answered(Answer("", f"model-{n}", "", [], "attic", 1, TIMES, 1.0))
     metrics.answered(Answer("", 'x"} 1\n', "", [], "attic", 1, TIMES, 1.0))
@@ -258,7 +262,7 @@ def test_promtool_finds_no_fault_with_names_units_and_help(site: Site, busy: Dis
 
 
 def test_a_picture_costs_little_more_than_its_five_series() -> None:
-    metrics = Metrics(Broker(None))  # type: ignore[arg-type]
+    metrics = metrics_with(Broker(None))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})

@@ -16,6 +16,7 @@ from spyglass.dispatcher import snapshot
 from spyglass.protocol import Op, Reason
 from spyglass.web.api import openapi
 from spyglass.web.app import make_app, picture_routes
+from spyglass.web.fleet_metrics import FleetCollector
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.token import MAX_GUESSES
 from spyglass.web.metrics import Metrics
@@ -89,7 +90,7 @@ def test_the_description_is_valid() -> None:
 
 def test_every_route_is_described_and_every_described_route_is_there() -> None:
     nobody: Any = FakeFleet()
-    metrics = Metrics(nobody)
+    metrics = Metrics(FleetCollector(nobody))
     there = {(route.method, route.rule) for route in make_pages(nobody, 1, metrics, nobody).routes}
     for rule, methods in picture_routes(nobody, 1, 1.0, metrics).items():
         there |= {(method, rule) for method in methods}

@@ -78,7 +78,10 @@ class LoopClient(Client):
         now = self._clock()
         answered: Future[Any] = Future()
         pending = Pending(query, answered, now, now + timeout)
-        self._loop.call_soon_threadsafe(self._start, pending)
+        try:
+            self._loop.call_soon_threadsafe(self._start, pending)
+        except RuntimeError:  # the loop is closed
+            raise RequestFailed(Reason.NO_BROKER, "This program is ending.") from None
         try:
             reply: Reply = answered.result(timeout + LOOP_ENDED)
         except TimeoutError:

@@ -78,7 +78,7 @@ class FleetCollector(Collector):
     def _status(self) -> Snapshot | None:
         if not self._client.connected:
             return None  # at once: it might come within the second, but a scrape need not wait
-        with suppress(RequestFailed, RuntimeError):  # RuntimeError: the client is closed
+        with suppress(RequestFailed):
             return self._client.status(STATUS_WITHIN)
         return None
 

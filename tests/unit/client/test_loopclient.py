@@ -192,3 +192,5 @@ def test_a_question_does_not_outlive_the_loop(client: LoopClient) -> None:
     with pytest.raises(RequestFailed, match="ending"):
         client.status(timeout=0.1)
     loop.close()
+    with pytest.raises(RequestFailed, match="ending"):
+        client.status(timeout=0.1)

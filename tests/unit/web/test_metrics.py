@@ -116,7 +116,8 @@ def test_without_a_connection_the_broker_is_not_even_asked(busy: Dispatcher) -> 
 
 def test_a_closed_client_counts_as_no_broker() -> None:
     broker = Broker(None)
-    broker.status_of = lambda: (_ for _ in ()).throw(RuntimeError("this client is closed"))
+    ending = RequestFailed(Reason.NO_BROKER, "This program is ending.")
+    broker.status_of = lambda: (_ for _ in ()).throw(ending)
     assert samples(text_of(broker))["spyglass_broker_up"] == 0
 
 

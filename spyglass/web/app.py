@@ -112,7 +112,7 @@ def make_app(
             reply = (_dialect(path) or response.of_problem)(problem)
         except HungUp:
             return
-        except Exception:
+        except Exception:  # the one net beneath all routes: a fault of our own is logged whole
             reply = _refusal(500, request, _dialect(path))
             whose = logs.about(reply.headers.get("X-Request-Id", ""))
             log.exception("%s %s failed", method, path, extra=whose)

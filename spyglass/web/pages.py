@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import json
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import bottle
 
-from spyglass.client.session import Client, NotAllowed, RequestFailed
-from spyglass.protocol import NAME, Op, Reason
-from spyglass.runtime.logs import about
-from spyglass.transport.addresses import address
+from spyglass.client.session import Client, RequestFailed
+from spyglass.protocol import Reason
 from spyglass.web import templates
 from spyglass.web.api import openapi
+from spyglass.web.fleet import FleetRoutes
 from spyglass.web.http import problems, response
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.problems import Problem
-from spyglass.web.http.response import SECURITY_HEADERS
+from spyglass.web.http.response import SECURITY_HEADERS, Reply
 from spyglass.web.metrics import Metrics
 from spyglass.web.templates import STATIC
-
-log = logging.getLogger(__name__)
 
 #: Pixels of the longer side of a frame from the camera page: no model here looks at more than 299.
 FRAME_SIDE = 320
@@ -41,95 +36,19 @@ def make_pages(client: Client, max_upload: int, metrics: Metrics, guard: Guard) 
         guard: asked before every action.
     """
     app = bottle.Bottle()
+    app.config["catchall"] = False  # a fault is for the one net around all routes, in app.py
     app.install(_compressed)
-    app.install(_problems_as_answers)
+    app.install(_replies_as_answers)
     app.install(_Guarded(guard))
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
     app.get("/", callback=lambda: templates.upload_page(max_upload))
     app.get("/camera", callback=lambda: templates.page("camera", side=FRAME_SIDE))
-    _add_fleet(app, client)
+    FleetRoutes(client).add_to(app)
     _add_health(app, client)
     _add_metrics(app, metrics)
     _add_description(app)
     return app
-
-
-# --- the fleet --------------------------------------------------------------------------------
-
-
-def _add_fleet(app: bottle.Bottle, client: Client) -> None:
-    def snapshot() -> dict[str, Any]:
-        try:
-            return client.status()
-        except RequestFailed as failed:
-            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
-
-    def control(op: Op, target: str) -> str:
-        if not target.isprintable():  # the broker would drop the message, and never answer
-            raise problems.not_found("Nothing has this id. /v1/status lists workers and pictures.")
-        try:
-            done, detail = client.control(op, target)
-        except RequestFailed as failed:
-            raise Problem.of(Reason.NO_BROKER, str(failed)) from None
-        except NotAllowed as refused:
-            raise problems.forbidden(str(refused)) from None
-        if not done:
-            asked_wrongly = op in (Op.ADD, Op.JOIN)
-            raise problems.malformed(detail) if asked_wrongly else problems.not_found(detail)
-        return _json({"detail": detail})
-
-    def status_page() -> str:
-        try:
-            status = snapshot()
-        except Problem:
-            status = None  # the page says so, and heals by itself
-        return templates.page("status", status=status, broker_address=client.address)
-
-    app.get("/status", callback=status_page)
-
-    def status() -> str:
-        bottle.response.set_header("Cache-Control", "no-store")
-        return _json(snapshot())
-
-    app.get("/v1/status", callback=status)
-
-    def add_worker() -> str:
-        text = bottle.request.environ["wsgi.input"].read(4096)
-        try:
-            target = json.loads(text)["address"]
-            address(target)
-        except Exception:
-            example = '{"address": "tcp://192.168.1.7:8888"}'
-            raise problems.malformed(f"Send JSON such as {example}.") from None
-        return control(Op.ADD, target)
-
-    app.post("/v1/workers", callback=add_worker)
-
-    def let_in() -> str:
-        text = bottle.request.environ["wsgi.input"].read(4096)
-        try:
-            name = json.loads(text).get("name", "")
-            if name != "" and not NAME.fullmatch(name):
-                raise ValueError
-        except Exception:
-            raise problems.malformed('Send JSON such as {"name": "kitchen"}, or {}.') from None
-        bottle.response.set_header("Cache-Control", "no-store")  # it holds a secret
-        return control(Op.JOIN, name)
-
-    app.post("/v1/join", callback=let_in)
-
-    def remove_worker(worker_id: str) -> str:
-        now = bottle.request.query.get("now") == "1"
-        return control(Op.REMOVE if now else Op.DRAIN, worker_id[:64])
-
-    app.delete("/v1/workers/<worker_id>", callback=remove_worker)
-
-    def clear_quarantine(sha256: str = "") -> str:
-        return control(Op.CLEAR, sha256[:64])
-
-    app.delete("/v1/quarantine", callback=clear_quarantine)
-    app.delete("/v1/quarantine/<sha256>", callback=clear_quarantine)
 
 
 class _Guarded:
@@ -159,14 +78,14 @@ class _Guarded:
 
 
 def _add_health(app: bottle.Bottle, client: Client) -> None:
-    def live() -> str:
+    def live() -> Reply:
         if not client.alive:
             raise Problem.of(Reason.NO_BROKER, "The connection to the broker has stopped.")
-        return _json({"status": "alive"})
+        return response.of_json({"status": "alive"})
 
     app.get("/livez", callback=live)
 
-    def ready() -> str:
+    def ready() -> Reply:
         try:
             models = client.status()["models"]
         except RequestFailed as failed:
@@ -174,7 +93,7 @@ def _add_health(app: bottle.Bottle, client: Client) -> None:
         workers = sum(model["workers"] for model in models if model["default"])
         if not workers:
             raise Problem.of(Reason.NO_WORKERS, "No worker is connected yet.")
-        return _json({"status": "ready", "workers": workers})
+        return response.of_json({"status": "ready", "workers": workers})
 
     app.get("/readyz", callback=ready)
     app.get("/healthz", callback=ready)
@@ -189,17 +108,16 @@ def _add_health(app: bottle.Bottle, client: Client) -> None:
 
 
 def _add_metrics(app: bottle.Bottle, metrics: Metrics) -> None:
-    def scraped() -> bytes:
+    def scraped() -> Reply:
         text, kind = metrics.exposition(bottle.request.get_header("Accept", ""))
-        bottle.response.content_type = kind
-        return text
+        return Reply(text, kind=kind)
 
     app.get("/metrics", callback=scraped)
 
 
 def _add_description(app: bottle.Bottle) -> None:
-    def described() -> str:
-        return _json(openapi.document())
+    def described() -> Reply:
+        return response.of_json(openapi.document())
 
     app.get("/openapi.json", callback=described)
     app.route("/", "OPTIONS", callback=described)  # where TorchServe's clients ask for it
@@ -208,24 +126,16 @@ def _add_description(app: bottle.Bottle) -> None:
 # --- answers ----------------------------------------------------------------------------------
 
 
-def _json(value: object) -> str:
-    bottle.response.content_type = response.JSON
-    return json.dumps(value)
+def _replies_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
+    """A route may return a Reply or raise a Problem; other results are Bottle's to send."""
 
-
-def _problems_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return route(*args, **kwargs)
+            reply = route(*args, **kwargs)
         except Problem as problem:
             reply = response.of_problem(problem)
-        except bottle.HTTPResponse:
-            raise
-        except Exception:  # Bottle would tell the server of it too, which answered a second time
-            reply = templates.unforeseen(500, _wants_html())
-            whose = about(reply.headers["X-Request-Id"])
-            what = bottle.request.method, bottle.request.path
-            log.exception("%s %s failed", *what, extra=whose)
+        if not isinstance(reply, Reply):
+            return reply
         bottle.response.status = reply.status
         bottle.response.content_type = reply.kind
         bottle.response.headers.update(reply.headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -189,6 +190,55 @@ def test_our_own_fault_is_told_as_such_without_its_details(site: Site) -> None:
     assert b"secret" not in answer.body
 
 
+@pytest.mark.parametrize("fault", [ValueError, RuntimeError, KeyError])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/status"),
+        ("GET", "/v1/status"),
+        ("GET", "/readyz"),
+        ("GET", "/metrics"),
+        ("GET", "/models"),
+        ("GET", "/ping"),
+        ("GET", "/v2/health/ready"),
+        ("POST", "/v1/workers"),
+        ("POST", "/v1/classify"),
+        ("POST", "/"),
+    ],
+)
+def test_a_bug_in_any_route_is_logged_with_its_traceback_and_answered_500(
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: type[Exception],
+    method: str,
+    path: str,
+) -> None:
+    site.fleet.failure = fault("a secret")
+
+    def broken(op: Op, target: str) -> tuple[bool, str]:
+        raise fault("a secret")
+
+    monkeypatch.setattr(site.fleet, "control", broken)
+    typed = TYPED if path == "/v1/workers" else {}
+    body = b'{"address": "tcp://127.0.0.1:8888"}' if typed else jpeg()
+    answer = site(method, path, body, **typed)
+    assert answer.status == 500
+    assert b"secret" not in answer.body
+    (logged,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert logged.getMessage() == f"{method} {path} failed"
+    assert logged.exc_info is not None and logged.exc_info[0] is fault
+    assert "Traceback (most recent call last)" in caplog.text
+
+
+def test_a_bug_in_a_page_is_shown_to_a_person_as_a_page(site: Site) -> None:
+    site.fleet.failure = ValueError("a secret")
+    page = site("GET", "/status", accept="text/html")
+    assert page.status == 500
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert b"Details are in the web server" in page.body and b"secret" not in page.body
+
+
 def test_health_tells_alive_from_ready(site: Site) -> None:
     assert site("GET", "/livez").status == 200
     assert site("GET", "/readyz").status == 200
@@ -258,7 +308,13 @@ def test_workers_are_drained_removed_and_added(site: Site) -> None:
     assert (refused.status, refused.json["detail"]) == (403, "This key may only look.")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"address": 5}', b'{"address": "http://x"}', b"{"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"{}", b'{"address": 5}', b'{"address": "http://x"}', b"{", b"\xff",
+        b"[" * 4000, b'{"address": "tcp://x:' + b"1" * 4000 + b'"}', b'{"address": "\\ud800"}',
+    ],
+)  # fmt: skip
 def test_a_bad_address_is_malformed(site: Site, body: bytes) -> None:
     assert site("POST", "/v1/workers", body, **TYPED).json["code"] == "malformed"
     assert site.fleet.controls == []
@@ -277,7 +333,7 @@ def test_our_own_page_can_act(site: Site) -> None:
     assert site("DELETE", "/v1/workers/abcd", **own).status == 200
 
 
-@pytest.mark.parametrize("name", ["{}", "null", "0", "[]", '"a b"'])
+@pytest.mark.parametrize("name", ["{}", "null", "0", "[]", '"a b"', '"\\ud800"', "[" * 4000])
 def test_a_name_to_join_by_that_is_none_is_malformed(site: Site, name: str) -> None:
     # What is neither text nor true used to pass as no name, and ended in a 500.
     body = b'{"name": %s}' % name.encode()

@@ -151,7 +151,9 @@ def _compressed(route: Callable[..., Any]) -> Callable[..., Any]:
         answer = route(*args, **kwargs)
         if "gzip" not in bottle.request.get_header("Accept-Encoding", ""):
             return answer
-        if isinstance(answer, bottle.HTTPResponse):  # a file
+        if isinstance(answer, bottle.HTTPResponse):  # a file; without a body when asked by HEAD
+            if bottle.request.method == "HEAD":
+                return answer
             kind, headers = answer.content_type, answer.headers
             if answer.status_code != 200 or not kind.startswith(("text/", "image/svg")):
                 return answer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from chaos.ledger import ATTRIBUTED_WITHIN, Event, Injected, Record, frozen
 from chaos.schedule import BROKER_FREEZE_FOR, BROKER_KINDS, Kind
-from spyglass.dispatcher import pool
+from spyglass.dispatcher import stats
 
 #: Milliseconds, 99th percentile, from a fault until the work is given to somebody else (P2, P4). A
 #: frozen worker's within 1.2 s; if its broker is lost meanwhile, the next one may think it idle,
@@ -58,7 +58,7 @@ def percentile(values: Iterable[float], percent: float) -> float:
     ordered = sorted(values)
     if not ordered:
         raise ValueError("no values, so no percentile")
-    return pool.percentile(ordered, percent / 100)
+    return stats.percentile(ordered, percent / 100)
 
 
 def failovers(

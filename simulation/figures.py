@@ -11,7 +11,7 @@ from typing import Any
 
 from simulation.plan import Plan
 from simulation.world import World
-from spyglass.dispatcher.pool import percentile
+from spyglass.dispatcher.stats import percentile
 
 #: Events that belong to a request, and those that the mere presence of workers costs.
 OF_REQUESTS = ("request_arrived", "worker_acked", "worker_answered", "worker_refused")

@@ -13,8 +13,9 @@ from simulation import fleet
 from simulation.fleet import Task, Worker
 from simulation.ledger import Asked, Ledger
 from simulation.plan import FAILOVER, FREEZE, HOP, RECONNECT, RESPAWN, RESTART, STORM_SPREAD, Plan
-from spyglass.dispatcher.decisions import Action, Policy, ToClient, ToWorker
+from spyglass.dispatcher.actions import Action, ToClient, ToWorker
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import (
     BUSY_INTERVAL,
     Body,

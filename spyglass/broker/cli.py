@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 
 from spyglass.broker.loop import Broker
-from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import GateDown
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys
 from spyglass.keys.port_policy import ALWAYS, BEYOND, ENCRYPTED, INSECURE, Security

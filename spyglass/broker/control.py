@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import zmq
 
-from spyglass.dispatcher.decisions import Action
+from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.keys.keyring import BadKeys

@@ -17,8 +17,9 @@ import zmq
 from spyglass.broker import request_log
 from spyglass.broker.control import Control
 from spyglass.broker.monitor import Lookout
-from spyglass.dispatcher.decisions import Action, Note, Policy, ToClient
+from spyglass.dispatcher.actions import Action, Note, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import Gate
 from spyglass.keys.port_policy import PLAIN, Security
 from spyglass.protocol import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 
-from spyglass.dispatcher.decisions import Action, Record
+from spyglass.dispatcher.actions import Action
+from spyglass.dispatcher.journal import Record
 from spyglass.runtime import memory
 from spyglass.transport.sockets import DropWatch
 

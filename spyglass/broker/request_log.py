@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from spyglass.dispatcher.decisions import Note
+from spyglass.dispatcher.actions import Note
 from spyglass.protocol import USUAL_FAILURES, Ack, Cancel, Message, Nack, Reason, Request, Result
 from spyglass.runtime.logs import about
 

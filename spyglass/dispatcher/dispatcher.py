@@ -15,16 +15,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import count
 
-from spyglass.dispatcher.decisions import Action, Policy, Record
+from spyglass.dispatcher.actions import Action
+from spyglass.dispatcher.job_state import Attempt, Job
 from spyglass.dispatcher.jobs import QUARANTINED, Jobs
+from spyglass.dispatcher.journal import Record
 from spyglass.dispatcher.membership import Roster
 from spyglass.dispatcher.outliers import Outliers
-from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
-from spyglass.dispatcher.pools import Pools
+from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.pools import Pool, Pools
 from spyglass.dispatcher.quarantine import Loss
 from spyglass.dispatcher.refusals import Refusals
 from spyglass.dispatcher.senders import Connection
 from spyglass.dispatcher.trend import Trend
+from spyglass.dispatcher.worker_state import Worker
 from spyglass.protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
 
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.

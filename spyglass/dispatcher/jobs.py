@@ -15,10 +15,13 @@ import heapq
 from collections import deque
 from itertools import count
 
-from spyglass.dispatcher.decisions import Event, Move, Policy, Record
-from spyglass.dispatcher.pool import Attempt, Job, Pool, Worker
+from spyglass.dispatcher.job_state import Attempt, Job
+from spyglass.dispatcher.journal import Event, Move, Record
+from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.quarantine import Loss, Quarantine
 from spyglass.dispatcher.senders import Connection, Senders, Waiting
+from spyglass.dispatcher.worker_state import Worker
 from spyglass.protocol import Ack, Cancel, Message, Nack, Reason, Request, Result
 
 #: The answer to the sender of a picture in quarantine.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from spyglass.dispatcher.decisions import Departed, Policy, Record
 from spyglass.dispatcher.jobs import Jobs
+from spyglass.dispatcher.journal import Departed, Record
 from spyglass.dispatcher.names import Names
 from spyglass.dispatcher.outliers import Outliers
-from spyglass.dispatcher.pool import Pool, Worker
+from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.quarantine import RETURN_GRACE, Loss
+from spyglass.dispatcher.worker_state import Worker
 from spyglass.protocol import (
     BEAT,
     HEARTBEAT_INTERVAL,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from spyglass.dispatcher.decisions import Policy, Record
 from spyglass.dispatcher.health import Health
-from spyglass.dispatcher.pool import Pool, Worker
+from spyglass.dispatcher.journal import Record
+from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.pools import Pool
+from spyglass.dispatcher.worker_state import Worker
 
 #: Records of departed workers kept, so that one that comes back is not a stranger.
 HEALTHS_KEPT = 1000

@@ -7,8 +7,10 @@ from typing import Any
 
 from spyglass import __version__
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.pool import Pool, Worker, percentile
+from spyglass.dispatcher.pools import Pool
+from spyglass.dispatcher.stats import percentile
 from spyglass.dispatcher.trend import Trend
+from spyglass.dispatcher.worker_state import Worker
 
 
 def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from conftest import Fleet, eventually
 from dispatching import ready
 
 from spyglass.broker.loop import Broker
-from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import ID_BYTES, Ack, Cancel, Direction, Op, Query, Reply, Result
 from testbed.peers import FakeWorker, Peer, picture_request
 

@@ -15,7 +15,7 @@ import zmq
 from conftest import ROOT, Fleet, eventually
 
 from spyglass.client.thread_client import RequestFailed
-from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import (
     Ack,
     Direction,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from spyglass.dispatcher.decisions import Action, Policy, ToClient, ToWorker
+from spyglass.dispatcher.actions import Action, ToClient, ToWorker
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import Body, Message, Ready, Request, Result, Times
 
 DIGEST = "ab" * 32

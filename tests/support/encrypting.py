@@ -13,7 +13,7 @@ from conftest import PATIENCE, Fleet, eventually
 from chaos.fleet import free_port
 from spyglass.broker.loop import Broker
 from spyglass.client.thread_client import BrokerClient
-from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import Gate
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.keys.port_policy import Security

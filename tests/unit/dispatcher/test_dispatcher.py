@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, result, told
 
-from spyglass.dispatcher.decisions import Policy
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import (
     Cancel,
     Nack,

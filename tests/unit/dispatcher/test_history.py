@@ -31,9 +31,11 @@ from typing import TypeGuard
 
 from dispatching import ready, request
 
-from spyglass.dispatcher.decisions import Action, Policy, ToClient, ToWorker
+from spyglass.dispatcher.actions import Action, ToClient, ToWorker
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.pool import Job, JobState, Pool
+from spyglass.dispatcher.job_state import Job, JobState
+from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.pools import Pool
 from spyglass.protocol import Body, Bye, Nack, Reason, Request, Result, Times, patience
 
 HISTORIES = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DOG, EEL, fleet, given, live, ready, request, result, ticked, told
 
-from spyglass.dispatcher.decisions import ToWorker
+from spyglass.dispatcher.actions import ToWorker
 from spyglass.protocol import Bye, Heartbeat, Nack, Reason, heartbeat_interval
 
 # --- silence ----------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, ticked, told
 
-from spyglass.dispatcher.decisions import Policy
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.dispatcher.refusals import MAX_REMEMBERED, SAID_EVERY, Refusals
 from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
 

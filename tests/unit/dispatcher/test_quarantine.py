@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from dispatching import CAT, DOG, fleet, given, live, ready, result, told
 
-from spyglass.dispatcher.decisions import Action, Policy
+from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.dispatcher.quarantine import REMEMBERED, RETURN_GRACE, Loss, Quarantine
 from spyglass.protocol import Nack, Reason, Request, Result
 

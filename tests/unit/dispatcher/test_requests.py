@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from dispatching import CAT, DOG, EEL, fleet, given, ready, receivers, request, result, told
 
-from spyglass.dispatcher.decisions import ToClient
+from spyglass.dispatcher.actions import ToClient
+from spyglass.dispatcher.job_state import JobState
 from spyglass.dispatcher.jobs import FEW_TIMERS
-from spyglass.dispatcher.pool import JobState
 from spyglass.protocol import (
     Ack,
     Body,

@@ -8,8 +8,8 @@ import pytest
 from dispatching import fleet, ready, request, result
 
 from spyglass.broker.loop import Broker
-from spyglass.dispatcher.decisions import Policy
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.policy import Policy
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.dispatcher.trend import SAMPLES_KEPT
 from spyglass.keys.port_policy import PLAIN

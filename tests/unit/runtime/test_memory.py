@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, rss
 
 from spyglass.broker import loop, monitor
-from spyglass.dispatcher.decisions import Policy
+from spyglass.dispatcher.policy import Policy
 from spyglass.runtime.memory import held, unwritten
 
 #: Maps a file of 40 pages, lets `change` do something to it, settles, and tells what is there.

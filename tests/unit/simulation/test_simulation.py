@@ -12,8 +12,8 @@ from simulation.__main__ import main
 from simulation.plan import FAILOVER, Faults, Plan
 from simulation.study import plans
 from simulation.world import World
+from spyglass.dispatcher.job_state import Attempt, Job
 from spyglass.dispatcher.jobs import Jobs
-from spyglass.dispatcher.pool import Attempt, Job
 from spyglass.protocol import Reason, Result
 
 #: Everything goes wrong within a third of a second, ten times as often as usual.

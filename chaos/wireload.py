@@ -35,7 +35,8 @@ from spyglass.protocol import (
     Result,
     encode,
 )
-from spyglass.transport.sockets import DEALER_EVENTS, Waker, dealer, incoming, monitor_events, send
+from spyglass.transport.framing import Inbox, incoming, send
+from spyglass.transport.sockets import DEALER_EVENTS, Waker, dealer, monitor_events
 
 #: Seconds a broker has to acknowledge before the request is sent again.
 ACK_TIMEOUT = 0.5
@@ -53,6 +54,7 @@ class Line:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.connected = False
         self.socket = dealer(context)
+        self.inbox = Inbox(self.socket, Direction.BROKER_TO_CLIENT.most_frames)
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
         self.socket.connect(address)
 
@@ -73,7 +75,7 @@ class Line:
 
     def receive(self) -> list[Message]:
         """All that has come; what is no message of ours is as good as lost."""
-        heard = incoming(self.socket, Direction.BROKER_TO_CLIENT)
+        heard = incoming(self.inbox, Direction.BROKER_TO_CLIENT)
         return [message for message in heard if not isinstance(message, ProtocolError)]
 
 

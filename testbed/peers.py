@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import struct
 
 import zmq
 
@@ -26,6 +27,9 @@ from spyglass.transport.sockets import dealer
 
 #: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism.
 GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + bytes(32)
+#: READY of a DEALER, after the greeting.
+PROPERTY = b"\x0bSocket-Type" + struct.pack("!I", 6) + b"DEALER"
+READY = bytes((4, 6 + len(PROPERTY))) + b"\x05READY" + PROPERTY
 
 #: Milliseconds to wait for a message on a slow, busy machine.
 PATIENCE_MS = 30_000
@@ -101,3 +105,11 @@ def knock(address: str) -> socket.socket:
     """A bare TCP connection to a ZeroMQ port."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     return socket.create_connection((host, int(port)), timeout=10)
+
+
+def cut_off(stranger: socket.socket) -> bool:
+    """Whether the other end has ended this connection; waits for that, or for bytes."""
+    try:
+        return not stranger.recv(4096)
+    except ConnectionError:
+        return True

@@ -41,12 +41,13 @@ from spyglass.protocol import (
 from spyglass.runtime import logs
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
-from spyglass.transport.sockets import DropWatch, Waker, router, send, user_of, waiting
+from spyglass.transport.framing import MESSAGES_PER_TURN, Inbox, send
+from spyglass.transport.sockets import DropWatch, Waker, router, user_of
 
 log = logging.getLogger(__name__)
 
-#: Messages read from one socket before timers get their turn.
-MESSAGES_PER_TURN = 256
+#: Bytes of what is kept of a request beside its picture.
+REQUEST_BYTES = 4096
 #: Seconds a leaving broker lets running work finish before it hands the rest back.
 LEAVE_WITHIN = 10.0
 #: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
@@ -106,6 +107,8 @@ class Broker:
             self._gate.open(self._context)
         self._front = router(self._context, self._security.guard(FRONT_DOMAIN))
         self._back = router(self._context, self._security.guard(WORKER_DOMAIN), workers=True)
+        self._from_clients = Inbox(self._front, 1 + Direction.CLIENT_TO_BROKER.most_frames)
+        self._from_workers = Inbox(self._back, 1 + Direction.WORKER_TO_BROKER.most_frames)
         self._front_watch = DropWatch(self._front)
         self._back_watch = DropWatch(self._back)
         self._front.bind(self.frontend)
@@ -117,6 +120,8 @@ class Broker:
             self._front_watch,
             self._back_watch,
             self.dispatcher.record,
+            self._clock,
+            self._kept,
             self.dispatcher.policy.max_waiting_bytes,
             self._open_files,
         )
@@ -149,7 +154,8 @@ class Broker:
                     self._carry_out(self.dispatcher.stop(now))
                 if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
                     break
-                self._turn(min(due, leave_at, self._security.next_look()) - now)
+                looks = self._security.next_look(), self._lookout.next_look
+                self._turn(min(due, leave_at, *looks) - now)
             self._carry_out(self.dispatcher.hand_back())
             farewell = self._clock() + FAREWELL
             while (left := farewell - self._clock()) > 0:
@@ -169,14 +175,11 @@ class Broker:
             self._carry_out(self._lookout.count_connections(self._clock()))
         if self._gate is not None and self._gate.look(self._clock()):
             self._keep_out(self._gate)
-        now = self._clock()
-        if now >= self._lookout.next_look:
-            self._carry_out(self._lookout.look(now))
         front_drained = back_drained = True
         if dropped or self._front in ready:
-            front_drained = self._drain(self._front, self._front_watch, self._from_client)
+            front_drained = self._drain(self._from_clients, self._front_watch, self._from_client)
         if dropped or self._back in ready:
-            back_drained = self._drain(self._back, self._back_watch, self._from_worker)
+            back_drained = self._drain(self._from_workers, self._back_watch, self._from_worker)
         if back_drained:
             for worker in self._back_watch.take_dropped():
                 gone = self.dispatcher.worker_gone(worker, "connection closed", self._clock())
@@ -184,6 +187,13 @@ class Broker:
         if front_drained:
             for client in self._front_watch.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
+        now = self._clock()
+        if now >= self._lookout.next_look:
+            self._carry_out(self._lookout.look(now))
+
+    def _kept(self) -> int:
+        """Bytes of what was asked for and is not answered."""
+        return sum([job.size + REQUEST_BYTES for job in self.dispatcher.jobs.open.values()])
 
     def _keep_out(self, gate: Gate) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""
@@ -199,17 +209,20 @@ class Broker:
 
     def _drain(
         self,
-        socket: zmq.Socket[bytes],
+        inbox: Inbox,
         watch: DropWatch,
         handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
     ) -> bool:
-        """Handle what waits on a socket, at most 256 messages; whether that was all."""
+        """Handle what waits on a port, for a turn; whether that was all."""
         gate = self._gate if watch.domain else None
         handled = 0
-        for frames in waiting(socket, MESSAGES_PER_TURN):
+        for frames in inbox.messages():
             handled += 1
             try:
                 peer = watch.saw(frames[0])
+                if inbox.overlong:
+                    log.warning("cut %s: a message of too many frames", watch.place_of(peer))
+                    watch.cut(peer)
                 if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
                     log.debug("dropped a message from %s: %s", watch.place_of(peer), KEY_REVOKED)
                     continue
@@ -223,7 +236,7 @@ class Broker:
                 raise  # a socket of ours is broken, not a message
             except Exception as error:
                 self._mishap("a message could not be dealt with", error)
-        return handled < MESSAGES_PER_TURN
+        return handled < MESSAGES_PER_TURN and not inbox.overlong
 
     # --- messages in --------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from spyglass.client.session import (
     request_for,
 )
 from spyglass.protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
-from spyglass.transport.sockets import waits
+from spyglass.transport.framing import waits
 
 #: Seconds past its time after which a thread's question was forgotten: the loop has ended.
 LOOP_ENDED = 1.0

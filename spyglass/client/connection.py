@@ -7,9 +7,10 @@ from contextlib import suppress
 
 import zmq
 
-from spyglass.protocol import Message, encode
+from spyglass.protocol import Direction, Message, encode
 from spyglass.transport.credentials import REFUSED, split, unheard
-from spyglass.transport.sockets import DEALER_EVENTS, dealer, send
+from spyglass.transport.framing import Inbox, send
+from spyglass.transport.sockets import DEALER_EVENTS, dealer
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class Link:
         self.again_at = float("inf")  # when to connect anew
         self.on_the_way = 0  # bytes of pictures not acknowledged yet
         self.socket = dealer(context, self._login)
+        self.inbox = Inbox(self.socket, Direction.BROKER_TO_CLIENT.most_frames)
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
         self.socket.connect(self.address)
 

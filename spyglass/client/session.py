@@ -47,7 +47,8 @@ from spyglass.protocol import (
     Times,
 )
 from spyglass.runtime.mishaps import Mishaps
-from spyglass.transport.sockets import incoming, monitor_events
+from spyglass.transport.framing import incoming
+from spyglass.transport.sockets import monitor_events
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ class Client(ABC):
                 link.refused(event == zmq.EVENT_HANDSHAKE_FAILED_AUTH, now)
 
     def _read_messages(self, link: Link, now: float) -> None:
-        for message in incoming(link.socket, Direction.BROKER_TO_CLIENT):
+        for message in incoming(link.inbox, Direction.BROKER_TO_CLIENT):
             if isinstance(message, ProtocolError):
                 log.warning("the broker at %s sent no message of ours: %s", link.address, message)
                 continue

@@ -24,6 +24,7 @@ from spyglass.protocol.header import (
     ProtocolError,
 )
 from spyglass.protocol.messages import (
+    MAX_ANSWER_PARTS,
     MAX_CREDIT,
     MAX_TARGET,
     MAX_TIMEOUT,
@@ -72,6 +73,7 @@ __all__ = [
     "HEX",
     "ID_BYTES",
     "LONGEST_INTERVAL",
+    "MAX_ANSWER_PARTS",
     "MAX_CHILDREN_TOLD",
     "MAX_CREDIT",
     "MAX_HEADER_BYTES",

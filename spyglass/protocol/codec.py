@@ -28,6 +28,7 @@ from isal.isal_zlib import crc32
 
 from spyglass.protocol.header import MAX_HEADER_BYTES, Header, ProtocolError, dump, load
 from spyglass.protocol.messages import (
+    MAX_ANSWER_PARTS,
     NO_BODY,
     PART_BYTES,
     Ack,
@@ -46,6 +47,8 @@ VERSION = b"SPY1"
 
 #: Bytes of a request id. 128 random bits: nobody guesses another's request.
 ID_BYTES = 16
+#: Frames of a message before its parts.
+LEADING = 5
 #: Parts of one message: 64 MiB, six times the web's default upload limit.
 MAX_PARTS = 1024
 
@@ -71,6 +74,12 @@ class Direction(Enum):
     def __init__(self, *kinds: type[Message]) -> None:
         self.readers: dict[bytes, Reader] = {kind.TYPE: kind.read for kind in kinds}
         self.beats = Heartbeat in kinds
+        self.most_parts = MAX_ANSWER_PARTS if Ready in kinds else MAX_PARTS
+
+    @property
+    def most_frames(self) -> int:
+        """Frames of the longest message."""
+        return LEADING + self.most_parts
 
 
 _NO_ID = frozenset((b"R", b"H", b"B"))
@@ -135,9 +144,9 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     Raises:
         ProtocolError: whatever is wrong with the frames, and nothing but that.
     """
-    if len(frames) < 5:
-        raise ProtocolError(f"{len(frames)} frames; a message has at least 5")
-    leading = frames[:5]
+    if len(frames) < LEADING:
+        raise ProtocolError(f"{len(frames)} frames; a message has at least {LEADING}")
+    leading = frames[:LEADING]
     if direction.beats and len(frames[2]) == 0 and [*map(bytes, frames)] == _BEAT:
         return BEAT
     if max(map(len, leading)) > MAX_HEADER_BYTES:
@@ -154,8 +163,8 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     if len(crc) != 4:
         raise ProtocolError(f"checksum of {len(crc)} bytes")
     body_crc = int.from_bytes(crc, "big") ^ crc32(kind + id + header)
-    if len(frames) > 5:
-        body = Body(_checked(kind, tuple(frames[5:])), body_crc)
+    if len(frames) > LEADING:
+        body = Body(_checked(kind, tuple(frames[LEADING:]), direction.most_parts), body_crc)
     elif body_crc:
         raise ProtocolError("the checksum is wrong")
     else:
@@ -163,9 +172,9 @@ def decode(frames: Sequence[Part], direction: Direction) -> Message:
     return reader(id, load(header), body)
 
 
-def _checked(kind: bytes, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def _checked(kind: bytes, parts: tuple[Part, ...], most: int) -> tuple[Part, ...]:
     if kind not in _WITH_PARTS:
         raise ProtocolError("this type carries no parts")
-    if len(parts) > MAX_PARTS or max(map(len, parts)) > PART_BYTES:
-        raise ProtocolError(f"more than {MAX_PARTS} parts, or a part above {PART_BYTES} bytes")
+    if len(parts) > most or max(map(len, parts)) > PART_BYTES:
+        raise ProtocolError(f"more than {most} parts, or a part above {PART_BYTES} bytes")
     return parts

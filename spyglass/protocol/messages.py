@@ -19,6 +19,9 @@ from spyglass.protocol.header import Header, ProtocolError
 #: Bytes of one part. libzmq counts only whole frames as a sign of life, so a picture in one
 #: 4 MB frame gets a slow link cut in the middle of it; 64 KiB passes in 66 ms at 8 Mbit/s.
 PART_BYTES = 64 * 1024
+#: Parts of a message of a worker: 1 MiB, ten times the answer with all of ImageNet's labels. What
+#: more comes of a single one is cut off while it comes.
+MAX_ANSWER_PARTS = 16
 #: Seconds, the longest limit a caller may ask for. An hour serves any overnight batch.
 MAX_TIMEOUT = 3600.0
 #: Predictions a caller may ask for: all of ImageNet's labels.

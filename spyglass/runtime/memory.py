@@ -33,6 +33,29 @@ def held() -> int:
     return 0
 
 
+class _Malloc(ctypes.Structure):
+    """What mallinfo2(3) tells."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def allocated() -> int:
+    """Bytes that are allocated, without those that are free again and not given back; all that is
+    held where the C library is not glibc."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return held()
+    mallinfo.restype = _Malloc
+    told = mallinfo()
+    return int(told.uordblks + told.hblkhd)
+
+
 def settle() -> None:
     """Keep what this process goes on needing, and make it cheap to share with what it forks.
 

@@ -10,22 +10,13 @@ import contextlib
 import os
 import socket as network
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 import zmq
-import zmq.backend
 
-from spyglass.protocol import (
-    MAX_CREDIT,
-    MAX_PARTS,
-    PART_BYTES,
-    Direction,
-    Message,
-    Part,
-    ProtocolError,
-    decode,
-)
+from spyglass.protocol import MAX_ANSWER_PARTS, MAX_CREDIT, MAX_PARTS, PART_BYTES, ProtocolError
 from spyglass.transport.credentials import Guard, Login
+from spyglass.transport.framing import waits
 
 #: Milliseconds between ZMTP pings on the clients' port, where there are no heartbeats of our own.
 #: Both ends ping: a ping's TTL does not replace the other end's, since any later frame stops its
@@ -48,8 +39,10 @@ CONNECT_TIMEOUT_MS = 400
 HANDSHAKE_MS = 2000
 #: Bytes of one frame. Our parts have 64 KiB; anything above 1 MiB is not ours.
 MAX_FRAME_BYTES = 1024 * 1024
-#: Bytes that a whole message never reaches with all its frames: its parts, and a few for the rest.
+#: Bytes that a whole message, of a client and of a worker, never reaches with all its frames: its
+#: parts, and a few for the rest.
 MAX_MESSAGE_BYTES = MAX_PARTS * PART_BYTES + 1024 * 1024
+MAX_ANSWER_BYTES = MAX_ANSWER_PARTS * PART_BYTES + 64 * 1024
 #: The ZAP domain of ports that are not encrypted.
 PLAIN_DOMAIN = b"plain"
 #: Messages queued to one peer: above the largest credit, so only a peer that reads nothing at
@@ -65,11 +58,6 @@ DEALER_LINGER_MS = 200
 #: Milliseconds until the first and at most between later attempts to connect again. Short: after
 #: a broker's restart 20 of 20 workers were back 0.15 s after the port.
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 1000
-
-#: As whole numbers: combining pyzmq's enum members takes longer than sending a frame.
-_DONTWAIT, _MORE, _POLLIN = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
-#: What `zmq.Socket.send` calls after looking at two options that nobody here uses: a third of it.
-_send = zmq.backend.Socket.send
 
 #: Of struct tcp_info in linux/tcp.h: where tcpi_bytes_received stands, and bytes up to its end.
 _BYTES_RECEIVED_AT, _TCP_INFO_BYTES = 128, 136
@@ -172,66 +160,10 @@ class Waker:
         self._writer.close()
 
 
-def waits(socket: zmq.Socket[bytes]) -> bool:
-    """Whether a message waits, at a quarter of what a receive that finds none takes."""
-    return bool(zmq.zmq_poll([(socket, _POLLIN)], 0))
-
-
-def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
-    """The frames of the next message, not copied. `recv_multipart` asks the socket after each
-    frame whether more follow, and takes more than twice as long.
-
-    Raises:
-        zmq.Again: none waits.
-    """
-    frame = socket.recv(_DONTWAIT, False)
-    frames = [frame]
-    while frame.more:
-        frame = socket.recv(_DONTWAIT, False)
-        frames.append(frame)
-    return frames
-
-
-def waiting(socket: zmq.Socket[bytes], most: int) -> Iterator[list[zmq.Frame]]:
-    """The messages that wait, without blocking, at most so many. Where one came alone, asking for
-    the next is cheaper than an attempt that finds none; where many came, it is dearer."""
-    for number in range(most):
-        if number < 2 and not waits(socket):
-            return
-        try:
-            frames = receive(socket)
-        except zmq.Again:
-            return
-        yield frames
-
-
-def send(socket: zmq.Socket[bytes], frames: Sequence[Part]) -> None:
-    """Send a message without waiting, at a third of what `send_multipart` takes. Frames, as they
-    were received, are passed on without a copy; all else is copied, which costs less than waking
-    pyzmq's thread that releases what was not.
-
-    Raises:
-        zmq.ZMQError: the peer is gone, or takes no more; nothing was sent.
-    """
-    last = len(frames) - 1
-    for number, frame in enumerate(frames):
-        flags = _DONTWAIT if number == last else _MORE
-        _send(socket, frame, flags, type(frame) is not zmq.Frame)
-
-
-def incoming(socket: zmq.Socket[bytes], direction: Direction) -> Iterator[Message | ProtocolError]:
-    """All that waits on a DEALER, without blocking; the error in place of what is no message."""
-    while waits(socket):
-        try:
-            yield decode(receive(socket), direction)
-        except ProtocolError as error:
-            yield error
-
-
 def monitor_events(monitor: zmq.Socket[bytes]) -> Iterable[tuple[int, int]]:
     """All (event, value) pairs that wait on a monitor socket (zmq_socket_monitor(3))."""
     while waits(monitor):
-        yield struct.unpack("=HI", receive(monitor)[0].bytes)
+        yield struct.unpack("=HI", monitor.recv_multipart()[0])
 
 
 def bytes_received(fd: int) -> int:
@@ -275,7 +207,7 @@ class DropWatch:
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.monitor = socket.get_monitor_socket(ROUTER_EVENTS)
         self._socket = socket
-        self._generation = 0
+        self.youngest = 0  # its generation
         self._live: dict[int, int] = {}
         self._peers: dict[tuple[int, int], list[bytes]] = {}
         self._connection: dict[bytes, tuple[int, int]] = {}
@@ -283,7 +215,6 @@ class DropWatch:
         encrypted = bool(socket.getsockopt(zmq.CURVE_SERVER))
         self.domain = str(socket.getsockopt_string(zmq.ZAP_DOMAIN)) if encrypted else ""
         self._spoke: set[int] = set()  # descriptors of whole messages since the last look
-        self._begun: dict[tuple[int, int], tuple[int, int]] = {}  # bytes: in all, of one message
         self.users: dict[bytes, str] = {}  # on an encrypted port: whose key each peer has
 
     @property
@@ -295,8 +226,8 @@ class DropWatch:
         """Take in what the monitor has to tell. Call before trusting a message's descriptor."""
         for event, fd in monitor_events(self.monitor):
             if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
-                self._generation += 1
-                self._live[fd] = self._generation
+                self.youngest += 1
+                self._live[fd] = self.youngest
             elif event == zmq.EVENT_DISCONNECTED:
                 for peer in self._peers.pop((fd, self._live.pop(fd, 0)), ()):
                     self._dropped[peer] = None
@@ -355,25 +286,17 @@ class DropWatch:
         the TCP connection beneath as the peer's own."""
         self._end(*self._connection.get(address, (-1, 0)))
 
-    def cut_endless(self) -> list[str]:
-        """End connections over which more has come than any message holds, but no whole one: libzmq
-        keeps a message's frames until its last, and bounds only each. The addresses of their peers.
-        To be called again and again. What comes between two calls is not bounded, nor between a
-        whole message and the second call after it: Linux is asked only about the silent."""
-        endless = []
-        before, self._begun = self._begun, {}
+    def silent(self) -> list[tuple[int, int]]:
+        """Connections over which no whole message came since the last call."""
         silent = [live for live in self._live.items() if live[0] not in self._spoke]
-        for connection in silent:
-            fd = connection[0]
-            received = bytes_received(fd)
-            then, begun = before.get(connection, (received, 0))
-            begun += received - then
-            self._begun[connection] = received, begun
-            if begun > MAX_MESSAGE_BYTES:
-                endless.append(_name_of_peer(fd))
-                self._end(*connection)
         self._spoke.clear()
-        return endless
+        return silent
+
+    def end(self, connection: tuple[int, int]) -> str:
+        """End one of `silent`; where its peer is."""
+        place = _name_of_peer(connection[0])
+        self._end(*connection)
+        return place
 
     def _end(self, fd: int, generation: int) -> None:
         self.read()

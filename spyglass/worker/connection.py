@@ -23,14 +23,8 @@ from spyglass.runtime import logs
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.addresses import beyond_loopback
 from spyglass.transport.credentials import REFUSED, split, unheard
-from spyglass.transport.sockets import (
-    DEALER_EVENTS,
-    bytes_received,
-    dealer,
-    incoming,
-    monitor_events,
-    send,
-)
+from spyglass.transport.framing import Inbox, incoming, send
+from spyglass.transport.sockets import DEALER_EVENTS, bytes_received, dealer, monitor_events
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +92,7 @@ class BrokerLink:
         socket = dealer(self._context, self._login, worker=True)
         monitor = socket.get_monitor_socket(DEALER_EVENTS)
         self._sockets = socket, monitor
+        self._inbox = Inbox(socket, Direction.BROKER_TO_WORKER.most_frames)
         poller.register(socket, zmq.POLLIN)
         poller.register(monitor, zmq.POLLIN)
         if self._listen:
@@ -143,7 +138,7 @@ class BrokerLink:
         messages: list[Message] = []
         if self._sockets is None:
             return messages
-        socket, monitor = self._sockets
+        _, monitor = self._sockets
         failed = False
         for event, value in monitor_events(monitor):
             if event in (zmq.EVENT_CONNECTED, zmq.EVENT_ACCEPTED):
@@ -165,7 +160,7 @@ class BrokerLink:
             # libzmq itself tries no more once a handshake has gone wrong.
             self._start_over(now)
             return messages
-        for message in incoming(socket, Direction.BROKER_TO_WORKER):
+        for message in incoming(self._inbox, Direction.BROKER_TO_WORKER):
             self._heard = now
             self._rebuild_delay = FIRST_REBUILD_DELAY
             if isinstance(message, ProtocolError):

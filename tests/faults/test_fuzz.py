@@ -118,7 +118,8 @@ MUTATIONS: list[Mutation] = [
 
 
 def mutants(seed: int, direction: Direction, count: int) -> Iterator[list[bytes]]:
-    """Messages that are almost legal in this direction."""
+    """Messages that are almost legal in this direction, and no longer: whoever sends one of more
+    frames is cut, and what it sends next is lost with its connection (test_endless.py)."""
     chance = random.Random(seed)
     legal = [[bytes(f) for f in encode(m)] for d, m in ROUTES if d is direction]
     for _ in range(count):
@@ -127,7 +128,7 @@ def mutants(seed: int, direction: Direction, count: int) -> Iterator[list[bytes]
             if len(frames) < 5:
                 break  # nothing is left to mutate
             frames = chance.choice(MUTATIONS)(chance, frames)
-        yield frames
+        yield frames[: direction.most_frames]
 
 
 def illegal(frames: list[bytes], direction: Direction) -> bool:

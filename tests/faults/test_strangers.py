@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import struct
 from contextlib import suppress
 from functools import partial
@@ -13,22 +12,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-import zmq
 from conftest import Fleet, eventually
 
 from spyglass.keys.keyring import Keyring, Role
-from spyglass.protocol import BEAT, Op, encode
-from spyglass.transport import sockets
-from spyglass.transport.sockets import MAX_MESSAGE_BYTES, DropWatch, dealer, router
-from testbed.peers import GREETING, knock
+from spyglass.protocol import Op
+from spyglass.transport.sockets import MAX_MESSAGE_BYTES
+from testbed.peers import GREETING, READY, cut_off, knock
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
 OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))
 #: What a browser sends for <img src="http://127.0.0.1:5555/x.png"> on any page.
 OF_A_BROWSER = b"GET /x.png HTTP/1.1\r\nHost: 127.0.0.1:5555\r\nAccept: image/*\r\n\r\n"
-#: READY of a DEALER, after the greeting.
-PROPERTY = b"\x0bSocket-Type" + struct.pack("!I", 6) + b"DEALER"
-READY = bytes((4, 6 + len(PROPERTY))) + b"\x05READY" + PROPERTY
 
 
 @pytest.mark.parametrize("said", [OF_THE_PAST, OF_A_BROWSER], ids=["ZMTP 1.0", "HTTP"])
@@ -40,13 +34,6 @@ def test_what_is_no_zmtp_of_today_is_turned_away(fleet: Fleet, said: bytes) -> N
             eventually(partial(cut_off, stranger), "the broker ends the connection")
     assert fleet.client.submit(b"hello").result(30).worker == "attic"
     assert fleet.status()["counters"]["bad_frames"] == 0
-
-
-def cut_off(stranger: socket.socket) -> bool:
-    try:
-        return not stranger.recv(4096)
-    except ConnectionError:
-        return True
 
 
 def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
@@ -76,32 +63,6 @@ def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
     eventually(
         lambda: broker.memory_info().rss - before < 2 * MAX_MESSAGE_BYTES, "its frames are gone"
     )
-
-
-def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[int] = []
-
-    def nothing_received(fd: int) -> int:
-        asked.append(fd)
-        return 0
-
-    monkeypatch.setattr(sockets, "bytes_received", nothing_received)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        back, worker = router(context), dealer(context)
-        watch = DropWatch(back)
-        worker.connect(f"tcp://127.0.0.1:{back.bind_to_random_port('tcp://127.0.0.1')}")
-        for _ in range(2):
-            worker.send_multipart(encode(BEAT))
-            watch.saw(back.recv_multipart(copy=False)[0])
-            assert watch.cut_endless() == []
-        assert asked == []
-        assert watch.cut_endless() == []
-        assert len(asked) == 1, "it said nothing since the last look"
-    finally:
-        context.destroy(linger=0)
 
 
 def test_a_broker_without_keys_dials_nobody_beyond_loopback(fleet: Fleet) -> None:

@@ -97,7 +97,7 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
         for taken in (limit, limit + 1, limit + 1, limit, int(0.91 * limit), limit + 1,
                       int(0.89 * limit), limit + 1):  # fmt: skip
             monkeypatch.setattr("spyglass.runtime.memory.held", lambda taken=taken: taken)
-            now += monitor.LOOK_INTERVAL
+            now += monitor.CONNECTIONS_INTERVAL
             watched._turn(0)
             told.append(len(watched.dispatcher.record.events))
     finally:

@@ -1,0 +1,228 @@
+"""Messages that never end, and of frames without number, cost nobody else anything."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psutil
+import pytest
+import zmq
+from conftest import PATIENCE, Fleet, eventually
+
+from spyglass.protocol import BEAT, MAX_ANSWER_PARTS, PART_BYTES, Direction, ProtocolError, encode
+from spyglass.transport import endless
+from spyglass.transport.endless import MAX_UNEXPLAINED, Endless
+from spyglass.transport.framing import DROPPED_PER_TURN, Inbox, incoming
+from spyglass.transport.sockets import (
+    MAX_ANSWER_BYTES,
+    MAX_MESSAGE_BYTES,
+    DropWatch,
+    dealer,
+    router,
+)
+from testbed.peers import GREETING, READY, cut_off, knock
+
+#: ZMTP's frame of one byte, and of 64 KiB, after which more of the message follows.
+TINY, PART = b"\x01\x01x", b"\x03" + struct.pack("!Q", PART_BYTES) + bytes(PART_BYTES)
+MIB = 1024 * 1024
+MOST = Direction.WORKER_TO_BROKER.most_frames
+
+
+class Port:
+    """A broker's port, and one peer at it."""
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.back, self.peer = router(self.context), dealer(self.context)
+        self.watch = DropWatch(self.back)
+        self.inbox = Inbox(self.back, 1 + MOST)
+        self.peer.connect(f"tcp://127.0.0.1:{self.back.bind_to_random_port('tcp://127.0.0.1')}")
+
+    def hear(self) -> list[bytes]:
+        """The next message, without who sent it."""
+        assert self.back.poll(30_000)
+        who, *frames = self.back.recv_multipart(copy=False)
+        self.watch.saw(who)
+        return [frame.bytes for frame in frames]
+
+    def beat(self) -> None:
+        self.peer.send_multipart(encode(BEAT))
+        self.hear()
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    port = Port()
+    yield port
+    port.context.destroy(linger=0)
+
+
+# --- whole ones -------------------------------------------------------------------------------
+
+
+def test_of_a_message_of_too_many_frames_the_rest_is_dropped_by_turns(port: Port) -> None:
+    frames = 3 * DROPPED_PER_TURN
+    port.peer.send_multipart([b"x"] * frames)
+    port.peer.send_multipart(encode(BEAT))
+    assert port.back.poll(30_000)
+    read: list[int] = []
+    turns = 0
+    while len(read) < 2:
+        turns += 1
+        for message in port.inbox.messages():
+            read.append(len(message))
+            assert port.inbox.overlong is (len(read) == 1)
+    assert read == [1 + MOST + 1, 1 + len(encode(BEAT))], "one frame more than is legal is kept"
+    assert turns >= frames // DROPPED_PER_TURN, "others had their turn meanwhile"
+
+
+def test_a_message_of_as_many_frames_as_are_legal_is_read_whole(port: Port) -> None:
+    port.peer.send_multipart([b"x"] * MOST)
+    assert port.back.poll(30_000)
+    assert [len(message) for message in port.inbox.messages()] == [1 + MOST]
+    assert not port.inbox.overlong
+
+
+def test_a_dealer_hears_what_follows_a_message_of_too_many_frames(port: Port) -> None:
+    port.peer.send_multipart(encode(BEAT))
+    who, *_ = port.back.recv_multipart()
+    inbox = Inbox(port.peer, Direction.BROKER_TO_WORKER.most_frames)
+    port.back.send_multipart([who, *[b"x"] * 5000])
+    port.back.send_multipart([who, *encode(BEAT)])
+    heard: list[object] = []
+    while len(heard) < 2:
+        assert port.peer.poll(30_000)
+        heard += incoming(inbox, Direction.BROKER_TO_WORKER)
+    assert isinstance(heard[0], ProtocolError) and heard[1] == BEAT
+
+
+# --- those on their way -----------------------------------------------------------------------
+
+
+def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whole(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def nothing_received(fd: int) -> int:
+        asked.append(fd)
+        return 0
+
+    monkeypatch.setattr(endless, "bytes_received", nothing_received)
+    flood = Endless(port.watch, MAX_ANSWER_BYTES)
+    for _ in range(2):
+        port.beat()
+        assert flood.cut(0) == []
+    assert asked == []
+    assert flood.cut(0) == []
+    assert len(asked) == 1, "it said nothing since the last look"
+
+
+class Bytes:
+    """How much Linux says has come, and what the process takes, as a test wishes."""
+
+    def __init__(self, port: Port, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.received, self.taken = 1000, 0
+        monkeypatch.setattr(endless, "bytes_received", lambda fd: self.received)
+        self.flood = Endless(port.watch, longest)
+        port.beat()
+        self.look()  # it spoke
+        assert self.look() == [], "its message has not begun"
+
+    def look(self, came: int = 0, taken: int = 0) -> list[str]:
+        self.received += came
+        self.taken += taken
+        return self.flood.cut(self.taken)
+
+
+def test_a_message_longer_than_any_is_cut_before_its_end(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Bytes(port, MAX_ANSWER_BYTES, monkeypatch)
+    assert wire.look(came=MAX_ANSWER_BYTES) == []
+    (place,) = wire.look(came=1000)
+    assert "127.0.0.1" in place
+
+    def ended() -> bool:
+        port.watch.read()
+        return not port.watch.connections
+
+    eventually(ended, "its connection is ended")
+
+
+def test_a_large_picture_on_its_way_takes_the_memory_of_its_bytes_and_is_not_cut(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Bytes(port, MAX_MESSAGE_BYTES, monkeypatch)
+    for _ in range(60):
+        assert wire.look(came=MIB, taken=MIB + 10_000) == []
+
+
+def test_bytes_that_take_many_times_their_memory_are_frames_without_number(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Bytes(port, MAX_MESSAGE_BYTES, monkeypatch)
+    looks = 0
+    while not wire.look(came=MIB, taken=21 * MIB // 4):
+        looks += 1
+    assert looks * 17 * MIB // 4 <= MAX_UNEXPLAINED + 17 * MIB // 4
+
+
+def test_an_idle_client_is_not_cut_for_the_memory_that_others_take(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Bytes(port, MAX_MESSAGE_BYTES, monkeypatch)
+    for _ in range(2000):  # half an hour of pings
+        assert wire.look(came=80, taken=MIB // 10) == []
+
+
+# --- a broker ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["frontend", "backend"])
+def test_two_million_frames_cost_nobody_else_anything(fleet: Fleet, end: str) -> None:
+    fleet.start_worker("attic")
+    assert fleet.broker is not None
+    broker = psutil.Process(fleet.broker.pid)
+    before = peak = broker.memory_info().rss
+    slowest = 0.0
+    with knock(getattr(fleet, end)) as stranger:
+        stranger.sendall(GREETING + READY)
+        flood = threading.Thread(target=pour, args=(stranger, TINY * 2_000_000))
+        flood.start()
+        until = time.monotonic() + PATIENCE
+        while not ended(stranger):
+            began = time.monotonic()
+            assert began < until, "it is not cut"
+            assert fleet.client.submit(b"hello", timeout=30).result(30).worker == "attic"
+            slowest = max(slowest, time.monotonic() - began)
+            peak = max(peak, broker.memory_info().rss)
+        stranger.shutdown(socket.SHUT_RDWR)
+        flood.join()
+    assert peak - before < 100 * MIB
+    assert slowest < 3.0, "some 20 ms where nothing else runs"
+    eventually(lambda: broker.memory_info().rss - before < 60 * MIB, "its frames are gone")
+
+
+def test_a_worker_that_sends_more_than_an_answer_is_cut(fleet: Fleet) -> None:
+    with knock(fleet.backend) as stranger:
+        stranger.sendall(GREETING + READY)
+        for _ in range(2 * MAX_ANSWER_PARTS):
+            pour(stranger, PART)
+        eventually(lambda: cut_off(stranger), "it is cut")
+
+
+def ended(stranger: socket.socket) -> bool:
+    """Whether the broker has ended the connection, without waiting for it."""
+    return bool(select.select([stranger], [], [], 0)[0]) and cut_off(stranger)
+
+
+def pour(stranger: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # cut meanwhile
+        stranger.sendall(data)

@@ -81,12 +81,24 @@ class _DroppingHandler(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
 
 
+class _NoLock:
+    """Stands where a handler has its lock. Before Python 3.13 that could be None."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class _Writer(logging.Handler):
     """Writes to standard error for the one thread that uses it, without any lock: shutting down,
     Python asks for every handler's lock and would wait for ever for that of a stuck write."""
 
     def createLock(self) -> None:
-        self.lock = None
+        self.lock = _NoLock()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError):  # nobody reads any more

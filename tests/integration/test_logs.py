@@ -19,6 +19,7 @@ import pytest
 from conftest import CAT, ROOT, Site, eventually
 
 from spyglass.broker import cli
+from spyglass.runtime import logs
 from testbed.stand_in import MARK
 
 LEAVES_AT_ONCE = """
@@ -41,6 +42,14 @@ def test_the_last_line_before_leaving_is_written(attempt: int) -> None:
     # This used to be lost now and then, and with it why a worker refused to start.
     _, said = start(lines=200).communicate(timeout=30)
     assert b"line 199" in said
+
+
+def test_a_line_is_written_where_python_asks_for_the_lock_as_well() -> None:
+    # Python 3.13 and later use it as a context manager; with None there, nothing was ever written.
+    writer = logs._Writer()
+    with writer.lock:  # type: ignore[union-attr]
+        writer.acquire()
+    writer.release()
 
 
 def test_a_reader_that_reads_nothing_does_not_keep_a_program_from_leaving() -> None:

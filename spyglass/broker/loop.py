@@ -119,7 +119,7 @@ class Broker:
         self._lookout = Lookout(
             self._front_watch,
             self._back_watch,
-            self.dispatcher.record,
+            self.dispatcher.journal,
             self._clock,
             self._kept,
             self.dispatcher.policy.max_waiting_bytes,
@@ -228,7 +228,7 @@ class Broker:
                     continue
                 self._carry_out(handle(peer, frames[1:]))
             except ProtocolError as error:
-                self.dispatcher.record.counters.bad_frames += 1
+                self.dispatcher.journal.counters.bad_frames += 1
                 if self._detailed:
                     place = watch.place_of(frames[0].bytes)
                     log.debug("dropped a message from %s: %s", place, error)
@@ -322,7 +322,7 @@ class Broker:
 
     def _mishap(self, what: str, error: Exception) -> None:
         self._mishaps.add(what, error)
-        self.dispatcher.record.counters.mishaps = self._mishaps.count
+        self.dispatcher.journal.counters.mishaps = self._mishaps.count
 
     def _close(self) -> None:
         self._front_watch.close()

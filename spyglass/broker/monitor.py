@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from spyglass.dispatcher.actions import Action
-from spyglass.dispatcher.journal import Record
+from spyglass.dispatcher.journal import Journal
 from spyglass.runtime import memory
 from spyglass.transport.endless import Endless
 from spyglass.transport.sockets import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, DropWatch
@@ -38,7 +38,7 @@ class Lookout:
         self,
         front: DropWatch,
         back: DropWatch,
-        record: Record,
+        journal: Journal,
         clock: Callable[[], float],
         kept: Callable[[], int],
         may_wait: int,
@@ -58,7 +58,7 @@ class Lookout:
         self._front = front
         self._back = back
         self._ports = Endless(front, MAX_MESSAGE_BYTES), Endless(back, MAX_ANSWER_BYTES)
-        self._record = record
+        self._journal = journal
         self._clock = clock
         self._kept = kept
         self._open_files = open_files
@@ -82,7 +82,7 @@ class Lookout:
             self._held = min(self._held, held)
         took = self._clock() - now
         self.next_look = now + max(GROWING_INTERVAL if grows else LOOK_INTERVAL, took / LOOK_SHARE)
-        return self._record.flush()
+        return self._journal.flush()
 
     def _look_at_connections(self) -> None:
         taken = memory.allocated() - self._kept()
@@ -95,7 +95,7 @@ class Lookout:
         if heavy and not self._heavy:
             what = f"this broker takes {held / 1e6:.0f} MB of memory, more than all it may let wait"
             advice = "if one sender floods it, shut it out: python keys.py revoke NAME"
-            self._record.note(f"{what}; {advice}", now)
+            self._journal.note(f"{what}; {advice}", now)
         self._heavy = heavy
 
     def count_connections(self, now: float) -> list[Action]:
@@ -105,6 +105,6 @@ class Lookout:
         if crowded and not self._crowded:
             what = f"{connections} connections are open, and {self._open_files} files are allowed"
             advice = "raise the limit (ulimit -n) before no more can join"
-            self._record.note(f"{what}; {advice}", now)
+            self._journal.note(f"{what}; {advice}", now)
         self._crowded = crowded
-        return self._record.flush()
+        return self._journal.flush()

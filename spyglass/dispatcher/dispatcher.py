@@ -18,7 +18,7 @@ from itertools import count
 from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.job_state import Attempt, Job
 from spyglass.dispatcher.jobs import QUARANTINED, Jobs
-from spyglass.dispatcher.journal import Record
+from spyglass.dispatcher.journal import Journal
 from spyglass.dispatcher.membership import Roster
 from spyglass.dispatcher.outliers import Outliers
 from spyglass.dispatcher.policy import Policy
@@ -49,11 +49,11 @@ class Dispatcher:
         """
         self.policy = policy
         self.started = now
-        self.record = Record()
-        self.jobs = Jobs(policy, self.record)
-        self.outliers = Outliers(policy, self.record)
+        self.journal = Journal()
+        self.jobs = Jobs(policy, self.journal)
+        self.outliers = Outliers(policy, self.journal)
         self.pools = Pools(policy)
-        self.roster = Roster(policy, self.record, self.jobs, self.outliers, now)
+        self.roster = Roster(policy, self.journal, self.jobs, self.outliers, now)
         self.trend = Trend()
         self.stopping = False
         self._next_look = now
@@ -85,21 +85,21 @@ class Dispatcher:
             self.roster.forget(known, "said READY again", now)
         if refusal := self.pools.refusal(hello):
             if line := self._refusals.line(hello.name, refusal, now):
-                self.record.note(line, now)
-            self.record.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
-            return self.record.flush()
+                self.journal.note(line, now)
+            self.journal.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
+            return self.journal.flush()
         pool = self.pools.opened(hello.model)
         pool.digest = hello.digest
         self.jobs.came_back(hello.host, hello.pid, now)
         self.pools.rehome(pool)
         self.roster.join(address, known.id if known else next(self._ids), hello, pool, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
         """A sign of life, soon answered by one. Gives no credit: alive is not ready."""
         if self.roster.heard(address, now) is not None:
             self.roster.beaten[address] = None
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
         """The request arrived there whole and will be computed."""
@@ -110,18 +110,18 @@ class Dispatcher:
             attempt = worker.in_flight.get(request_id)
             if attempt is not None:
                 self.jobs.acknowledged(attempt, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
         """Predictions. Only the worker that holds the request may answer it, once."""
         worker = self.roster.heard(address, now)
         if worker is None:
-            self.record.counters.late += 1
-            return self.record.flush()
+            self.journal.counters.late += 1
+            return self.journal.flush()
         attempt = worker.in_flight.get(result.id)
         job = self.jobs.returned(worker, result.id)
         if job is None and self.jobs.is_late(worker, result.id):
-            self.record.counters.late += 1
+            self.journal.counters.late += 1
         elif job is None:
             self.outliers.unasked(worker, now)
         else:
@@ -130,23 +130,23 @@ class Dispatcher:
             self.jobs.answer(attempt, result, now)
             self.outliers.succeeded(worker, now)
         self.roster.settle(worker, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_refused(self, address: bytes, nack: Nack, now: float) -> list[Action]:
         """No predictions: final for a bad picture, another worker's turn for anything else."""
         worker = self.roster.heard(address, now)
         if worker is None:
-            self.record.counters.late += 1
-            return self.record.flush()
+            self.journal.counters.late += 1
+            return self.journal.flush()
         if nack.reason is Reason.CANCELLED and self.jobs.is_late(worker, nack.id):
             # It may have the request again by now, perhaps since this very word was heard.
-            self.record.counters.late += 1
-            return self.record.flush()
+            self.journal.counters.late += 1
+            return self.journal.flush()
         attempt = worker.in_flight.get(nack.id)
         job = self.jobs.returned(worker, nack.id)
         if job is None:
             self.jobs.is_late(worker, nack.id)
-            self.record.counters.late += 1
+            self.journal.counters.late += 1
         elif nack.reason in LETHAL:
             self.jobs.blame(job, Loss(worker.name, nack.batch == 1), now)
         if attempt is not None and not attempt.job.closed:
@@ -154,7 +154,7 @@ class Dispatcher:
         elif attempt is not None:  # the picture is to blame, and in quarantine by now
             worker.failed += 1
         self.roster.settle(worker, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_bye(self, address: bytes, bye: Bye, now: float) -> list[Action]:
         """It takes no more work; with nothing owed it is gone."""
@@ -165,7 +165,7 @@ class Dispatcher:
                 self.roster.settle(worker, now)
             else:
                 self.roster.forget(worker, bye.reason or "left", now, blame=False)
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_gone(
         self, address: bytes, reason: str, now: float, unreachable: bool = False
@@ -174,7 +174,7 @@ class Dispatcher:
         worker = self.workers.get(address)
         if worker is not None:
             self.roster.lose(worker, reason, now, unreachable)
-        return self.record.flush()
+        return self.journal.flush()
 
     # --- events from clients ------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Dispatcher:
         known = self.jobs.open.get(request.id)
         if known is not None:
             self.jobs.sent_again(known, sender)
-            return self.record.flush()
+            return self.journal.flush()
         pool = self.pools.of(request.model)
         if pool is None:
             self._turn_away(client, request, Reason.NO_MODEL, self.pools.unknown())
@@ -195,27 +195,27 @@ class Dispatcher:
             self._turn_away(client, request, *refusal)
         else:
             self.jobs.accept(sender, request, pool, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def request_cancelled(self, client: bytes, request_id: bytes, now: float) -> list[Action]:
         """Nobody waits any more. Only a client that asked may cancel."""
         job = self.jobs.open.get(request_id)
         if job is not None:
             self.jobs.cancelled(job, client, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def worker_shut_out(self, address: bytes, reason: str, now: float) -> list[Action]:
         """It is listened to no more: its requests move at once, and nobody is blamed."""
         worker = self.workers.get(address)
         if worker is not None:
             self.roster.forget(worker, reason, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def client_gone(self, client: bytes, now: float) -> list[Action]:
         """Its connection dropped: all it waited for is cancelled, but for what it has sent again
         over another one."""
         self.jobs.client_gone(client, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     # --- events from the operator -------------------------------------------------------------
 
@@ -228,31 +228,31 @@ class Dispatcher:
         worker.dismissed = True
         self.roster.drain(worker, "removed by the operator", now)
         self.roster.settle(worker, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def remove_worker(self, worker: Worker, now: float) -> list[Action]:
         """At once: what it holds is requeued."""
         self.roster.dismiss(worker, now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def clear_quarantine(self, sha256: str, now: float) -> tuple[int, list[Action]]:
         """One picture, or all of them without a name, may be sent again; how many."""
         cleared = self.jobs.quarantine.clear(sha256)
         if cleared:
-            self.record.note(f"quarantine cleared of {cleared} by the operator", now)
-        return cleared, self.record.flush()
+            self.journal.note(f"quarantine cleared of {cleared} by the operator", now)
+        return cleared, self.journal.flush()
 
     def stop(self, now: float) -> list[Action]:
         """The broker is leaving: nothing new is accepted, what is held may finish."""
         self.stopping = True
-        self.record.note(f"broker is leaving, {len(self.jobs.open)} requests to finish", now)
-        return self.record.flush()
+        self.journal.note(f"broker is leaving, {len(self.jobs.open)} requests to finish", now)
+        return self.journal.flush()
 
     def hand_back(self) -> list[Action]:
         """The broker leaves now: whatever is open returns to its client."""
         for job in list(self.jobs.open.values()):
             self.jobs.fail(job, *self._leaving())
-        return self.record.flush()
+        return self.journal.flush()
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -268,14 +268,14 @@ class Dispatcher:
         self.jobs.judge(now)
         if now >= self._next_look:
             self._next_look = now + self.policy.longest_sleep
-            waiting, answered = self.waiting, self.record.counters.answered
+            waiting, answered = self.waiting, self.journal.counters.answered
             self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
             self.roster.answer_heartbeats()
             for worker in [worker for pool in self.pools.values() for worker in pool.out.values()]:
                 if self.outliers.end_ejection(worker, now):
                     self.roster.settle(worker, now)
         self.roster.expire(now)
-        return self.record.flush()
+        return self.journal.flush()
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
@@ -301,9 +301,9 @@ class Dispatcher:
         worker, request_id = attempt.worker, attempt.job.request.id
         what = "answer" if attempt.acked else "acknowledge"
         text = f"{worker.name} did not {what} a request in time; moved"
-        event = self.record.note(text, now, (request_id,))
+        event = self.journal.note(text, now, (request_id,))
         self.jobs.follow(event, [attempt])
-        self.record.to_worker(worker.address, Cancel(request_id))
+        self.journal.to_worker(worker.address, Cancel(request_id))
         same_pause = not attempt.acked and worker.heard <= worker.let_go
         if not attempt.acked:
             self.jobs.give_up(worker, request_id)
@@ -334,22 +334,22 @@ class Dispatcher:
             self.jobs.hand_back(attempt)
         else:
             what = f"{worker.name}: {nack.reason.value} on a request; moved"
-            self.jobs.follow(self.record.note(what, now, (nack.id,)), [attempt])
+            self.jobs.follow(self.journal.note(what, now, (nack.id,)), [attempt])
             self.jobs.retry(attempt, nack.reason)
             self.outliers.failed(worker, now)
 
     # --- who may come in ----------------------------------------------------------------------
 
     def _turn_away(self, client: bytes, request: Request, reason: Reason, detail: str) -> None:
-        self.record.counters.refused += 1
-        self.record.to_client(client, Nack(request.id, reason, detail))
+        self.journal.counters.refused += 1
+        self.journal.to_client(client, Nack(request.id, reason, detail))
 
     def _in_quarantine(self, request: Request, now: float) -> tuple[Reason, str] | None:
         suspect = self.jobs.quarantine.refuses(request.sha256, now)
         if suspect is None:
             return None
         suspect.refused += 1
-        self.record.counters.quarantined += 1
+        self.journal.counters.quarantined += 1
         return Reason.QUARANTINED, QUARANTINED
 
     def _no_room(self, pool: Pool, request: Request) -> tuple[Reason, str] | None:

@@ -16,7 +16,7 @@ from collections import deque
 from itertools import count
 
 from spyglass.dispatcher.job_state import Attempt, Job
-from spyglass.dispatcher.journal import Event, Move, Record
+from spyglass.dispatcher.journal import Event, Journal, Move
 from spyglass.dispatcher.policy import Policy
 from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.quarantine import Loss, Quarantine
@@ -36,12 +36,12 @@ FEW_TIMERS = 1000
 class Jobs:
     """Every open request, its timers, and the moves between the states above."""
 
-    def __init__(self, policy: Policy, record: Record) -> None:
+    def __init__(self, policy: Policy, journal: Journal) -> None:
         self.open: dict[bytes, Job] = {}
         self.quarantine = Quarantine(policy.quarantine)
         self.waiting_bytes = 0
         self._policy = policy
-        self._record = record
+        self._journal = journal
         self._clients = Waiting()
         self._unacknowledged: deque[tuple[float, Job]] = deque()  # the earliest due first
         self._timers: list[tuple[float, int, Job]] = []
@@ -54,7 +54,7 @@ class Jobs:
         """Take responsibility: from here on the request gets exactly one answer."""
         deadline = now + request.budget_ms / 1000
         job = Job(Senders(sender), request, pool, now, deadline, request.body.size)
-        self._record.counters.accepted += 1
+        self._journal.counters.accepted += 1
         self._unacknowledged.append((now + self._policy.ack_delay, job))
         self.open[request.id] = job
         self._clients.add(sender.client, request.id)
@@ -67,7 +67,7 @@ class Jobs:
 
     def sent_again(self, job: Job, sender: Connection) -> None:
         """The same request came again, over another connection perhaps."""
-        self._record.to_client(sender.client, Ack(job.request.id))
+        self._journal.to_client(sender.client, Ack(job.request.id))
         job.senders.add(sender)
         self._clients.add(sender.client, job.request.id)
 
@@ -126,10 +126,10 @@ class Jobs:
         if worker is None or job.tried >= policy.max_attempts:
             return
         pool.hedges -= 1
-        self._record.counters.hedged += 1
+        self._journal.counters.hedged += 1
         first = job.attempts[0]
         what = f"a request is slow on {first.worker.name} ({now - first.sent:.1f} s)"
-        self._record.note(f"{what}; given to {worker.name} as well", now, (job.request.id,))
+        self._journal.note(f"{what}; given to {worker.name} as well", now, (job.request.id,))
         job.hedge_at = float("inf")
         self._hand_out(job, worker, now)
 
@@ -153,7 +153,7 @@ class Jobs:
         if job is not None:
             worker.credit += 1
             if request_id not in worker.in_flight:
-                self._record.counters.late += 1
+                self._journal.counters.late += 1
         return job
 
     def give_up(self, worker: Worker, request_id: bytes) -> None:
@@ -192,7 +192,7 @@ class Jobs:
             what = f"{job.tried} attempts on this picture failed, the last one: {reason.value}."
             self.fail(job, Reason.WORKER_LOST, what)
             return
-        self._record.counters.requeued += 1
+        self._journal.counters.requeued += 1
         self._requeue(job)
 
     def hand_back(self, attempt: Attempt) -> None:
@@ -202,7 +202,7 @@ class Jobs:
         job.tried -= 1
         job.excluded.add(attempt.worker.address)
         if not job.attempts:
-            self._record.counters.handed_back += 1
+            self._journal.counters.handed_back += 1
             self._requeue(job)
 
     def follow(self, event: Event, attempts: list[Attempt]) -> None:
@@ -231,7 +231,7 @@ class Jobs:
         alone = attempt.number > 1 or self.quarantine.suspected(request.sha256)
         left = max(0, int(1000 * (job.deadline - now)))
         message = request.forwarded(left, attempt.number, alone)
-        self._record.to_worker(worker.address, message)
+        self._journal.to_worker(worker.address, message)
         self.arm(job)
 
     def _may_retry(self, pool: Pool) -> bool:
@@ -255,7 +255,7 @@ class Jobs:
         broker_ms = round(1000 * (now - job.arrived), 3)
         who = hello.model, hello.digest, worker.name
         complete = result.completed(*who, job.tried, queue_ms, broker_ms)
-        self._record.counters.answered += 1
+        self._journal.counters.answered += 1
         for move in job.moves:
             move.was_answered(now)
         job.moves = ()
@@ -264,13 +264,13 @@ class Jobs:
 
     def fail(self, job: Job, reason: Reason, detail: str) -> None:
         """A reason instead of predictions, just as final."""
-        self._record.counters.failed += 1
+        self._journal.counters.failed += 1
         self._close(job)
         self._tell_client(job, Nack(job.request.id, reason, detail))
 
     def expire(self, job: Job) -> None:
         """Its time ran out."""
-        self._record.counters.expired += 1
+        self._journal.counters.expired += 1
         if not job.attempts and not job.pool.workers:
             what = f"No worker with model {job.pool.model} was connected in time."
             self.fail(job, Reason.NO_WORKERS, what)
@@ -299,17 +299,17 @@ class Jobs:
         for sha256 in self.quarantine.verdicts(now):
             minutes = self._policy.quarantine / 60
             what = f"picture {sha256[:12]} was being processed when two processes died"
-            self._record.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
+            self._journal.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
             copies = self._copies(sha256)
             for copy in copies:
-                self._record.counters.quarantined += 1
+                self._journal.counters.quarantined += 1
                 self.fail(copy, Reason.QUARANTINED, QUARANTINED)
             self._assign_all(copies, now)
 
     def _abandon(self, jobs: list[Job], now: float) -> None:
         """Close jobs nobody waits for, without an answer."""
         for job in jobs:
-            self._record.counters.cancelled += 1
+            self._journal.counters.cancelled += 1
             self._close(job)
         self._assign_all(jobs, now)
 
@@ -336,7 +336,7 @@ class Jobs:
         for attempt in list(job.attempts):
             self.take_back(attempt)
             if job.request.id in attempt.worker.owed:  # it still computes what nobody will read
-                self._record.to_worker(attempt.worker.address, Cancel(job.request.id))
+                self._journal.to_worker(attempt.worker.address, Cancel(job.request.id))
         for move in job.moves:
             move.was_not_answered()
         job.closed = True
@@ -352,7 +352,7 @@ class Jobs:
         self._clients.remove(client, job.request.id)
 
     def _tell_client(self, job: Job, message: Message) -> None:
-        self._record.to_client(job.senders.youngest, message, job.senders.others)
+        self._journal.to_client(job.senders.youngest, message, job.senders.others)
 
     # --- time ---------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Move:
             self.event.outcome = "not answered"
 
 
-class Record:
+class Journal:
     """Actions decided in the present event, and what the status page tells of the past."""
 
     def __init__(self) -> None:

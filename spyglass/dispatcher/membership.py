@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from spyglass.dispatcher.jobs import Jobs
-from spyglass.dispatcher.journal import Departed, Record
+from spyglass.dispatcher.journal import Departed, Journal
 from spyglass.dispatcher.names import Names
 from spyglass.dispatcher.outliers import Outliers
 from spyglass.dispatcher.policy import Policy
@@ -36,7 +36,7 @@ class Roster:
     """Every connected worker, and how long it may be silent."""
 
     def __init__(
-        self, policy: Policy, record: Record, jobs: Jobs, outliers: Outliers, now: float
+        self, policy: Policy, journal: Journal, jobs: Jobs, outliers: Outliers, now: float
     ) -> None:
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
@@ -49,7 +49,7 @@ class Roster:
         #: and who comes or gets work meanwhile has more than is left until the next look.
         self.next_expiry = now
         self._expiry_at_work = policy.expiry_at_work
-        self._record = record
+        self._journal = journal
         self._jobs = jobs
         self._outliers = outliers
         self._names = Names()
@@ -60,7 +60,7 @@ class Roster:
         health = self._outliers.recall(hello.host, name)
         worker = Worker(address, id, hello, name, pool, now, now, hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
-        self._record.note(f"{name} joined from {hello.host} with {hello.model}", now)
+        self._journal.note(f"{name} joined from {hello.host} with {hello.model}", now)
         self._outliers.joined(worker, now)
         self.settle(worker, now)
 
@@ -82,7 +82,7 @@ class Roster:
         try:
             worker = self.workers[address]
         except KeyError:
-            self._record.to_worker(address, Bye("unknown here", again=True))
+            self._journal.to_worker(address, Bye("unknown here", again=True))
             return None
         worker.heard = now
         self.workers.move_to_end(address)
@@ -105,13 +105,13 @@ class Roster:
             beat = Heartbeat(interval_ms=round(1000 * self.interval))
         for address in self.beaten:
             if address in self.workers:
-                self._record.to_worker(address, beat)
+                self._journal.to_worker(address, beat)
         self.beaten.clear()
 
     def expire(self, now: float) -> None:
         """Whoever was silent for too long is gone."""
         while (worker := self._silent_too_long(now)) is not None:
-            self._record.to_worker(worker.address, Bye("silent for too long", again=True))
+            self._journal.to_worker(worker.address, Bye("silent for too long", again=True))
             self.lose(worker, f"silent for {now - worker.heard:.1f} s", now)
 
     def _silent_too_long(self, now: float) -> Worker | None:
@@ -137,11 +137,11 @@ class Roster:
             worker.draining = True
             worker.pool.draining += 1
             self._outliers.keep_enough(worker.pool, now)
-            self._record.note(f"{worker.name} is draining: {why}", now)
+            self._journal.note(f"{worker.name} is draining: {why}", now)
 
     def dismiss(self, worker: Worker, now: float) -> None:
         """The operator wants it gone."""
-        self._record.to_worker(worker.address, Bye("removed by the operator"))
+        self._journal.to_worker(worker.address, Bye("removed by the operator"))
         self.forget(worker, "removed by the operator", now, blame=False)
 
     def lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
@@ -176,13 +176,13 @@ class Roster:
         self._names.release(worker.name)
         worker.pool.idle.remove(worker)
         hello = worker.hello
-        self._record.departed.append(
+        self._journal.departed.append(
             Departed(worker.name, hello.host, reason, now, worker.done, worker.failed)
         )
         held = list(worker.in_flight.values())
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
         what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
-        self._jobs.follow(self._record.note(what, now, tuple(worker.in_flight)), held)
+        self._jobs.follow(self._journal.note(what, now, tuple(worker.in_flight)), held)
         worker.owed.clear()
         for attempt in held:
             if blame and (attempt.acked or not unreachable):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from spyglass.dispatcher.health import Health
-from spyglass.dispatcher.journal import Record
+from spyglass.dispatcher.journal import Journal
 from spyglass.dispatcher.policy import Policy
 from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.worker_state import Worker
@@ -22,9 +22,9 @@ HEALTHS_KEPT = 1000
 class Outliers:
     """Counts outcomes, ejects, probes, reinstates."""
 
-    def __init__(self, policy: Policy, record: Record) -> None:
+    def __init__(self, policy: Policy, journal: Journal) -> None:
         self._policy = policy
-        self._record = record
+        self._journal = journal
         self._departed: OrderedDict[tuple[str, str], Health] = OrderedDict()
 
     # --- joining and leaving ------------------------------------------------------------------
@@ -54,7 +54,7 @@ class Outliers:
         """It answered what it was asked."""
         if worker.health.succeeded():
             del worker.pool.out[worker.address]
-            self._record.note(f"{worker.name} answered its probe and is back", now)
+            self._journal.note(f"{worker.name} answered its probe and is back", now)
 
     def failed(self, worker: Worker, now: float) -> None:
         """A crash, a hang, a checksum, no ACK or no answer in time, or lost with work in hand."""
@@ -64,7 +64,7 @@ class Outliers:
 
     def unasked(self, worker: Worker, now: float) -> None:
         """It answered a request it had not been given, or a second time."""
-        self._record.counters.duplicate += 1
+        self._journal.counters.duplicate += 1
         if worker.health.struck():
             self._eject(worker, "it answers what nobody asked", now)
 
@@ -76,7 +76,7 @@ class Outliers:
         if until is None or now < until:
             return False
         worker.health.probe()
-        self._record.note(f"{worker.name} may try one request as a probe", now)
+        self._journal.note(f"{worker.name} may try one request as a probe", now)
         return True
 
     def keep_enough(self, pool: Pool, now: float) -> None:
@@ -86,7 +86,7 @@ class Outliers:
             del pool.out[worker.address]
             worker.health.reinstate()
             pool.idle.put(worker)
-            self._record.note(f"{worker.name} is back without a probe: too few others", now)
+            self._journal.note(f"{worker.name} is back without a probe: too few others", now)
 
     def _eject(self, worker: Worker, why: str, now: float) -> None:
         pool = worker.pool
@@ -96,8 +96,8 @@ class Outliers:
                 return
             pool.out[worker.address] = worker
         seconds = worker.health.eject(now)
-        self._record.counters.ejected += 1
-        self._record.note(f"{worker.name} ejected for {seconds:.0f} s: {why}", now)
+        self._journal.counters.ejected += 1
+        self._journal.note(f"{worker.name} ejected for {seconds:.0f} s: {why}", now)
 
     def _allowed(self, pool: Pool) -> int:
         """How many may be out."""

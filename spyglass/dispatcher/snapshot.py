@@ -18,7 +18,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
 
     Times are ages in seconds (`_s`) or milliseconds (`_ms`), never times of day.
     """
-    record = dispatcher.record
+    journal = dispatcher.journal
     oldest = [at for pool in dispatcher.pools.values() if (at := pool.oldest_arrival()) is not None]
     return {
         "broker": {
@@ -36,7 +36,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
                 "done": gone.done,
                 "failed": gone.failed,
             }
-            for gone in reversed(record.departed)
+            for gone in reversed(journal.departed)
         ],
         "queue": {
             "waiting": dispatcher.waiting,
@@ -46,7 +46,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
             "in_flight": len(dispatcher.jobs.open) - dispatcher.waiting,
         },
         "models": [_model(pool, dispatcher) for pool in dispatcher.pools.values()],
-        "counters": asdict(record.counters),
+        "counters": asdict(journal.counters),
         "trend": _trend(dispatcher.trend, now),
         "events": [
             {
@@ -55,7 +55,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
                 "text": event.text,
                 "outcome": event.outcome,
             }
-            for event in reversed(record.events)
+            for event in reversed(journal.events)
         ],
         "quarantine": [
             {

@@ -103,7 +103,7 @@ def test_a_client_that_was_gone_before_it_was_read_is_missed_though_another_has_
     idle.start()
     try:
         ask(stays)
-        counters = idle.broker.dispatcher.record.counters
+        counters = idle.broker.dispatcher.journal.counters
         eventually(lambda: counters.cancelled, "nobody waits for its request")
         assert counters.accepted == 1
     finally:

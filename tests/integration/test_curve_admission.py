@@ -114,11 +114,11 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
     asker.say(picture_request())
     assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)
     sockets.keyring.revoke("office")
-    accepted = sockets.broker.dispatcher.record.counters.accepted
+    accepted = sockets.broker.dispatcher.journal.counters.accepted
     eventually(lambda: _revoked(sockets, "office"), "the broker has read it")
     asker.say(picture_request())
     assert asker.hear(Direction.BROKER_TO_CLIENT, 300) is None
-    assert sockets.broker.dispatcher.record.counters.accepted == accepted
+    assert sockets.broker.dispatcher.journal.counters.accepted == accepted
 
 
 def _revoked(sockets: Sockets, name: str) -> bool:

@@ -77,7 +77,7 @@ def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
     worker = sockets.worker(sockets.login(Role.WORKER))
     worker.join("attic")
     asker = sockets.front(sockets.login(Role.FRONT))
-    counters = sockets.broker.dispatcher.record.counters
+    counters = sockets.broker.dispatcher.journal.counters
 
     def fail(*_: object) -> Any:
         raise KeyError("nobody foresaw it")
@@ -103,7 +103,7 @@ def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
 
     monkeypatch.setattr("broker.encode", fail)
     worker.say(BEAT)
-    counters = sockets.broker.dispatcher.record.counters
+    counters = sockets.broker.dispatcher.journal.counters
     eventually(lambda: counters.mishaps == 1, "the answer to it cannot be written")
     monkeypatch.undo()
     worker.say(BEAT)

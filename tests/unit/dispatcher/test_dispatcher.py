@@ -85,7 +85,7 @@ def test_a_second_answer_is_dropped_and_gives_no_credit() -> None:
     d.worker_answered(b"w1", result(CAT), 0.1)
     assert told(d.worker_answered(b"w1", result(CAT), 0.2), Result) == []
     assert d.workers[b"w1"].credit == 1
-    assert d.record.counters.duplicate == 1
+    assert d.journal.counters.duplicate == 1
 
 
 def test_a_worker_cannot_answer_anothers_request() -> None:
@@ -195,7 +195,7 @@ def test_an_answer_from_the_worker_that_lost_the_request_is_late() -> None:
     assert given(d.tick(1.0)) == [(b"w2", CAT.id)]
     assert told(d.worker_answered(b"w1", result(CAT), 1.1), Result) == []
     assert d.workers[b"w1"].credit == 1
-    assert d.record.counters.late == 1
+    assert d.journal.counters.late == 1
     assert len(told(d.worker_answered(b"w2", result(CAT), 1.2), Result)) == 1
 
 
@@ -204,7 +204,7 @@ def test_an_answer_to_a_request_nobody_made_is_counted_and_gives_no_credit() -> 
     assert d.worker_answered(b"w1", result(EEL), 0.1) == []
     assert d.worker_refused(b"w1", Nack(EEL.id, Reason.CRASH), 0.1) == []
     assert d.workers[b"w1"].credit == 1
-    assert (d.record.counters.duplicate, d.record.counters.late) == (1, 1)
+    assert (d.journal.counters.duplicate, d.journal.counters.late) == (1, 1)
 
 
 def test_an_ack_gives_no_credit_and_stops_the_clock_of_the_ack() -> None:

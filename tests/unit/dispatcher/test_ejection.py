@@ -60,7 +60,7 @@ def test_a_failed_probe_ejects_for_longer() -> None:
     live(d, 31.0)
     fail(d, b"w1", 1, now=31.0)
     assert d.workers[b"w1"].health.until == 31.0 + 60.0
-    assert d.record.counters.ejected == 2
+    assert d.journal.counters.ejected == 2
 
 
 def test_at_most_half_of_the_workers_are_ejected() -> None:
@@ -106,7 +106,7 @@ def test_a_flapping_worker_that_fails_every_second_request_is_ejected() -> None:
             if worker == b"w1":
                 break
         fail(d, b"w1", 1)
-    assert states(d)["w1"] == "ejected" and d.record.counters.failed == 0
+    assert states(d)["w1"] == "ejected" and d.journal.counters.failed == 0
 
 
 def test_a_pause_is_one_failure_and_what_is_answered_after_it_is_late() -> None:
@@ -122,7 +122,7 @@ def test_a_pause_is_one_failure_and_what_is_answered_after_it_is_late() -> None:
         d.worker_answered(b"w1", result(picture), 0.6)
     d.worker_answered(b"w1", result(pictures[0]), 0.7)
     assert states(d)["w1"] == "ready" and d.workers[b"w1"].credit == 6
-    counters = d.record.counters
+    counters = d.journal.counters
     assert (counters.late, counters.duplicate, counters.ejected) == (6, 1, 0)
 
 
@@ -159,7 +159,7 @@ def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
     assert given(d.tick(0.31)) == [(b"w2", CAT.id)]
     d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.5)
     assert not d.workers[b"w1"].given_up
-    assert d.record.counters.late == 1
+    assert d.journal.counters.late == 1
 
 
 def test_a_late_word_does_not_end_an_attempt_that_began_after_it() -> None:
@@ -170,7 +170,7 @@ def test_a_late_word_does_not_end_an_attempt_that_began_after_it() -> None:
     assert not d.workers[b"w1"].fit and not d.workers[b"w2"].fit
     assert given(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.7)) == [(b"w1", CAT.id)]
     d.worker_refused(b"w2", Nack(CAT.id, Reason.CANCELLED), 0.7)
-    assert CAT.id in d.workers[b"w1"].in_flight and d.record.counters.late == 2
+    assert CAT.id in d.workers[b"w1"].in_flight and d.journal.counters.late == 2
     assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
     assert not d.workers[b"w1"].given_up and d.workers[b"w1"].credit == 1
 
@@ -186,7 +186,7 @@ def test_each_attempt_that_was_given_up_has_a_last_word_of_its_own() -> None:
     for _ in range(2):
         d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.7)
     assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
-    assert d.record.counters.late == 2
+    assert d.journal.counters.late == 2
 
 
 def test_three_answers_nobody_asked_for_eject() -> None:
@@ -195,7 +195,7 @@ def test_three_answers_nobody_asked_for_eject() -> None:
         assert states(d)["w1"] == "ready"
         d.worker_answered(b"w1", result(request(100 + n)), 0.0)
     assert states(d)["w1"] == "ejected"
-    assert d.record.counters.duplicate == 3
+    assert d.journal.counters.duplicate == 3
 
 
 def test_a_slow_workers_share_falls_to_what_the_others_cannot_take() -> None:
@@ -231,7 +231,7 @@ def test_a_worker_lost_with_work_for_the_fifth_time_comes_back_ejected() -> None
         d.request_arrived(b"web", request(number + 1), 0.0)
     assert d.workers[b"w1"].in_flight
     d.worker_gone(b"w1", "connection closed", 0.1)
-    assert d.record.counters.ejected == 1
+    assert d.journal.counters.ejected == 1
     d.worker_ready(b"w4", ready(name="w1"), 0.2)
     assert d.workers[b"w4"].state == "ejected"
 

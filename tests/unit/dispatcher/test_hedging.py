@@ -18,7 +18,7 @@ def test_a_slow_request_is_given_to_an_idle_worker_as_well_and_the_first_answer_
     assert [a.worker for a in told(actions, Result)] == ["w2"]
     assert [c.id for c in told(actions, Cancel)] == [CAT.id], "the loser is told to drop it"
     late = d.worker_answered(b"w1", result(CAT), 0.4)
-    assert not told(late, Result) and d.record.counters.late == 1
+    assert not told(late, Result) and d.journal.counters.late == 1
     assert d.workers[b"w1"].credit == d.workers[b"w2"].credit == 1
 
 
@@ -55,7 +55,7 @@ def test_hedges_stay_within_five_percent_extra() -> None:
         d.tick(now + 0.35)
         for holder in [w.address for w in d.workers.values() if picture.id in w.owed]:
             d.worker_answered(holder, result(picture), now + 0.36)
-    assert 3 <= d.record.counters.hedged <= 3 + 0.05 * 400
+    assert 3 <= d.journal.counters.hedged <= 3 + 0.05 * 400
 
 
 def test_the_loss_of_one_of_two_attempts_moves_nothing() -> None:
@@ -65,7 +65,7 @@ def test_the_loss_of_one_of_two_attempts_moves_nothing() -> None:
     assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
     assert not given(d.worker_gone(b"w1", "connection closed", 0.4))
     assert told(d.worker_answered(b"w2", result(CAT), 0.5), Result)
-    assert d.record.counters.requeued == 0
+    assert d.journal.counters.requeued == 0
 
 
 @pytest.mark.parametrize(("requests", "allowed"), [(8, 3), (40, 8)])
@@ -96,7 +96,7 @@ def test_the_worker_of_a_hedge_acknowledges_it_and_no_third_is_asked() -> None:
     d.worker_acked(b"w1", CAT.id, 0.0)
     assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
     d.worker_acked(b"w2", CAT.id, 0.35)
-    assert not given(live(d, 1.4, 0.4)) and d.record.counters.hedged == 1
+    assert not given(live(d, 1.4, 0.4)) and d.journal.counters.hedged == 1
 
 
 def test_a_second_ack_does_not_prolong_an_attempt() -> None:
@@ -115,5 +115,5 @@ def test_a_hedge_that_a_leaving_worker_hands_back_is_not_queued_anew() -> None:
     d.worker_acked(b"w1", CAT.id, 0.0)
     assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
     assert not given(d.worker_refused(b"w2", Nack(CAT.id, Reason.DRAINING), 0.4))
-    assert d.waiting == 0 and d.record.counters.handed_back == 0
+    assert d.waiting == 0 and d.journal.counters.handed_back == 0
     assert told(d.worker_answered(b"w1", result(CAT), 0.5), Result)

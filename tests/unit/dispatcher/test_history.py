@@ -210,13 +210,13 @@ class History:
     def arrive(self, connection: bytes, new: Request) -> list[Action]:
         self.known[new.id] = new
         was_open = new.id in self.d.jobs.open
-        accepted = self.d.record.counters.accepted
+        accepted = self.d.journal.counters.accepted
         if not was_open:
             self.senders[new.id] = set()
         self.senders[new.id].add(connection)
         actions = self.d.request_arrived(connection, new, self.now, self.age[connection])
-        assert not was_open or self.d.record.counters.accepted == accepted
-        if self.d.record.counters.accepted == accepted and not was_open:
+        assert not was_open or self.d.journal.counters.accepted == accepted
+        if self.d.journal.counters.accepted == accepted and not was_open:
             self.at_the_door = {new.id}  # refused, which is no final answer to an accepted request
         elif not was_open:  # a new life, perhaps of an old id
             self.accepted.add(new.id)

@@ -44,7 +44,7 @@ def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> No
     stranger = ready(name="stranger", digest="cd" * 32)
 
     def said() -> list[str]:
-        return [event.text.split(":")[0] for event in d.record.events if "stranger" in event.text]
+        return [event.text.split(":")[0] for event in d.journal.events if "stranger" in event.text]
 
     for second in range(minute := int(SAID_EVERY)):
         assert told(d.worker_ready(b"s%d" % second, stranger, float(second)), Nack)
@@ -52,7 +52,7 @@ def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> No
     d.worker_ready(b"s", stranger, float(minute))
     assert sorted(said()) == ["stranger refused", f"stranger refused {minute} times"]
     d.worker_ready(b"t", ready(name="other", digest="cd" * 32), 61.0)
-    assert "other refused" in d.record.events[-1].text, "another one is named at once"
+    assert "other refused" in d.journal.events[-1].text, "another one is named at once"
 
 
 def test_the_id_that_people_see_is_not_its_address_and_lasts_as_long_as_its_connection() -> None:
@@ -134,7 +134,7 @@ def test_a_leaving_worker_gets_nothing_new_and_finishes_what_it_has() -> None:
     assert given(d.request_arrived(b"web", DOG, 0.2)) == []
     assert told(d.worker_answered(b"w1", result(CAT), 0.3), Result)
     d.worker_bye(b"w1", Bye("stopped"), 0.4)
-    assert d.record.counters.requeued == 0
+    assert d.journal.counters.requeued == 0
 
 
 def test_a_goodbye_costs_its_requests_no_attempt() -> None:
@@ -251,7 +251,7 @@ def test_a_broker_serves_so_many_models_and_refuses_the_next() -> None:
     for number, model in enumerate(("one", "two", "three", "two")):
         d.worker_ready(b"%d" % number, ready(model=model, name=model), 0.0)
     assert [worker.hello.model for worker in d.workers.values()] == ["one", "two", "two"]
-    assert d.record.events[-2].text == "three refused: the broker serves 2 models already"
+    assert d.journal.events[-2].text == "three refused: the broker serves 2 models already"
 
 
 def test_of_the_refused_only_the_last_hundred_are_remembered() -> None:

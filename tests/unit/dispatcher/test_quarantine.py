@@ -29,7 +29,7 @@ def test_a_picture_that_costs_two_children_is_quarantined_and_refused() -> None:
     assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)
     again = d.request_arrived(b"web", copy_of(CAT, 9), 0.3)
     assert [n.reason for n in told(again, Nack)] == [Reason.QUARANTINED] and not given(again)
-    assert d.record.counters.quarantined == 2
+    assert d.journal.counters.quarantined == 2
     assert given(d.request_arrived(b"web", DOG, 0.4)), "others are served"
 
 

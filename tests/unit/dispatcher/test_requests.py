@@ -230,14 +230,14 @@ def test_a_full_queue_of_bytes_takes_exactly_its_limit() -> None:
     assert nack.reason is Reason.BUSY
     assert not told(d.request_arrived(b"web", request(2, size=20), 0.0), Nack)
     assert d.jobs.waiting_bytes == 20
-    assert d.record.counters.refused == 1
+    assert d.journal.counters.refused == 1
 
 
 def test_a_request_sent_again_is_not_computed_twice_nor_counted_twice() -> None:
     d = fleet(b"w1", credit=2)
     d.request_arrived(b"web", CAT, 0.0)
     assert d.request_arrived(b"web", CAT, 0.1) == [ToClient(b"web", Ack(CAT.id))]
-    assert d.record.counters.accepted == 1
+    assert d.journal.counters.accepted == 1
     assert d.workers[b"w1"].credit == 1
 
 
@@ -350,7 +350,7 @@ def test_a_cancel_of_a_request_that_is_not_open_changes_nothing() -> None:
     d.worker_answered(b"w1", result(CAT), 0.1)
     for unknown in (CAT, DOG):
         assert d.request_cancelled(b"web", unknown.id, 0.2) == []
-    assert d.record.counters.cancelled == 0
+    assert d.journal.counters.cancelled == 0
 
 
 def test_a_copy_that_is_released_past_its_deadline_expires_with_the_first() -> None:
@@ -364,7 +364,7 @@ def test_a_copy_that_is_released_past_its_deadline_expires_with_the_first() -> N
         (first.id, Reason.DEADLINE),
         (copy.id, Reason.DEADLINE),
     ]
-    assert not given(actions) and d.record.counters.expired == 2
+    assert not given(actions) and d.journal.counters.expired == 2
     assert d.jobs.waiting_bytes == 0
 
 

@@ -99,9 +99,9 @@ def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
             monkeypatch.setattr("spyglass.runtime.memory.held", lambda taken=taken: taken)
             now += monitor.CONNECTIONS_INTERVAL
             watched._turn(0)
-            told.append(len(watched.dispatcher.record.events))
+            told.append(len(watched.dispatcher.journal.events))
     finally:
         watched._close()
     assert told == [0, 1, 1, 1, 1, 1, 1, 2]
-    assert "MB of memory" in watched.dispatcher.record.events[-1].text
+    assert "MB of memory" in watched.dispatcher.journal.events[-1].text
     assert sum("MB of memory" in line for line in caplog.messages) == 2

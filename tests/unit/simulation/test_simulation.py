@@ -35,7 +35,7 @@ def world() -> World:
 def test_every_request_is_answered_once_whatever_fails(world: World) -> None:
     ledger = world.ledger
     assert (ledger.sent, ledger.lost, ledger.twice) == (5000, 0, 0)
-    counters = world.sides[0].dispatcher.record.counters
+    counters = world.sides[0].dispatcher.journal.counters
     assert counters.requeued and counters.handed_back and counters.quarantined
     assert ledger.outcomes["answered"] > 4900
     assert not world.sides[0].dispatcher.jobs.open
@@ -89,7 +89,7 @@ def test_a_dispatcher_that_answers_twice_is_found(monkeypatch: pytest.MonkeyPatc
     def twice(jobs: Jobs, attempt: Attempt, result: Result, now: float) -> None:
         job: Job = attempt.job
         answer(jobs, attempt, result, now)
-        jobs._record.to_client(job.senders.youngest, result)
+        jobs._journal.to_client(job.senders.youngest, result)
 
     monkeypatch.setattr(Jobs, "answer", twice)
     assert played(replace(PLAN, requests=200)).ledger.twice > 190

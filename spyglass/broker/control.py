@@ -137,7 +137,7 @@ class Control:
             line = self._security.make_join_command(*self.ends, this_machine(), query.target)
         except BadKeys as error:
             return Reply(query.id, False, str(error))
-        self._dispatcher.journal.note("an admin made a line that joins a worker", now)
+        self._dispatcher.journal.log_event("an admin made a line that joins a worker", now)
         return Reply(query.id, True, line)
 
     def _dial(self, query: Query) -> Reply:

@@ -17,7 +17,7 @@ import zmq
 from spyglass.broker import request_log
 from spyglass.broker.control import Control
 from spyglass.broker.monitor import Lookout
-from spyglass.dispatcher.actions import Action, Note, ToClient
+from spyglass.dispatcher.actions import Action, LogEvent, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import Gate
@@ -286,8 +286,8 @@ class Broker:
                 self._to_client(action)
                 if self._detailed or isinstance(action.message, Nack):
                     request_log.answered(action.message)
-            elif isinstance(action, Note):
-                request_log.noted(action)
+            elif isinstance(action, LogEvent):
+                request_log.event(action)
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
                 lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)

@@ -95,7 +95,7 @@ class Lookout:
         if heavy and not self._heavy:
             what = f"this broker takes {held / 1e6:.0f} MB of memory, more than all it may let wait"
             advice = "if one sender floods it, shut it out: python keys.py revoke NAME"
-            self._journal.note(f"{what}; {advice}", now)
+            self._journal.log_event(f"{what}; {advice}", now)
         self._heavy = heavy
 
     def count_connections(self, now: float) -> list[Action]:
@@ -105,6 +105,6 @@ class Lookout:
         if crowded and not self._crowded:
             what = f"{connections} connections are open, and {self._open_files} files are allowed"
             advice = "raise the limit (ulimit -n) before no more can join"
-            self._journal.note(f"{what}; {advice}", now)
+            self._journal.log_event(f"{what}; {advice}", now)
         self._crowded = crowded
         return self._journal.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from spyglass.dispatcher.actions import Note
+from spyglass.dispatcher.actions import LogEvent
 from spyglass.protocol import USUAL_FAILURES, Ack, Cancel, Message, Nack, Reason, Request, Result
 from spyglass.runtime.logs import about
 
@@ -59,9 +59,9 @@ def answered(message: Message) -> None:
             log.log(level, "failed: %s", message.reason.value, extra=fields)
 
 
-def noted(note: Note) -> None:
+def event(event: LogEvent) -> None:
     """A change of the fleet, with a line for each request that it moved."""
-    if len(note.requests) != 1:
-        log.info("%s", note.text)
-    for request_id in note.requests:
-        log.info("%s", note.text, extra=about(request_id))
+    if len(event.requests) != 1:
+        log.info("%s", event.text)
+    for request_id in event.requests:
+        log.info("%s", event.text, extra=about(request_id))

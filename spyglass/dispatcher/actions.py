@@ -26,11 +26,11 @@ class ToClient:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class LogEvent:
     """Log one state change, in words."""
 
     text: str
     requests: tuple[bytes, ...] = ()  # the ids of those it concerns
 
 
-Action: TypeAlias = ToWorker | ToClient | Note
+Action: TypeAlias = ToWorker | ToClient | LogEvent

@@ -85,7 +85,7 @@ class Dispatcher:
             self.roster.forget(known, "said READY again", now)
         if refusal := self.pools.refusal(hello):
             if line := self._refusals.line(hello.name, refusal, now):
-                self.journal.note(line, now)
+                self.journal.log_event(line, now)
             self.journal.to_worker(address, Nack(b"", Reason.WRONG_MODEL, refusal))
             return self.journal.flush()
         pool = self.pools.opened(hello.model)
@@ -239,13 +239,13 @@ class Dispatcher:
         """One picture, or all of them without a name, may be sent again; how many."""
         cleared = self.jobs.quarantine.clear(sha256)
         if cleared:
-            self.journal.note(f"quarantine cleared of {cleared} by the operator", now)
+            self.journal.log_event(f"quarantine cleared of {cleared} by the operator", now)
         return cleared, self.journal.flush()
 
     def stop(self, now: float) -> list[Action]:
         """The broker is leaving: nothing new is accepted, what is held may finish."""
         self.stopping = True
-        self.journal.note(f"broker is leaving, {len(self.jobs.open)} requests to finish", now)
+        self.journal.log_event(f"broker is leaving, {len(self.jobs.open)} requests to finish", now)
         return self.journal.flush()
 
     def hand_back(self) -> list[Action]:
@@ -301,7 +301,7 @@ class Dispatcher:
         worker, request_id = attempt.worker, attempt.job.request.id
         what = "answer" if attempt.acked else "acknowledge"
         text = f"{worker.name} did not {what} a request in time; moved"
-        event = self.journal.note(text, now, (request_id,))
+        event = self.journal.log_event(text, now, (request_id,))
         self.jobs.follow(event, [attempt])
         self.journal.to_worker(worker.address, Cancel(request_id))
         same_pause = not attempt.acked and worker.heard <= worker.let_go
@@ -334,7 +334,7 @@ class Dispatcher:
             self.jobs.hand_back(attempt)
         else:
             what = f"{worker.name}: {nack.reason.value} on a request; moved"
-            self.jobs.follow(self.journal.note(what, now, (nack.id,)), [attempt])
+            self.jobs.follow(self.journal.log_event(what, now, (nack.id,)), [attempt])
             self.jobs.retry(attempt, nack.reason)
             self.outliers.failed(worker, now)
 

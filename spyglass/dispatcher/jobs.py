@@ -129,7 +129,7 @@ class Jobs:
         self._journal.counters.hedged += 1
         first = job.attempts[0]
         what = f"a request is slow on {first.worker.name} ({now - first.sent:.1f} s)"
-        self._journal.note(f"{what}; given to {worker.name} as well", now, (job.request.id,))
+        self._journal.log_event(f"{what}; given to {worker.name} as well", now, (job.request.id,))
         job.hedge_at = float("inf")
         self._hand_out(job, worker, now)
 
@@ -299,7 +299,7 @@ class Jobs:
         for sha256 in self.quarantine.verdicts(now):
             minutes = self._policy.quarantine / 60
             what = f"picture {sha256[:12]} was being processed when two processes died"
-            self._journal.note(f"{what}; in quarantine for {minutes:.0f} minutes", now)
+            self._journal.log_event(f"{what}; in quarantine for {minutes:.0f} minutes", now)
             copies = self._copies(sha256)
             for copy in copies:
                 self._journal.counters.quarantined += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from spyglass.dispatcher.actions import Action, Note, ToClient, ToWorker
+from spyglass.dispatcher.actions import Action, LogEvent, ToClient, ToWorker
 from spyglass.dispatcher.stats import Counters
 from spyglass.protocol import Message
 
@@ -78,7 +78,7 @@ class Journal:
         self.counters = Counters()
         self.departed: deque[Departed] = deque(maxlen=DEPARTED_KEPT)
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self._noted = 0
+        self._logged = 0
         self._actions: list[Action] = []
 
     def to_worker(self, address: bytes, message: Message) -> None:
@@ -87,11 +87,11 @@ class Journal:
     def to_client(self, address: bytes, message: Message, others: tuple[bytes, ...] = ()) -> None:
         self._actions.append(ToClient(address, message, others))
 
-    def note(self, text: str, now: float, requests: tuple[bytes, ...] = ()) -> Event:
-        self._noted += 1
-        event = Event(self._noted, now, text)
+    def log_event(self, text: str, now: float, requests: tuple[bytes, ...] = ()) -> Event:
+        self._logged += 1
+        event = Event(self._logged, now, text)
         self.events.append(event)
-        self._actions.append(Note(text, requests))
+        self._actions.append(LogEvent(text, requests))
         return event
 
     def flush(self) -> list[Action]:

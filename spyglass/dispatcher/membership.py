@@ -60,7 +60,7 @@ class Roster:
         health = self._outliers.recall(hello.host, name)
         worker = Worker(address, id, hello, name, pool, now, now, hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
-        self._journal.note(f"{name} joined from {hello.host} with {hello.model}", now)
+        self._journal.log_event(f"{name} joined from {hello.host} with {hello.model}", now)
         self._outliers.joined(worker, now)
         self.settle(worker, now)
 
@@ -137,7 +137,7 @@ class Roster:
             worker.draining = True
             worker.pool.draining += 1
             self._outliers.keep_enough(worker.pool, now)
-            self._journal.note(f"{worker.name} is draining: {why}", now)
+            self._journal.log_event(f"{worker.name} is draining: {why}", now)
 
     def dismiss(self, worker: Worker, now: float) -> None:
         """The operator wants it gone."""
@@ -182,7 +182,7 @@ class Roster:
         held = list(worker.in_flight.values())
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
         what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
-        self._jobs.follow(self._journal.note(what, now, tuple(worker.in_flight)), held)
+        self._jobs.follow(self._journal.log_event(what, now, tuple(worker.in_flight)), held)
         worker.owed.clear()
         for attempt in held:
             if blame and (attempt.acked or not unreachable):

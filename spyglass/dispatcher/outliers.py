@@ -54,7 +54,7 @@ class Outliers:
         """It answered what it was asked."""
         if worker.health.succeeded():
             del worker.pool.out[worker.address]
-            self._journal.note(f"{worker.name} answered its probe and is back", now)
+            self._journal.log_event(f"{worker.name} answered its probe and is back", now)
 
     def failed(self, worker: Worker, now: float) -> None:
         """A crash, a hang, a checksum, no ACK or no answer in time, or lost with work in hand."""
@@ -76,7 +76,7 @@ class Outliers:
         if until is None or now < until:
             return False
         worker.health.probe()
-        self._journal.note(f"{worker.name} may try one request as a probe", now)
+        self._journal.log_event(f"{worker.name} may try one request as a probe", now)
         return True
 
     def keep_enough(self, pool: Pool, now: float) -> None:
@@ -86,7 +86,7 @@ class Outliers:
             del pool.out[worker.address]
             worker.health.reinstate()
             pool.idle.put(worker)
-            self._journal.note(f"{worker.name} is back without a probe: too few others", now)
+            self._journal.log_event(f"{worker.name} is back without a probe: too few others", now)
 
     def _eject(self, worker: Worker, why: str, now: float) -> None:
         pool = worker.pool
@@ -97,7 +97,7 @@ class Outliers:
             pool.out[worker.address] = worker
         seconds = worker.health.eject(now)
         self._journal.counters.ejected += 1
-        self._journal.note(f"{worker.name} ejected for {seconds:.0f} s: {why}", now)
+        self._journal.log_event(f"{worker.name} ejected for {seconds:.0f} s: {why}", now)
 
     def _allowed(self, pool: Pool) -> int:
         """How many may be out."""

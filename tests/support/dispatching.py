@@ -45,7 +45,7 @@ def given(actions: list[Action]) -> list[tuple[bytes, bytes]]:
 
 
 def told(actions: list[Action], kind: type[Message]) -> list[Any]:
-    return [a.message for a in actions if not_note(a) and isinstance(a.message, kind)]  # type: ignore[union-attr]
+    return [a.message for a in actions if is_message(a) and isinstance(a.message, kind)]  # type: ignore[union-attr]
 
 
 def receivers(actions: list[Action]) -> list[tuple[bytes, tuple[bytes, ...]]]:
@@ -53,7 +53,7 @@ def receivers(actions: list[Action]) -> list[tuple[bytes, tuple[bytes, ...]]]:
     return [(a.client, a.others) for a in actions if isinstance(a, ToClient)]
 
 
-def not_note(action: Action) -> bool:
+def is_message(action: Action) -> bool:
     return isinstance(action, (ToWorker, ToClient))
 
 

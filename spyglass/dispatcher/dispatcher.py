@@ -19,7 +19,7 @@ from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.job_state import Attempt, Job
 from spyglass.dispatcher.jobs import QUARANTINED, Jobs
 from spyglass.dispatcher.journal import Journal
-from spyglass.dispatcher.membership import Roster
+from spyglass.dispatcher.membership import Membership
 from spyglass.dispatcher.outliers import Outliers
 from spyglass.dispatcher.policy import Policy
 from spyglass.dispatcher.pools import Pool, Pools
@@ -53,7 +53,7 @@ class Dispatcher:
         self.jobs = Jobs(policy, self.journal)
         self.outliers = Outliers(policy, self.journal)
         self.pools = Pools(policy)
-        self.roster = Roster(policy, self.journal, self.jobs, self.outliers, now)
+        self.membership = Membership(policy, self.journal, self.jobs, self.outliers, now)
         self.trend = Trend()
         self.stopping = False
         self._next_look = now
@@ -70,7 +70,7 @@ class Dispatcher:
     @property
     def workers(self) -> Mapping[bytes, Worker]:
         """The connected ones, by address."""
-        return self.roster.workers
+        return self.membership.workers
 
     @property
     def waiting(self) -> int:
@@ -82,7 +82,7 @@ class Dispatcher:
     def worker_ready(self, address: bytes, hello: Ready, now: float) -> list[Action]:
         """A worker joins; one that is known starts over, and what it held is requeued."""
         if (known := self.workers.get(address)) is not None:
-            self.roster.forget(known, "said READY again", now)
+            self.membership.forget(known, "said READY again", now)
         if refusal := self.pools.refusal(hello):
             if line := self._refusals.line(hello.name, refusal, now):
                 self.journal.log_event(line, now)
@@ -92,21 +92,21 @@ class Dispatcher:
         pool.digest = hello.digest
         self.jobs.came_back(hello.host, hello.pid, now)
         self.pools.rehome(pool)
-        self.roster.join(address, known.id if known else next(self._ids), hello, pool, now)
+        self.membership.join(address, known.id if known else next(self._ids), hello, pool, now)
         return self.journal.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
         """A sign of life, soon answered by one. Gives no credit: alive is not ready."""
-        if self.roster.heard(address, now) is not None:
-            self.roster.beaten[address] = None
+        if self.membership.heard(address, now) is not None:
+            self.membership.beaten[address] = None
         return self.journal.flush()
 
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
         """The request arrived there whole and will be computed."""
-        worker = self.roster.heard(address, now)
+        worker = self.membership.heard(address, now)
         if worker is not None and request_id in worker.owed:
             worker.at_hand.add(request_id)
-            self.roster.at_work.setdefault(address, worker)
+            self.membership.at_work.setdefault(address, worker)
             attempt = worker.in_flight.get(request_id)
             if attempt is not None:
                 self.jobs.acknowledged(attempt, now)
@@ -114,7 +114,7 @@ class Dispatcher:
 
     def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
         """Predictions. Only the worker that holds the request may answer it, once."""
-        worker = self.roster.heard(address, now)
+        worker = self.membership.heard(address, now)
         if worker is None:
             self.journal.counters.late += 1
             return self.journal.flush()
@@ -129,12 +129,12 @@ class Dispatcher:
         if attempt is not None:
             self.jobs.answer(attempt, result, now)
             self.outliers.succeeded(worker, now)
-        self.roster.settle(worker, now)
+        self.membership.settle(worker, now)
         return self.journal.flush()
 
     def worker_refused(self, address: bytes, nack: Nack, now: float) -> list[Action]:
         """No predictions: final for a bad picture, another worker's turn for anything else."""
-        worker = self.roster.heard(address, now)
+        worker = self.membership.heard(address, now)
         if worker is None:
             self.journal.counters.late += 1
             return self.journal.flush()
@@ -153,7 +153,7 @@ class Dispatcher:
             self._refused(attempt, nack, now)
         elif attempt is not None:  # the picture is to blame, and in quarantine by now
             worker.failed += 1
-        self.roster.settle(worker, now)
+        self.membership.settle(worker, now)
         return self.journal.flush()
 
     def worker_bye(self, address: bytes, bye: Bye, now: float) -> list[Action]:
@@ -161,10 +161,10 @@ class Dispatcher:
         worker = self.workers.get(address)
         if worker is not None:
             if bye.owed:
-                self.roster.drain(worker, bye.reason or "leaving", now)
-                self.roster.settle(worker, now)
+                self.membership.drain(worker, bye.reason or "leaving", now)
+                self.membership.settle(worker, now)
             else:
-                self.roster.forget(worker, bye.reason or "left", now, blame=False)
+                self.membership.forget(worker, bye.reason or "left", now, blame=False)
         return self.journal.flush()
 
     def worker_gone(
@@ -173,7 +173,7 @@ class Dispatcher:
         """Its connection dropped or cannot be reached: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
-            self.roster.lose(worker, reason, now, unreachable)
+            self.membership.lose(worker, reason, now, unreachable)
         return self.journal.flush()
 
     # --- events from clients ------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Dispatcher:
         """It is listened to no more: its requests move at once, and nobody is blamed."""
         worker = self.workers.get(address)
         if worker is not None:
-            self.roster.forget(worker, reason, now)
+            self.membership.forget(worker, reason, now)
         return self.journal.flush()
 
     def client_gone(self, client: bytes, now: float) -> list[Action]:
@@ -226,13 +226,13 @@ class Dispatcher:
     def drain_worker(self, worker: Worker, now: float) -> list[Action]:
         """No new work; it is told to leave once it has answered what it holds."""
         worker.dismissed = True
-        self.roster.drain(worker, "removed by the operator", now)
-        self.roster.settle(worker, now)
+        self.membership.drain(worker, "removed by the operator", now)
+        self.membership.settle(worker, now)
         return self.journal.flush()
 
     def remove_worker(self, worker: Worker, now: float) -> list[Action]:
         """At once: what it holds is requeued."""
-        self.roster.dismiss(worker, now)
+        self.membership.dismiss(worker, now)
         return self.journal.flush()
 
     def clear_quarantine(self, sha256: str, now: float) -> tuple[int, list[Action]]:
@@ -261,7 +261,7 @@ class Dispatcher:
         ejections."""
         if now - self._next_look > self.policy.longest_sleep:
             # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
-            self.roster.no_expiry_before = now + self.policy.grace
+            self.membership.no_expiry_before = now + self.policy.grace
         self.jobs.acknowledge(now)
         for job in self.jobs.due(now):
             self._overdue(job, now)
@@ -270,17 +270,17 @@ class Dispatcher:
             self._next_look = now + self.policy.longest_sleep
             waiting, answered = self.waiting, self.journal.counters.answered
             self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
-            self.roster.answer_heartbeats()
+            self.membership.answer_heartbeats()
             for worker in [worker for pool in self.pools.values() for worker in pool.out.values()]:
                 if self.outliers.end_ejection(worker, now):
-                    self.roster.settle(worker, now)
-        self.roster.expire(now)
+                    self.membership.settle(worker, now)
+        self.membership.expire(now)
         return self.journal.flush()
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
         timer, verdict = self.jobs.next_timer(), self.jobs.quarantine.next_verdict()
-        return min(self._next_look, self.roster.next_expiry, timer, verdict)
+        return min(self._next_look, self.membership.next_expiry, timer, verdict)
 
     def _overdue(self, job: Job, now: float) -> None:
         if job.closed:
@@ -313,7 +313,7 @@ class Dispatcher:
         self.jobs.retry(attempt, Reason.WORKER_LOST)
         if not same_pause:  # one pause is one failure
             self.outliers.failed(worker, now)
-        self.roster.settle(worker, now)
+        self.membership.settle(worker, now)
 
     def _refused(self, attempt: Attempt, nack: Nack, now: float) -> None:
         worker, job = attempt.worker, attempt.job
@@ -330,7 +330,7 @@ class Dispatcher:
                 job, Reason.CHECKSUM, "The picture was damaged on its way to the broker."
             )
         elif nack.reason is Reason.DRAINING:
-            self.roster.drain(worker, nack.detail or "leaving", now)
+            self.membership.drain(worker, nack.detail or "leaving", now)
             self.jobs.hand_back(attempt)
         else:
             what = f"{worker.name}: {nack.reason.value} on a request; moved"

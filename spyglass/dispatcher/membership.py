@@ -32,7 +32,7 @@ from spyglass.protocol import (
 SHORTENING = 0.97
 
 
-class Roster:
+class Membership:
     """Every connected worker, and how long it may be silent."""
 
     def __init__(

@@ -117,12 +117,13 @@ class History:
         self.check()
         assert all(job.next_timer > self.now for job in self.d.jobs.open.values())
         assert self.d.next_deadline() > self.now
-        if self.now >= self.d.roster.no_expiry_before:
+        if self.now >= self.d.membership.no_expiry_before:
             policy = self.d.policy
-            allowed = patience(self.d.roster.interval)
+            allowed = patience(self.d.membership.interval)
             assert all(self.now < w.heard + allowed for w in self.d.workers.values())
             assert all(
-                self.now < w.heard + policy.expiry_at_work for w in self.d.roster.at_work.values()
+                self.now < w.heard + policy.expiry_at_work
+                for w in self.d.membership.at_work.values()
             )
         return actions
 
@@ -268,14 +269,14 @@ class History:
                 )
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)
-        for silent_longest_first in (self.d.workers, self.d.roster.at_work):
+        for silent_longest_first in (self.d.workers, self.d.membership.at_work):
             last_words = [worker.heard for worker in silent_longest_first.values()]
             assert last_words == sorted(last_words)
-        assert set(self.d.roster.at_work) <= set(self.d.workers)
+        assert set(self.d.membership.at_work) <= set(self.d.workers)
         for worker in self.d.workers.values():
             acked = {id for id, attempt in worker.in_flight.items() if attempt.acked}
             assert acked <= worker.at_hand <= set(worker.owed)
-            assert (worker.address in self.d.roster.at_work) == bool(worker.at_hand)
+            assert (worker.address in self.d.membership.at_work) == bool(worker.at_hand)
             assert worker.credit >= 0
             assert worker.credit + len(worker.owed) == worker.hello.credit
             assert set(worker.in_flight) <= set(worker.owed)

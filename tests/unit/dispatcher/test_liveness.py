@@ -59,7 +59,7 @@ def test_a_worker_that_has_answered_may_rest_again() -> None:
         d.request_arrived(b"web", picture, 0.0)
         d.worker_acked(b"w1", picture.id, 0.0)
     d.worker_answered(b"w1", result(CAT), 0.5)
-    assert b"w1" in d.roster.at_work
+    assert b"w1" in d.membership.at_work
     d.worker_refused(b"w1", Nack(DOG.id, Reason.BAD_IMAGE), 0.6)
     ticked(d, 0.7, 2.0)
     assert b"w1" in d.workers
@@ -169,7 +169,7 @@ def test_nobody_is_missed_before_he_can_know_that_the_fleet_has_shrunk() -> None
     assert not told(told_now, Bye) and len(d.workers) == 1
     d.worker_heartbeat(b"989", 4.2)
     ticked(d, 4.3, 20.0)
-    assert not d.workers and d.roster.interval == 0.5
+    assert not d.workers and d.membership.interval == 0.5
 
 
 def test_a_heartbeat_renews_life_but_never_gives_credit() -> None:

@@ -104,8 +104,8 @@ class Dispatcher:
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
         """The request arrived there whole and will be computed."""
         worker = self.membership.heard(address, now)
-        if worker is not None and request_id in worker.owed:
-            worker.at_hand.add(request_id)
+        if worker is not None and request_id in worker.awaiting_reply:
+            worker.acknowledged.add(request_id)
             self.membership.at_work.setdefault(address, worker)
             attempt = worker.in_flight.get(request_id)
             if attempt is not None:
@@ -304,12 +304,12 @@ class Dispatcher:
         event = self.journal.log_event(text, now, (request_id,))
         self.jobs.follow(event, [attempt])
         self.journal.to_worker(worker.address, Cancel(request_id))
-        same_pause = not attempt.acked and worker.heard <= worker.let_go
+        same_pause = not attempt.acked and worker.heard <= worker.last_ack_timeout
         if not attempt.acked:
-            self.jobs.give_up(worker, request_id)
+            self.jobs.abandon(worker, request_id)
             worker.silent = worker.heard <= attempt.sent
-            worker.let_go = now
-            attempt.job.spared += worker.silent
+            worker.last_ack_timeout = now
+            attempt.job.uncounted_attempts += worker.silent
         self.jobs.retry(attempt, Reason.WORKER_LOST)
         if not same_pause:  # one pause is one failure
             self.outliers.failed(worker, now)

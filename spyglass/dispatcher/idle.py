@@ -56,6 +56,6 @@ class Idle:
         """
         for level in self._levels if below is None else self._levels[:below]:
             for address, worker in level.items():
-                if address not in excluded and request_id not in worker.owed:
+                if address not in excluded and request_id not in worker.awaiting_reply:
                     return worker
         return None

@@ -35,7 +35,7 @@ class Job:
     deadline: float
     size: int  # bytes of the picture
     tried: int = 0  # attempts begun
-    spared: int = 0  # those of them that count for nothing: a worker that was cut off had it
+    uncounted_attempts: int = 0  # those of them on a worker that was cut off: nobody failed
     attempts: list[Attempt] = field(default_factory=list)  # those that run: one, or its hedge too
     hedge_at: float = float("inf")
     armed: float = float("inf")  # the earliest timer set for it

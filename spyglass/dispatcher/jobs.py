@@ -75,7 +75,7 @@ class Jobs:
         """Nobody waits for it, says the youngest connection that sent it. An older one says so of
         what was sent there, and the client may have asked again since."""
         if client == job.senders.youngest:
-            self._abandon([job], now)
+            self._close_unwanted([job], now)
         elif client in job.senders:
             self._part(job, client)
 
@@ -85,7 +85,7 @@ class Jobs:
         for job in jobs:
             if len(job.senders) > 1:
                 self._part(job, client)
-        self._abandon([job for job in jobs if client in job.senders], now)
+        self._close_unwanted([job for job in jobs if client in job.senders], now)
 
     def acknowledge(self, now: float) -> None:
         """Tell clients what was accepted and is not answered yet: an answer says so itself."""
@@ -148,26 +148,26 @@ class Jobs:
 
         The job may be closed or with others by now: `worker.in_flight` tells.
         """
-        job = worker.owed.pop(request_id, None)
-        worker.at_hand.discard(request_id)
+        job = worker.awaiting_reply.pop(request_id, None)
+        worker.acknowledged.discard(request_id)
         if job is not None:
             worker.credit += 1
             if request_id not in worker.in_flight:
                 self._journal.counters.late += 1
         return job
 
-    def give_up(self, worker: Worker, request_id: bytes) -> None:
+    def abandon(self, worker: Worker, request_id: bytes) -> None:
         """It never acknowledged the request, so it owes nothing, though it may have it yet."""
         self.returned(worker, request_id)
-        worker.given_up[request_id] = worker.given_up.pop(request_id, 0) + 1
-        if len(worker.given_up) > worker.hello.credit:
-            del worker.given_up[next(iter(worker.given_up))]
+        worker.abandoned[request_id] = worker.abandoned.pop(request_id, 0) + 1
+        if len(worker.abandoned) > worker.hello.credit:
+            del worker.abandoned[next(iter(worker.abandoned))]
 
     def is_late(self, worker: Worker, request_id: bytes) -> bool:
         """Take note of a last word: whether it is on an attempt that was given up. Each has one."""
-        words = worker.given_up.pop(request_id, 0)
+        words = worker.abandoned.pop(request_id, 0)
         if words > 1:
-            worker.given_up[request_id] = words - 1
+            worker.abandoned[request_id] = words - 1
         return words > 0
 
     def take_back(self, attempt: Attempt) -> None:
@@ -188,7 +188,7 @@ class Jobs:
         job.excluded.add(attempt.worker.address)
         if job.attempts:
             return
-        if job.tried - job.spared >= self._policy.max_attempts:
+        if job.tried - job.uncounted_attempts >= self._policy.max_attempts:
             what = f"{job.tried} attempts on this picture failed, the last one: {reason.value}."
             self.fail(job, Reason.WORKER_LOST, what)
             return
@@ -225,7 +225,7 @@ class Jobs:
         job.attempts.append(attempt)
         pool.begins(attempt)
         worker.in_flight[request.id] = attempt
-        worker.owed[request.id] = job
+        worker.awaiting_reply[request.id] = job
         worker.credit -= 1
         pool.idle.put(worker)
         alone = attempt.number > 1 or self.quarantine.suspected(request.sha256)
@@ -306,7 +306,7 @@ class Jobs:
                 self.fail(copy, Reason.QUARANTINED, QUARANTINED)
             self._assign_all(copies, now)
 
-    def _abandon(self, jobs: list[Job], now: float) -> None:
+    def _close_unwanted(self, jobs: list[Job], now: float) -> None:
         """Close jobs nobody waits for, without an answer."""
         for job in jobs:
             self._journal.counters.cancelled += 1
@@ -335,7 +335,7 @@ class Jobs:
             self.waiting_bytes -= job.size
         for attempt in list(job.attempts):
             self.take_back(attempt)
-            if job.request.id in attempt.worker.owed:  # it still computes what nobody will read
+            if job.request.id in attempt.worker.awaiting_reply:  # else it has just replied
                 self._journal.to_worker(attempt.worker.address, Cancel(job.request.id))
         for move in job.moves:
             move.was_not_answered()

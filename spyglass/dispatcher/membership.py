@@ -68,7 +68,7 @@ class Membership:
         """After its load or will changed: file it anew, dismiss it if drained, and give out what
         waits, also to others: it may have waited for this one alone."""
         worker.pool.idle.put(worker)
-        if not worker.at_hand:
+        if not worker.acknowledged:
             self.at_work.pop(worker.address, None)
         if worker.dismissed and not worker.in_flight:
             self.dismiss(worker, now)
@@ -86,7 +86,7 @@ class Membership:
             return None
         worker.heard = now
         self.workers.move_to_end(address)
-        if worker.at_hand:
+        if worker.acknowledged:
             self.at_work.move_to_end(address)
         if worker.silent:
             worker.silent = False
@@ -183,7 +183,7 @@ class Membership:
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
         what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
         self._jobs.follow(self._journal.log_event(what, now, tuple(worker.in_flight)), held)
-        worker.owed.clear()
+        worker.awaiting_reply.clear()
         for attempt in held:
             if blame and (attempt.acked or not unreachable):
                 self._jobs.retry(attempt, Reason.WORKER_LOST)

@@ -41,13 +41,13 @@ class Worker:
     in_flight: dict[bytes, Attempt] = field(default_factory=dict)
     #: Requests it will still answer or NACK, each holding one credit: those in flight and those
     #: taken from it (deadline, hung) that its child may still be computing.
-    owed: dict[bytes, Job] = field(default_factory=dict)
-    at_hand: set[bytes] = field(default_factory=set)  # those owed that it acknowledged
+    awaiting_reply: dict[bytes, Job] = field(default_factory=dict)
+    acknowledged: set[bytes] = field(default_factory=set)  # those of them that it acknowledged
     #: Requests it let go unacknowledged, and how many times, each time with a last word that it may
     #: still say; the earliest first.
-    given_up: dict[bytes, int] = field(default_factory=dict)
+    abandoned: dict[bytes, int] = field(default_factory=dict)
     on_the_way: int = 0  # bytes of pictures sent and not acknowledged
-    let_go: float = float("-inf")  # when it last let a request go unacknowledged
+    last_ack_timeout: float = float("-inf")  # when it last let a request go unacknowledged
     silent: bool = False  # it let a request go unacknowledged, and has said nothing since
     draining: bool = False
     dismissed: bool = False  # told by the operator to leave after its work
@@ -76,12 +76,12 @@ class Worker:
         """Whether it may be given work: one request at a time if that is its probe."""
         if self.credit <= 0 or not self.fit:
             return False
-        return not (self.health.probing and self.owed)
+        return not (self.health.probing and self.awaiting_reply)
 
     @property
     def level(self) -> int:
         """How long work would wait there: 0 while a child of usual speed is idle."""
-        return (len(self.owed) // self.hello.processes + 1) * self.handicap - 1
+        return (len(self.awaiting_reply) // self.hello.processes + 1) * self.handicap - 1
 
     def answered_in(self, seconds: float) -> None:
         """Learn from an answer how fast it is, next to the others of its pool."""

@@ -53,7 +53,7 @@ def test_hedges_stay_within_five_percent_extra() -> None:
         for beating in list(d.workers):
             d.worker_heartbeat(beating, now)
         d.tick(now + 0.35)
-        for holder in [w.address for w in d.workers.values() if picture.id in w.owed]:
+        for holder in [w.address for w in d.workers.values() if picture.id in w.awaiting_reply]:
             d.worker_answered(holder, result(picture), now + 0.36)
     assert 3 <= d.journal.counters.hedged <= 3 + 0.05 * 400
 

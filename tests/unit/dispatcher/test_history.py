@@ -275,17 +275,17 @@ class History:
         assert set(self.d.membership.at_work) <= set(self.d.workers)
         for worker in self.d.workers.values():
             acked = {id for id, attempt in worker.in_flight.items() if attempt.acked}
-            assert acked <= worker.at_hand <= set(worker.owed)
-            assert (worker.address in self.d.membership.at_work) == bool(worker.at_hand)
+            assert acked <= worker.acknowledged <= set(worker.awaiting_reply)
+            assert (worker.address in self.d.membership.at_work) == bool(worker.acknowledged)
             assert worker.credit >= 0
-            assert worker.credit + len(worker.owed) == worker.hello.credit
-            assert set(worker.in_flight) <= set(worker.owed)
+            assert worker.credit + len(worker.awaiting_reply) == worker.hello.credit
+            assert set(worker.in_flight) <= set(worker.awaiting_reply)
             assert (worker in worker.pool.idle) == worker.willing
             for attempt in worker.in_flight.values():
                 job = attempt.job
                 assert attempt.worker is worker and attempt in job.attempts and not job.queued
                 assert job.state in (JobState.SENT, JobState.RUNNING)
-                assert len(job.attempts) <= 2 and job.tried - job.spared <= 3
+                assert len(job.attempts) <= 2 and job.tried - job.uncounted_attempts <= 3
             places.update(worker.in_flight.keys())
         for job in self.d.jobs.open.values():
             if len(job.attempts) == 2:

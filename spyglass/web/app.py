@@ -25,17 +25,17 @@ from spyglass.web.api.classify import Recognition, Route, Routes
 from spyglass.web.api.openinference import OpenInference
 from spyglass.web.api.torchserve import TorchServe
 from spyglass.web.fleet_metrics import FleetCollector
-from spyglass.web.http import problems, response
+from spyglass.web.http import problems
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.request import App, HungUp, Receive, Request, Scope, Send
-from spyglass.web.http.response import SECURITY_HEADERS, Reply
+from spyglass.web.http.response import SECURITY_HEADERS, Response, problem_response
 from spyglass.web.metrics import Metrics
 from spyglass.web.pages import make_pages
 
 log = logging.getLogger(__name__)
 
-Dialect: TypeAlias = Callable[[Problem], Reply]
+Dialect: TypeAlias = Callable[[Problem], Response]
 
 #: How failures are told under an address's first word; elsewhere as application/problem+json.
 DIALECTS: dict[str, Dialect] = {
@@ -79,7 +79,7 @@ def make_app(
     pages: Any = WSGIMiddleware(bottled, workers=PAGE_THREADS)
     page_rules = {route.rule for route in bottled.routes}
 
-    def find(method: str, path: str, request: Request) -> tuple[Route | None, Reply | None]:
+    def find(method: str, path: str, request: Request) -> tuple[Route | None, Response | None]:
         """Who answers: a coroutine, or this refusal at once, or, without both, the pages."""
         try:
             route, request.args = router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
@@ -102,23 +102,23 @@ def make_app(
         try:
             guard.check_name(request.headers.get(b"host", ""), path)
             if route:
-                reply = await route(request)
+                response = await route(request)
             elif refusal:
-                reply = refusal
+                response = refusal
             else:
                 await pages(scope, receive, send)
                 return
         except Problem as problem:
-            reply = (_dialect(path) or response.of_problem)(problem)
+            response = (_dialect(path) or problem_response)(problem)
         except HungUp:
             return
         except Exception:  # the one net beneath all routes: a fault of our own is logged whole
-            reply = _refusal(500, request, _dialect(path))
-            whose = logs.about(reply.headers.get("X-Request-Id", ""))
+            response = _refusal(500, request, _dialect(path))
+            whose = logs.about(response.headers.get("X-Request-Id", ""))
             log.exception("%s %s failed", method, path, extra=whose)
-        await _send(send, reply)
-        if detailed or reply.status >= 500:
-            _tell(scope, request, reply, time.monotonic() - began)
+        await _send(send, response)
+        if detailed or response.status >= 500:
+            _tell(scope, request, response, time.monotonic() - began)
 
     return metrics.measured(app, [*routes, *page_rules])
 
@@ -134,31 +134,31 @@ def _dialect(path: str) -> Dialect | None:
     return DIALECTS.get(path[1:].partition("/")[0])
 
 
-def _tell(scope: Scope, request: Request, reply: Reply, took: float) -> None:
+def _tell(scope: Scope, request: Request, response: Response, took: float) -> None:
     """The log's line of a request. What was refused, or is its sender's own to mend, is told with
     `--log-level debug` only."""
-    level = logging.INFO if reply.status in (500, 502, 504) else logging.DEBUG
-    fields = logs.about(reply.headers.get("X-Request-Id", ""), status=reply.status)
+    level = logging.INFO if response.status in (500, 502, 504) else logging.DEBUG
+    fields = logs.about(response.headers.get("X-Request-Id", ""), status=response.status)
     callers = request.headers.get(b"x-request-id", "")
     if NAME.fullmatch(callers):
         fields["callers_id"] = callers
-    what = scope["method"], scope["path"], reply.status, 1000 * took
+    what = scope["method"], scope["path"], response.status, 1000 * took
     log.log(level, "%s %s: %d in %.1f ms", *what, extra=fields)
 
 
-def _refusal(status: int, request: Request, dialect: Dialect | None) -> Reply:
+def _refusal(status: int, request: Request, dialect: Dialect | None) -> Response:
     if dialect:
         return dialect(problems.unforeseen(status))
     return templates.unforeseen(status, request.wants_html)
 
 
-async def _send(send: Send, reply: Reply) -> None:
+async def _send(send: Send, response: Response) -> None:
     headers = {
-        "Content-Type": reply.kind,
-        "Content-Length": str(len(reply.body)),
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
         **SECURITY_HEADERS,
-        **reply.headers,
+        **response.headers,
     }
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.start", "status": response.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": response.body})

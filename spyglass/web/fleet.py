@@ -11,9 +11,9 @@ from spyglass.client.session import Client, NotAllowed, RequestFailed
 from spyglass.protocol import NAME, Op, Reason
 from spyglass.transport.addresses import AddressError, address
 from spyglass.web import templates
-from spyglass.web.http import problems, response
+from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
-from spyglass.web.http.response import Reply
+from spyglass.web.http.response import Response, json_response
 
 #: Bytes of an action's body that are read: an address or a name, with much room.
 MAX_BODY = 4096
@@ -48,16 +48,16 @@ class FleetRoutes:
             status = None  # the page says so, and heals by itself
         return templates.page("status", status=status, broker_address=self._client.address)
 
-    def _status(self) -> Reply:
+    def _status(self) -> Response:
         bottle.response.set_header("Cache-Control", "no-store")
         try:
-            return response.of_json(self._client.status())
+            return json_response(self._client.status())
         except RequestFailed as failed:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
 
     # --- actions ------------------------------------------------------------------------------
 
-    def _add_worker(self) -> Reply:
+    def _add_worker(self) -> Response:
         example = '{"address": "tcp://192.168.1.7:8888"}'
         malformed = problems.malformed(f"Send JSON such as {example}.")
         target = _object_sent(malformed).get("address")
@@ -68,7 +68,7 @@ class FleetRoutes:
         except AddressError:
             raise malformed from None
 
-    def _join(self) -> Reply:
+    def _join(self) -> Response:
         malformed = problems.malformed('Send JSON such as {"name": "kitchen"}, or {}.')
         name = _object_sent(malformed).get("name", "")
         if not isinstance(name, str) or (name and not NAME.fullmatch(name)):
@@ -76,14 +76,14 @@ class FleetRoutes:
         bottle.response.set_header("Cache-Control", "no-store")  # it holds a secret
         return self._control(Op.JOIN, name)
 
-    def _remove_worker(self, worker_id: str) -> Reply:
+    def _remove_worker(self, worker_id: str) -> Response:
         now = bottle.request.query.get("now") == "1"
         return self._control(Op.REMOVE if now else Op.DRAIN, worker_id[:64])
 
-    def _clear_quarantine(self, sha256: str = "") -> Reply:
+    def _clear_quarantine(self, sha256: str = "") -> Response:
         return self._control(Op.CLEAR, sha256[:64])
 
-    def _control(self, op: Op, target: str) -> Reply:
+    def _control(self, op: Op, target: str) -> Response:
         if not target.isprintable():  # the broker would drop the message, and never answer
             raise problems.not_found("Nothing has this id. /v1/status lists workers and pictures.")
         try:
@@ -95,7 +95,7 @@ class FleetRoutes:
         if not done:
             asked_wrongly = op in (Op.ADD, Op.JOIN)
             raise problems.malformed(detail) if asked_wrongly else problems.not_found(detail)
-        return response.of_json({"detail": detail})
+        return json_response({"detail": detail})
 
 
 def _object_sent(malformed: Problem) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from spyglass.protocol import Reason
 from spyglass.web import templates
 from spyglass.web.api import openapi
 from spyglass.web.fleet import FleetRoutes
-from spyglass.web.http import problems, response
+from spyglass.web.http import problems
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.problems import Problem
-from spyglass.web.http.response import SECURITY_HEADERS, Reply
+from spyglass.web.http.response import SECURITY_HEADERS, Response, json_response, problem_response
 from spyglass.web.metrics import Metrics
 from spyglass.web.templates import STATIC
 
@@ -38,7 +38,7 @@ def make_pages(client: Client, max_upload: int, metrics: Metrics, guard: Guard) 
     app = bottle.Bottle()
     app.config["catchall"] = False  # a fault is for the one net around all routes, in app.py
     app.install(_compressed)
-    app.install(_replies_as_answers)
+    app.install(_as_bottle_response)
     app.install(_Guarded(guard))
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
     app.default_error_handler = _unforeseen
@@ -78,14 +78,14 @@ class _Guarded:
 
 
 def _add_health(app: bottle.Bottle, client: Client) -> None:
-    def live() -> Reply:
+    def live() -> Response:
         if not client.alive:
             raise Problem.of(Reason.NO_BROKER, "The connection to the broker has stopped.")
-        return response.of_json({"status": "alive"})
+        return json_response({"status": "alive"})
 
     app.get("/livez", callback=live)
 
-    def ready() -> Reply:
+    def ready() -> Response:
         try:
             models = client.status()["models"]
         except RequestFailed as failed:
@@ -93,7 +93,7 @@ def _add_health(app: bottle.Bottle, client: Client) -> None:
         workers = sum(model["workers"] for model in models if model["default"])
         if not workers:
             raise Problem.of(Reason.NO_WORKERS, "No worker is connected yet.")
-        return response.of_json({"status": "ready", "workers": workers})
+        return json_response({"status": "ready", "workers": workers})
 
     app.get("/readyz", callback=ready)
     app.get("/healthz", callback=ready)
@@ -108,16 +108,16 @@ def _add_health(app: bottle.Bottle, client: Client) -> None:
 
 
 def _add_metrics(app: bottle.Bottle, metrics: Metrics) -> None:
-    def scraped() -> Reply:
-        text, kind = metrics.exposition(bottle.request.get_header("Accept", ""))
-        return Reply(text, kind=kind)
+    def scraped() -> Response:
+        text, content_type = metrics.exposition(bottle.request.get_header("Accept", ""))
+        return Response(text, content_type=content_type)
 
     app.get("/metrics", callback=scraped)
 
 
 def _add_description(app: bottle.Bottle) -> None:
-    def described() -> Reply:
-        return response.of_json(openapi.document())
+    def described() -> Response:
+        return json_response(openapi.document())
 
     app.get("/openapi.json", callback=described)
     app.route("/", "OPTIONS", callback=described)  # where TorchServe's clients ask for it
@@ -126,20 +126,20 @@ def _add_description(app: bottle.Bottle) -> None:
 # --- answers ----------------------------------------------------------------------------------
 
 
-def _replies_as_answers(route: Callable[..., Any]) -> Callable[..., Any]:
-    """A route may return a Reply or raise a Problem; other results are Bottle's to send."""
+def _as_bottle_response(route: Callable[..., Any]) -> Callable[..., Any]:
+    """A route may return a Response or raise a Problem; other results are Bottle's to send."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            reply = route(*args, **kwargs)
+            response = route(*args, **kwargs)
         except Problem as problem:
-            reply = response.of_problem(problem)
-        if not isinstance(reply, Reply):
-            return reply
-        bottle.response.status = reply.status
-        bottle.response.content_type = reply.kind
-        bottle.response.headers.update(reply.headers)
-        return reply.body
+            response = problem_response(problem)
+        if not isinstance(response, Response):
+            return response
+        bottle.response.status = response.status
+        bottle.response.content_type = response.content_type
+        bottle.response.headers.update(response.headers)
+        return response.body
 
     return wrapped
 
@@ -177,8 +177,8 @@ def _wants_html() -> bool:
 
 def _unforeseen(error: bottle.HTTPError) -> bytes:
     """404 and 405: a page for people, a problem for programs."""
-    reply = templates.unforeseen(error.status_code, _wants_html())
-    for name, value in {**reply.headers, **SECURITY_HEADERS}.items():
+    response = templates.unforeseen(error.status_code, _wants_html())
+    for name, value in {**response.headers, **SECURITY_HEADERS}.items():
         error.set_header(name, value)
-    error.content_type = reply.kind
-    return reply.body
+    error.content_type = response.content_type
+    return response.body

@@ -8,7 +8,8 @@ from typing import Any
 import bottle
 
 from spyglass import formats
-from spyglass.web.http import problems, response
+from spyglass.web.http import problems
+from spyglass.web.http.response import HTML, Response, problem_response
 
 _TOP = Path(__file__).resolve().parents[2]
 #: Folders of the templates, and of what browsers load besides.
@@ -30,11 +31,11 @@ def upload_page(
     return page("index", max_upload=max_upload, accept=accept, **told)
 
 
-def unforeseen(status: int, html: bool) -> response.Reply:
+def unforeseen(status: int, html: bool) -> Response:
     """The answer where no route has one."""
     problem = problems.unforeseen(status)
-    reply = response.of_problem(problem)
+    response = problem_response(problem)
     if html:
-        reply.body = page("error", **problem.document()).encode()
-        reply.kind = response.HTML
-    return reply
+        response.body = page("error", **problem.document()).encode()
+        response.content_type = HTML
+    return response

@@ -18,15 +18,15 @@ from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 from spyglass.web import templates
-from spyglass.web.http import problems, response
+from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.request import HungUp, Request
-from spyglass.web.http.response import Reply
+from spyglass.web.http.response import HTML, Response, json_response, problem_headers
 from spyglass.web.http.uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
 from spyglass.web.metrics import HUNG_UP, Metrics
 
 T = TypeVar("T")
-Route: TypeAlias = Callable[[Request], Awaitable[Reply]]
+Route: TypeAlias = Callable[[Request], Awaitable[Response]]
 #: Routes by rule, such as /predictions/<model>, and method.
 Routes: TypeAlias = dict[str, dict[str, Route]]
 
@@ -67,24 +67,24 @@ class Recognition:
 
     # --- routes -------------------------------------------------------------------------------
 
-    async def _classify(self, request: Request) -> Reply:
+    async def _classify(self, request: Request) -> Response:
         answer, _ = await self.recognise(request)
         timings: dict[str, float] = answer["timings_ms"]
         told = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
         headers = {"X-Request-Id": answer["request_id"], "Server-Timing": told}
-        return response.of_json(answer, **headers)
+        return json_response(answer, **headers)
 
-    async def _form_page(self, request: Request) -> Reply:
+    async def _form_page(self, request: Request) -> Response:
         """The upload page of a browser without script: with the answer, or what is wrong."""
         try:
             answer, name = await self.recognise(request)
         except Problem as problem:
-            headers = response.problem_headers(problem)
+            headers = problem_headers(problem)
             shown = templates.upload_page(self._max_upload, error=problem.document())
-            return Reply(shown.encode(), problem.kind.status, response.HTML, headers)
+            return Response(shown.encode(), problem.kind.status, HTML, headers)
         shown = templates.upload_page(self._max_upload, answer=answer, name=name)
         headers = {"X-Request-Id": answer["request_id"]}
-        return Reply(shown.encode(), kind=response.HTML, headers=headers)
+        return Response(shown.encode(), content_type=HTML, headers=headers)
 
     # --- the way of a picture -----------------------------------------------------------------
 

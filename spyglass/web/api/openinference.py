@@ -20,7 +20,7 @@ from spyglass.web.api.tensors import INPUT, OUTPUTS
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.request import Request
-from spyglass.web.http.response import JSON, Reply, of_json, problem_headers
+from spyglass.web.http.response import JSON, Response, json_response, problem_headers
 from spyglass.web.http.uploads import FORM_OVERHEAD, raw_picture
 
 #: The only version a model has, as Triton numbers them.
@@ -63,21 +63,21 @@ class OpenInference:
 
     # --- health and metadata ------------------------------------------------------------------
 
-    async def _server(self, request: Request) -> Reply:
-        return of_json({"name": "spyglass", "version": __version__, "extensions": EXTENSIONS})
+    async def _server(self, request: Request) -> Response:
+        return json_response({"name": "spyglass", "version": __version__, "extensions": EXTENSIONS})
 
-    async def _live(self, request: Request) -> Reply:
-        return of_json({"live": True})
+    async def _live(self, request: Request) -> Response:
+        return json_response({"live": True})
 
-    async def _ready(self, request: Request) -> Reply:
+    async def _ready(self, request: Request) -> Response:
         models = await self._models()
         ready = any(model["workers"] for model in models if model["default"])
         return _readiness({}, ready)
 
-    async def _metadata(self, request: Request) -> Reply:
+    async def _metadata(self, request: Request) -> Response:
         model = await self._model(request)
         outputs = dict(zip(OUTPUTS, ("BYTES", "FP32"), strict=True))
-        return of_json(
+        return json_response(
             {
                 "name": model["name"],
                 "versions": [VERSION],
@@ -90,7 +90,7 @@ class OpenInference:
             }
         )
 
-    async def _model_ready(self, request: Request) -> Reply:
+    async def _model_ready(self, request: Request) -> Response:
         model = await self._model(request)
         return _readiness({"name": model["name"]}, bool(model["workers"]))
 
@@ -110,11 +110,11 @@ class OpenInference:
 
     # --- inference ----------------------------------------------------------------------------
 
-    async def _infer(self, request: Request) -> Reply:
+    async def _infer(self, request: Request) -> Response:
         with self._recognition.failures_counted():
             return await self._inferred(request)
 
-    async def _inferred(self, request: Request) -> Reply:
+    async def _inferred(self, request: Request) -> Response:
         model = _named(request)
         if not NAME.fullmatch(model):
             raise _unknown(model)
@@ -140,13 +140,13 @@ class OpenInference:
         return _answer(asked, found)
 
 
-def told(problem: Problem) -> Reply:
+def told(problem: Problem) -> Response:
     """A failure as the protocol tells it."""
     body = json.dumps({"error": problem.detail}).encode()
-    return Reply(body, problem.kind.status, JSON, problem_headers(problem))
+    return Response(body, problem.kind.status, JSON, problem_headers(problem))
 
 
-def _answer(asked: tensors.InferRequest, found: list[Answer]) -> Reply:
+def _answer(asked: tensors.InferRequest, found: list[Answer]) -> Response:
     head: dict[str, Any] = {"model_name": found[0].model, "model_version": VERSION}
     if asked.id:
         head["id"] = asked.id
@@ -154,14 +154,14 @@ def _answer(asked: tensors.InferRequest, found: list[Answer]) -> Reply:
     body, length = tensors.encode(head, asked.outputs, rows)
     headers = {"X-Request-Id": ", ".join(answer.request_id for answer in found)}
     if length == len(body):
-        return Reply(body, headers=headers)
+        return Response(body, headers=headers)
     headers[HEADER_LENGTH] = str(length)
-    return Reply(body, 200, "application/octet-stream", headers)
+    return Response(body, 200, "application/octet-stream", headers)
 
 
-def _readiness(head: dict[str, Any], ready: bool) -> Reply:
+def _readiness(head: dict[str, Any], ready: bool) -> Response:
     body = json.dumps({**head, "ready": ready}).encode()
-    return Reply(body, 200 if ready else 503)
+    return Response(body, 200 if ready else 503)
 
 
 def _named(request: Request) -> str:

@@ -18,7 +18,7 @@ from spyglass.web.api.classify import Recognition, Route, Routes
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.request import Request
-from spyglass.web.http.response import JSON, Reply, problem_headers
+from spyglass.web.http.response import JSON, Response, problem_headers
 
 #: The only version a model has: TorchServe's name for the first.
 VERSION = "1.0"
@@ -64,7 +64,7 @@ class TorchServe:
             "/models/<model>/<version>": {"GET": self._describe},
         }
 
-    async def _predict(self, request: Request) -> Reply:
+    async def _predict(self, request: Request) -> Response:
         """Labels and their probabilities, the likeliest first."""
         model = request.args["model"]
         _check_version(request)
@@ -78,7 +78,7 @@ class TorchServe:
             told.setdefault(row["label"], row["probability"])
         return _json(told, {"X-Request-Id": answer["request_id"]})
 
-    async def _ping(self, request: Request) -> Reply:
+    async def _ping(self, request: Request) -> Response:
         try:
             models = (await self._fleet())["models"]
         except Problem:
@@ -87,7 +87,7 @@ class TorchServe:
             return _json({"status": "Healthy"})
         return _json({"status": "Unhealthy"}, status=500)
 
-    async def _models(self, request: Request) -> Reply:
+    async def _models(self, request: Request) -> Response:
         limit = _whole(request, "limit", PAGE)
         start = _whole(request, "next_page_token", 0)
         if not 0 <= limit <= PAGE:
@@ -100,7 +100,7 @@ class TorchServe:
         told["models"] = [{"modelName": m["name"], "modelUrl": m["digest"]} for m in page]
         return _json(told)
 
-    async def _describe(self, request: Request) -> Reply:
+    async def _describe(self, request: Request) -> Response:
         name = request.args["model"]
         if request.args.get("version") != "all":
             _check_version(request)
@@ -117,7 +117,7 @@ class TorchServe:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
 
 
-def told(problem: Problem) -> Reply:
+def told(problem: Problem) -> Response:
     """A failure as TorchServe tells it."""
     status = problem.kind.status
     kind = TYPES.get(problem.code) or TYPES.get(status, HANDLER_TYPE)
@@ -130,8 +130,8 @@ def told(problem: Problem) -> Reply:
     return _json(error, problem_headers(problem), status)
 
 
-def _json(value: object, headers: dict[str, str] | None = None, status: int = 200) -> Reply:
-    return Reply(json.dumps(value, indent=2).encode() + b"\n", status, JSON, headers or {})
+def _json(value: object, headers: dict[str, str] | None = None, status: int = 200) -> Response:
+    return Response(json.dumps(value, indent=2).encode() + b"\n", status, JSON, headers or {})
 
 
 def _check_version(request: Request) -> None:

@@ -23,24 +23,24 @@ SECURITY_HEADERS = {
 
 
 @dataclass(slots=True)
-class Reply:
+class Response:
     """One HTTP response."""
 
     body: bytes
     status: int = 200
-    kind: str = JSON
+    content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def of_json(value: object, **headers: str) -> Reply:
+def json_response(value: object, **headers: str) -> Response:
     """200 and JSON."""
-    return Reply(json.dumps(value).encode(), headers=headers)
+    return Response(json.dumps(value).encode(), headers=headers)
 
 
-def of_problem(problem: Problem) -> Reply:
+def problem_response(problem: Problem) -> Response:
     """A failure, for programs (RFC 9457)."""
     headers = problem_headers(problem)
-    return Reply(json.dumps(problem.document()).encode(), problem.kind.status, PROBLEM, headers)
+    return Response(json.dumps(problem.document()).encode(), problem.kind.status, PROBLEM, headers)
 
 
 def problem_headers(problem: Problem) -> dict[str, str]:

@@ -21,7 +21,7 @@ from spyglass.protocol import DEFAULT_TIMEOUT, NAME
 from spyglass.runtime import logs
 from spyglass.web import templates
 from spyglass.web.api import openinference, torchserve
-from spyglass.web.api.classify import Recognition, Route, Routes
+from spyglass.web.api.classify import ClassifyRoutes, Route, Routes
 from spyglass.web.api.openinference import OpenInference
 from spyglass.web.api.torchserve import TorchServe
 from spyglass.web.fleet_metrics import FleetCollector
@@ -125,9 +125,9 @@ def make_app(
 
 def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
     """All routes that are coroutines: those that take pictures, and the other dialects."""
-    recognition = Recognition(client, max_upload, timeout, metrics)
-    inference = OpenInference(client, recognition, max_upload)
-    return recognition.routes | TorchServe(client, recognition).routes | inference.routes
+    classify_routes = ClassifyRoutes(client, max_upload, timeout, metrics)
+    inference = OpenInference(client, classify_routes, max_upload)
+    return classify_routes.routes | TorchServe(client, classify_routes).routes | inference.routes
 
 
 def _dialect(path: str) -> Dialect | None:

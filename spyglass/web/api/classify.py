@@ -41,7 +41,7 @@ PATIENCE = 0.5
 QUICK_FORM = 256 * 1024
 
 
-class Recognition:
+class ClassifyRoutes:
     """Takes pictures out of requests, and answers into them.
 
     Args:
@@ -61,23 +61,23 @@ class Recognition:
         self._in_flight = 0
         self._arriving = 0
         self.routes: Routes = {
-            "/": {"POST": self._form_page},
-            "/v1/classify": {"POST": self._classify},
+            "/": {"POST": self._classify_form},
+            "/v1/classify": {"POST": self._classify_api},
         }
 
     # --- routes -------------------------------------------------------------------------------
 
-    async def _classify(self, request: Request) -> Response:
-        answer, _ = await self.recognise(request)
+    async def _classify_api(self, request: Request) -> Response:
+        answer, _ = await self.classify(request)
         timings: dict[str, float] = answer["timings_ms"]
         told = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
         headers = {"X-Request-Id": answer["request_id"], "Server-Timing": told}
         return json_response(answer, **headers)
 
-    async def _form_page(self, request: Request) -> Response:
+    async def _classify_form(self, request: Request) -> Response:
         """The upload page of a browser without script: with the answer, or what is wrong."""
         try:
-            answer, name = await self.recognise(request)
+            answer, name = await self.classify(request)
         except Problem as problem:
             headers = problem_headers(problem)
             shown = templates.upload_page(self._max_upload, error=problem.document())
@@ -88,7 +88,7 @@ class Recognition:
 
     # --- the way of a picture -----------------------------------------------------------------
 
-    async def recognise(self, request: Request) -> tuple[dict[str, Any], str]:
+    async def classify(self, request: Request) -> tuple[dict[str, Any], str]:
         """The picture in a request, recognised: the answer, and its file name."""
         with self.failures_counted():
             return await self._passed_on(request)
@@ -120,7 +120,7 @@ class Recognition:
         self._metrics.answered(answer)
         return _told(answer, began), upload.name
 
-    async def recognise_all(
+    async def classify_all(
         self,
         pictures: list[bytes],
         model: str,

@@ -15,7 +15,7 @@ from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
 from spyglass.web.api import tensors
-from spyglass.web.api.classify import QUICK_FORM, Recognition, Route, Routes, which
+from spyglass.web.api.classify import QUICK_FORM, ClassifyRoutes, Route, Routes, which
 from spyglass.web.api.tensors import INPUT, OUTPUTS
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
@@ -39,13 +39,15 @@ class OpenInference:
 
     Args:
         client: whom to ask about the fleet.
-        recognition: takes the pictures.
+        classify_routes: take the pictures.
         max_upload: bytes of the largest picture.
     """
 
-    def __init__(self, client: LoopClient, recognition: Recognition, max_upload: int) -> None:
+    def __init__(
+        self, client: LoopClient, classify_routes: ClassifyRoutes, max_upload: int
+    ) -> None:
         self._client = client
-        self._recognition = recognition
+        self._classify_routes = classify_routes
         self._max_upload = max_upload
         self.routes: Routes = {
             "/v2": {"GET": self._server},
@@ -111,7 +113,7 @@ class OpenInference:
     # --- inference ----------------------------------------------------------------------------
 
     async def _infer(self, request: Request) -> Response:
-        with self._recognition.failures_counted():
+        with self._classify_routes.failures_counted():
             return await self._inferred(request)
 
     async def _inferred(self, request: Request) -> Response:
@@ -120,9 +122,9 @@ class OpenInference:
             raise _unknown(model)
         if b"content-encoding" in request.headers:
             raise problems.unsupported("Send the request uncompressed.")
-        self._recognition.refuse_if_full()
+        self._classify_routes.refuse_if_full()
         limit = body_limit(self._max_upload)
-        body = await self._recognition.body(request, limit, limit)
+        body = await self._classify_routes.body(request, limit, limit)
         header = request.headers.get(HEADER_LENGTH.lower().encode())
         if len(body) <= QUICK_FORM:
             asked = tensors.decode(body, header)
@@ -134,7 +136,7 @@ class OpenInference:
             except Problem as problem:
                 problem.detail = which(number, len(asked.images)) + problem.detail
                 raise
-        found = await self._recognition.recognise_all(
+        found = await self._classify_routes.classify_all(
             asked.images, model, asked.top_k, asked.timeout, request
         )
         return _answer(asked, found)

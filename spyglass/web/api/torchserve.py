@@ -14,7 +14,7 @@ from typing import Any
 from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason
-from spyglass.web.api.classify import Recognition, Route, Routes
+from spyglass.web.api.classify import ClassifyRoutes, Route, Routes
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.request import Request
@@ -48,12 +48,12 @@ class TorchServe:
 
     Args:
         client: whom to ask about the fleet.
-        recognition: takes the pictures.
+        classify_routes: take the pictures.
     """
 
-    def __init__(self, client: LoopClient, recognition: Recognition) -> None:
+    def __init__(self, client: LoopClient, classify_routes: ClassifyRoutes) -> None:
         self._client = client
-        self._recognition = recognition
+        self._classify_routes = classify_routes
         predict: dict[str, Route] = {"POST": self._predict, "PUT": self._predict}
         self.routes: Routes = {
             "/predictions/<model>": predict,
@@ -70,7 +70,7 @@ class TorchServe:
         _check_version(request)
         request.query["model"] = model
         try:
-            answer, _ = await self._recognition.recognise(request)
+            answer, _ = await self._classify_routes.classify(request)
         except Problem as problem:
             raise _as_torchserve_says(problem, model) from None
         told: dict[str, float] = {}

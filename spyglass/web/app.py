@@ -39,10 +39,10 @@ Dialect: TypeAlias = Callable[[Problem], Response]
 
 #: How failures are told under an address's first word; elsewhere as application/problem+json.
 DIALECTS: dict[str, Dialect] = {
-    "predictions": torchserve.told,
-    "models": torchserve.told,
-    "ping": torchserve.told,
-    "v2": openinference.told,
+    "predictions": torchserve.as_response,
+    "models": torchserve.as_response,
+    "ping": torchserve.as_response,
+    "v2": openinference.as_response,
 }
 
 #: Bytes of the largest upload: a 24-megapixel photo, well compressed.

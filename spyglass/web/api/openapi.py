@@ -38,24 +38,24 @@ FAILURES = tuple(sorted({400, 413} | {kind.status for kind in problems.REASONS.v
 # --- the parts of an operation ----------------------------------------------------------------
 
 
-def told(description: str, kind: str, content: Json) -> Json:
+def response(description: str, kind: str, content: Json) -> Json:
     """An answer of this media type and schema."""
     return {"description": description, "content": {kind: {"schema": content}}}
 
 
 def problem(status: int) -> Json:
     """A failure in our own form."""
-    return told(problems.title_of(status), PROBLEM, schema("Problem"))
+    return response(problems.title_of(status), PROBLEM, schema("Problem"))
 
 
 def torchserve_error(status: int) -> Json:
     """A failure in TorchServe's form."""
-    return told(problems.title_of(status), JSON, schema("TorchServeError"))
+    return response(problems.title_of(status), JSON, schema("TorchServeError"))
 
 
 def inference_error(status: int) -> Json:
     """A failure in the Open Inference Protocol's form."""
-    return told(problems.title_of(status), JSON, schema("InferenceError"))
+    return response(problems.title_of(status), JSON, schema("InferenceError"))
 
 
 def operation(
@@ -118,7 +118,7 @@ TIMEOUT = parameter(
     "How long the answer may take, in milliseconds.",
 )
 MODEL = parameter("query", "model", TEXT, "Which model to ask; the default one if left out.")
-PAGE = told("A page.", HTML, TEXT)
+PAGE = response("A page.", HTML, TEXT)
 HEALTHY = record({"workers": WHOLE}, status=TEXT)
 NAME_IN_PATH = parameter("path", "model", TEXT, "The model's name, such as `squeezenet1_1`.")
 VERSION_IN_PATH = parameter("path", "version", TEXT, "The only version is `1.0`.")
@@ -147,7 +147,7 @@ def _predict(*path: Json) -> Json:
     return operation(
         "TorchServe",
         "Recognise a picture",
-        told("The labels.", JSON, schema("TorchServeLabels")),
+        response("The labels.", JSON, schema("TorchServeLabels")),
         *(status for status in FAILURES if status != 502),
         failing=torchserve_error,
         parameters=[*path, TOP_K, TIMEOUT],
@@ -159,7 +159,7 @@ def _describe(*path: Json) -> Json:
     return operation(
         "TorchServe",
         "Describe a model and its workers",
-        told("The model.", JSON, several(schema("TorchServeModel"))),
+        response("The model.", JSON, several(schema("TorchServeModel"))),
         404,
         503,
         failing=torchserve_error,
@@ -178,14 +178,14 @@ def _inference(summary: str, done: Json, *path: Json) -> Json:
 
 def _readiness(summary: str, properties: Json, *path: Json) -> Json:
     ready = record(**properties, ready=FLAG)
-    described = _inference(summary, told("Ready.", JSON, ready), *path)
+    described = _inference(summary, response("Ready.", JSON, ready), *path)
     not_ready = {"anyOf": [ready, schema("InferenceError")]}
-    described["get"]["responses"]["503"] = told("Not ready.", JSON, not_ready)
+    described["get"]["responses"]["503"] = response("Not ready.", JSON, not_ready)
     return described
 
 
 def _infer(*path: Json) -> Json:
-    done = told("The tensors.", JSON, schema("InferenceAnswer"))
+    done = response("The tensors.", JSON, schema("InferenceAnswer"))
     done["content"][OCTETS] = {"schema": BYTES}
     body = json_body(schema("InferenceRequest"))
     body["content"][OCTETS] = {"schema": BYTES}
@@ -209,13 +209,13 @@ def _inference_paths() -> dict[str, Json]:
     """All of the Open Inference Protocol."""
     server = record(name=TEXT, version=TEXT, extensions=several(TEXT))
     paths = {
-        "/v2": _inference("The server", told("It.", JSON, server)),
+        "/v2": _inference("The server", response("It.", JSON, server)),
         "/v2/health/live": _inference(
-            "Whether the web is alive", told("It is.", JSON, record(live=FLAG))
+            "Whether the web is alive", response("It is.", JSON, record(live=FLAG))
         ),
         "/v2/health/ready": _readiness("Whether a worker of the default model is ready", {}),
     }
-    model = told("It.", JSON, schema("InferenceModel"))
+    model = response("It.", JSON, schema("InferenceModel"))
     version = (NAME_IN_PATH, parameter("path", "version", TEXT, "The only version is `1`."))
     for start, path in (("", (NAME_IN_PATH,)), ("/versions/{version}", version)):
         start = "/v2/models/{model}" + start
@@ -232,23 +232,23 @@ def _page(summary: str) -> Json:
 
 
 def _health(summary: str) -> Json:
-    return {"get": operation("health", summary, told("It is.", JSON, HEALTHY), 503)}
+    return {"get": operation("health", summary, response("It is.", JSON, HEALTHY), 503)}
 
 
 def _admin(summary: str, *failures: int, **more: Any) -> Json:
-    done = told("What was done.", JSON, schema("Done"))
+    done = response("What was done.", JSON, schema("Done"))
     described = operation("fleet", summary, done, 401, 403, *failures, 429, 503, **more)
     return {**described, "security": [{"adminToken": []}, {}]}  # on loopback it may be left out
 
 
 # --- the routes -------------------------------------------------------------------------------
 
-DESCRIPTION = told("OpenAPI 3.1.", JSON, {"type": "object"})
+DESCRIPTION = response("OpenAPI 3.1.", JSON, {"type": "object"})
 WORKER = parameter("path", "worker_id", TEXT, "A worker's `id` from /v1/status.")
 NOW = parameter("query", "now", {"enum": ["0", "1"]}, "1: do not wait for its work to be done.")
 SHA256 = parameter("path", "sha256", TEXT, "The picture's `sha256` from /v1/status.")
 FILE = parameter("path", "path", TEXT, "A file's path, which may contain slashes.")
-PICTURE_ANSWER = told("What the picture shows.", JSON, schema("Answer"))
+PICTURE_ANSWER = response("What the picture shows.", JSON, schema("Answer"))
 ADDRESS = record(address={**TEXT, "examples": ["tcp://192.168.1.7:8888"]})
 JOINING = record({"name": {**TEXT, "examples": ["kitchen"]}})
 MODELS = record({"nextPageToken": TEXT}, models=several(record(modelName=TEXT, modelUrl=TEXT)))
@@ -264,7 +264,7 @@ PATHS: dict[str, Json] = {
     "/status": _page("The status page"),
     "/static/{path}": {
         "get": operation(
-            "pages", "A file of the pages", told("It.", "*/*", BYTES), 404, parameters=[FILE]
+            "pages", "A file of the pages", response("It.", "*/*", BYTES), 404, parameters=[FILE]
         )
     },
     "/v1/classify": {
@@ -281,7 +281,7 @@ PATHS: dict[str, Json] = {
         "get": operation(
             "fleet",
             "The broker's snapshot of the fleet",
-            told("The fleet.", JSON, schema("Status")),
+            response("The fleet.", JSON, schema("Status")),
             503,
         )
     },
@@ -302,7 +302,9 @@ PATHS: dict[str, Json] = {
     "/readyz": _health("Whether a worker of the default model is ready"),
     "/healthz": _health("The same as /readyz"),
     "/metrics": {
-        "get": operation("health", "Figures for Prometheus", told("Figures.", "text/plain", TEXT))
+        "get": operation(
+            "health", "Figures for Prometheus", response("Figures.", "text/plain", TEXT)
+        )
     },
     "/openapi.json": {"get": operation("health", "The API described", DESCRIPTION)},
     "/predictions/{model}": {method: _predict(NAME_IN_PATH) for method in ("post", "put")},
@@ -313,8 +315,8 @@ PATHS: dict[str, Json] = {
         "get": operation(
             "TorchServe",
             "Whether a worker of the default model is ready",
-            told("Healthy.", JSON, record(**PING)),
-            failing=lambda _: told(
+            response("Healthy.", JSON, record(**PING)),
+            failing=lambda _: response(
                 "Unhealthy.", JSON, {"anyOf": [record(**PING), schema("TorchServeError")]}
             ),
         )
@@ -323,7 +325,7 @@ PATHS: dict[str, Json] = {
         "get": operation(
             "TorchServe",
             "List the models",
-            told("The models.", JSON, MODELS),
+            response("The models.", JSON, MODELS),
             503,
             failing=torchserve_error,
             parameters=[

@@ -142,7 +142,7 @@ class OpenInference:
         return _answer(asked, found)
 
 
-def told(problem: Problem) -> Response:
+def as_response(problem: Problem) -> Response:
     """A failure as the protocol tells it."""
     body = json.dumps({"error": problem.detail}).encode()
     return Response(body, problem.kind.status, JSON, problem_headers(problem))

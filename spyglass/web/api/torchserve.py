@@ -72,7 +72,7 @@ class TorchServe:
         try:
             answer, _ = await self._classify_routes.classify(request)
         except Problem as problem:
-            raise _as_torchserve_says(problem, model) from None
+            raise _as_torchserve_problem(problem, model) from None
         told: dict[str, float] = {}
         for row in answer["predictions"]:  # two classes may have one label: the likelier counts
             told.setdefault(row["label"], row["probability"])
@@ -117,7 +117,7 @@ class TorchServe:
             raise Problem.of(Reason.NO_BROKER, str(failed)) from None
 
 
-def told(problem: Problem) -> Response:
+def as_response(problem: Problem) -> Response:
     """A failure as TorchServe tells it."""
     status = problem.kind.status
     kind = TYPES.get(problem.code) or TYPES.get(status, HANDLER_TYPE)
@@ -145,7 +145,7 @@ def _model_not_found(name: str) -> Problem:
     return Problem.of(Reason.NO_MODEL, f"Model not found: {name}")
 
 
-def _as_torchserve_says(problem: Problem, model: str) -> Problem:
+def _as_torchserve_problem(problem: Problem, model: str) -> Problem:
     if problem.code == Reason.NO_MODEL.value:
         return _model_not_found(model)
     if problem.code == Reason.NO_WORKERS.value:

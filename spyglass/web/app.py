@@ -148,8 +148,8 @@ def _tell(scope: Scope, request: Request, response: Response, took: float) -> No
 
 def _refusal(status: int, request: Request, dialect: Dialect | None) -> Response:
     if dialect:
-        return dialect(problems.unforeseen(status))
-    return templates.unforeseen(status, request.wants_html)
+        return dialect(problems.for_status(status))
+    return templates.error_response(status, request.wants_html)
 
 
 async def _send(send: Send, response: Response) -> None:

@@ -41,7 +41,7 @@ def make_pages(client: Client, max_upload: int, metrics: Metrics, guard: Guard) 
     app.install(_as_bottle_response)
     app.install(_Guarded(guard))
     app.add_hook("after_request", lambda: bottle.response.headers.update(SECURITY_HEADERS))
-    app.default_error_handler = _unforeseen
+    app.default_error_handler = _no_route
     app.get("/", callback=lambda: templates.upload_page(max_upload))
     app.get("/camera", callback=lambda: templates.page("camera", side=FRAME_SIDE))
     FleetRoutes(client).add_to(app)
@@ -175,9 +175,9 @@ def _wants_html() -> bool:
     return "text/html" in bottle.request.get_header("Accept", "")
 
 
-def _unforeseen(error: bottle.HTTPError) -> bytes:
+def _no_route(error: bottle.HTTPError) -> bytes:
     """404 and 405: a page for people, a problem for programs."""
-    response = templates.unforeseen(error.status_code, _wants_html())
+    response = templates.error_response(error.status_code, _wants_html())
     for name, value in {**response.headers, **SECURITY_HEADERS}.items():
         error.set_header(name, value)
     error.content_type = response.content_type

@@ -31,9 +31,9 @@ def upload_page(
     return page("index", max_upload=max_upload, accept=accept, **told)
 
 
-def unforeseen(status: int, html: bool) -> Response:
+def error_response(status: int, html: bool) -> Response:
     """The answer where no route has one."""
-    problem = problems.unforeseen(status)
+    problem = problems.for_status(status)
     response = problem_response(problem)
     if html:
         response.body = page("error", **problem.document()).encode()

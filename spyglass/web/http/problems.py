@@ -128,7 +128,7 @@ def title_of(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-def unforeseen(status: int) -> Problem:
+def for_status(status: int) -> Problem:
     """What no route has a word for: no such page, not this method, our own fault."""
     details = {
         404: "There is no such page. The upload page is at /, the status page at /status.",

@@ -28,7 +28,7 @@ from spyglass.web.fleet_metrics import FleetCollector
 from spyglass.web.http import problems
 from spyglass.web.http.guard import Guard
 from spyglass.web.http.problems import Problem
-from spyglass.web.http.request import App, HungUp, Receive, Request, Scope, Send
+from spyglass.web.http.request import App, ClientDisconnected, Receive, Request, Scope, Send
 from spyglass.web.http.response import SECURITY_HEADERS, Response, problem_response
 from spyglass.web.metrics import Metrics
 from spyglass.web.pages import make_pages
@@ -110,7 +110,7 @@ def make_app(
                 return
         except Problem as problem:
             response = (_dialect(path) or problem_response)(problem)
-        except HungUp:
+        except ClientDisconnected:
             return
         except Exception:  # the one net beneath all routes: a fault of our own is logged whole
             response = _refusal(500, request, _dialect(path))

@@ -36,7 +36,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
 #: Stands for whatever has no series of its own.
 OTHER = "other"
 #: Outcomes besides the reasons of a failure.
-ANSWERED, HUNG_UP = "answered", "hung-up"
+ANSWERED, DISCONNECTED = "answered", "hung-up"
 
 # When each counter began would be one more series for each, which Prometheus does not need.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -75,7 +75,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        for outcome in (ANSWERED, HUNG_UP, *(reason.value for reason in Reason)):
+        for outcome in (ANSWERED, DISCONNECTED, *(reason.value for reason in Reason)):
             self._outcomes.labels(outcome)  # there from the start, so that the first one shows
         self._queue = Histogram(
             "spyglass_queue_wait_seconds",

@@ -20,10 +20,10 @@ from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 from spyglass.web import templates
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
-from spyglass.web.http.request import HungUp, Request
+from spyglass.web.http.request import ClientDisconnected, Request
 from spyglass.web.http.response import HTML, Response, json_response, problem_headers
 from spyglass.web.http.uploads import FORM_OVERHEAD, Upload, from_form, is_form, raw_picture
-from spyglass.web.metrics import HUNG_UP, Metrics
+from spyglass.web.metrics import DISCONNECTED, Metrics
 
 T = TypeVar("T")
 Route: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -101,8 +101,8 @@ class ClassifyRoutes:
         except Problem as problem:
             self._metrics.failed(problem.code)
             raise
-        except HungUp:
-            self._metrics.failed(HUNG_UP)
+        except ClientDisconnected:
+            self._metrics.failed(DISCONNECTED)
             raise
 
     async def _passed_on(self, request: Request) -> tuple[dict[str, Any], str]:
@@ -205,7 +205,7 @@ def which(number: int, of: int) -> str:
 
 async def _awaited(future: asyncio.Future[T], limit: float, request: Request) -> T:
     """The answer, unless `limit` seconds pass or whoever asked hangs up before."""
-    watch = asyncio.ensure_future(request.hung_up())
+    watch = asyncio.ensure_future(request.disconnected())
     watch.add_done_callback(lambda _: future.cancel())
     try:
         async with asyncio.timeout(limit):
@@ -216,7 +216,7 @@ async def _awaited(future: asyncio.Future[T], limit: float, request: Request) ->
         raise Problem.of(Reason.DEADLINE, "No answer came in the time allowed.") from None
     except asyncio.CancelledError:
         if watch.done():
-            raise HungUp from None
+            raise ClientDisconnected from None
         raise
     finally:
         watch.cancel()

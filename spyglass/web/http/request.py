@@ -13,7 +13,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class HungUp(Exception):
+class ClientDisconnected(Exception):
     """Whoever asked has closed the connection: nobody is there to be answered."""
 
 
@@ -35,10 +35,10 @@ class Request:
         """Some bytes of the body, and whether more will come."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise HungUp
+            raise ClientDisconnected
         return message.get("body", b""), message.get("more_body", False)
 
-    async def hung_up(self) -> None:
+    async def disconnected(self) -> None:
         """Wait, the body being read, until whoever asked closes the connection."""
         while (await self._receive())["type"] != "http.disconnect":
             pass

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from spyglass.web.http.server import GuardedProtocol
+from spyglass.web.http.server import LimitedProtocol
 
 #: Bytes of the largest body on the wire of a test.
 MAX_BODY = 100_000
@@ -28,7 +28,7 @@ class Wire(asyncio.Transport):
         self.sent = b""
         self.late = b""  # written when it was closed already
         self.closed = False
-        self.protocol: GuardedProtocol | None = None
+        self.protocol: LimitedProtocol | None = None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
@@ -108,7 +108,7 @@ async def converse(parts: Sequence[bytes], hang_up: bool = False) -> Talk:
         await send({"type": "http.response.body", "body": told})
 
     shared = {"max_body": MAX_BODY, "callers": Counter[str]()}
-    protocol_class = type("Protocol", (GuardedProtocol,), shared)
+    protocol_class = type("Protocol", (LimitedProtocol,), shared)
     config = uvicorn.Config(app, http=protocol_class, ws="none", lifespan="off", log_config=None)
     config.load()
     wire = Wire()

@@ -57,7 +57,7 @@ class Refused(Exception):
     """Stops the parser; the connection is closed already."""
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """One connection, which is closed when it asks for too much or takes too long.
 
     Attributes:
@@ -297,7 +297,7 @@ class Server(uvicorn.Server):
         self._receive_within = receive_within
         self._on_loop = on_loop
         shared = {"max_body": max_body, "callers": Counter[str]()}
-        protocol = type("Protocol", (GuardedProtocol,), shared)
+        protocol = type("Protocol", (LimitedProtocol,), shared)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -338,5 +338,5 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOK_INTERVAL)
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, GuardedProtocol):
+                if isinstance(connection, LimitedProtocol):
                     connection.look(now, self._receive_within)

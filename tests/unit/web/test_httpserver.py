@@ -375,7 +375,7 @@ def test_one_connection_more_than_allowed_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_one_address_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module.GuardedProtocol, "max_per_address", 2)
+    monkeypatch.setattr(server_module.LimitedProtocol, "max_per_address", 2)
     local = threading.Event()
     monkeypatch.setattr(server_module, "is_loopback", lambda peer: local.is_set())
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -48,12 +48,12 @@ FRAMING_SHARE = 16
 FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 HEAD_TOO_LARGE = f"The request's line and headers must not exceed {MAX_HEADER_BYTES} bytes."
 #: Seconds between two looks at slow connections.
-LOOK_INTERVAL = 0.25
+SLOW_CHECK_INTERVAL = 0.25
 #: Seconds a leaving server lets requests finish.
-LEAVE_WITHIN = 10
+SHUTDOWN_WITHIN = 10
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Stops the parser; the connection is closed already."""
 
 
@@ -64,7 +64,7 @@ class LimitedProtocol(HttpToolsProtocol):
         max_body: bytes of the largest body read; beyond it the connection is cut. What is merely
             too large for the application is told so by the application.
         callers: open connections of each address but this machine's; shared by all.
-        busy_since: when the request being received began, or when the connection was opened; None
+        receiving_since: when the request being received began, or when the connection was opened; None
             while it is the server's turn, or nobody's.
         stuck_since: since when the client has been taking nothing of its answer.
     """
@@ -72,7 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
     max_body = 0
     max_per_address = MAX_PER_ADDRESS
     callers: Counter[str]
-    busy_since: float | None = None
+    receiving_since: float | None = None
     stuck_since: float | None = None
     _caller = ""  # whom this connection is counted to
     _in_head = False
@@ -89,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._cycles = deque()
-        self.busy_since = self.loop.time()
+        self.receiving_since = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "There are too many connections. Try again shortly.")
             return
@@ -102,15 +102,15 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._let_go()
+        self._stop_requests()
         if self._caller:
             self.callers[self._caller] -= 1
             if not self.callers[self._caller]:
                 del self.callers[self._caller]
 
     def data_received(self, data: bytes) -> None:
-        if self.busy_since is None:
-            self.busy_since = self.loop.time()
+        if self.receiving_since is None:
+            self.receiving_since = self.loop.time()
         self._began = False
         in_body, body = self._in_body, self._body
         self._unset_keepalive_if_required()
@@ -199,29 +199,29 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._cycles.popleft()
             self._cycles.append(self.cycle)
             return
-        raise Refused
+        raise RequestRefused
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
         if self._body > self.max_body:
             self._cut()
-            raise Refused
+            raise RequestRefused
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # for the parser only: its body follows
         self._in_body = False
-        self.busy_since = None
+        self.receiving_since = None
         super().on_message_complete()
 
-    def look(self, now: float, limit: float) -> None:
+    def cut_if_slow(self, now: float, limit: float) -> None:
         """Close the connection if its client has let the server wait for too long."""
         if not self.transport.get_write_buffer_size():
             self.stuck_since = None
         elif self.stuck_since is None:
             self.stuck_since = now
-        for since in (self.busy_since, self.stuck_since):
+        for since in (self.receiving_since, self.stuck_since):
             if since is not None and now - since > limit:
                 self._cut()
 
@@ -235,7 +235,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if running and (self.cycle.response_started or self.pipeline or not self._in_body):
             self._cut()
             return
-        self._let_go()
+        self._stop_requests()
         told = f"{detail}\n"
         headers = {
             "Content-Type": "text/plain; charset=utf-8",
@@ -249,10 +249,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _cut(self) -> None:
-        self._let_go()
+        self._stop_requests()
         self.transport.abort()
 
-    def _let_go(self) -> None:
+    def _stop_requests(self) -> None:
         """Nobody takes the answers of the requests in hand any more: stop them."""
         for cycle in self._cycles:
             cycle.disconnected = True
@@ -311,7 +311,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=int(max(1, receive_within)),
-                timeout_graceful_shutdown=LEAVE_WITHIN,
+                timeout_graceful_shutdown=SHUTDOWN_WITHIN,
             )
         )
 
@@ -322,21 +322,21 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Serve, with an eye on slow connections."""
         self._on_loop()
-        async with self._watched():
+        async with self._slow_clients_cut():
             await super().main_loop()
 
     @contextlib.asynccontextmanager
-    async def _watched(self) -> AsyncIterator[None]:
-        watch = asyncio.create_task(self._watch())
+    async def _slow_clients_cut(self) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self._cut_slow_clients())
         try:
             yield
         finally:
             watch.cancel()
 
-    async def _watch(self) -> None:
+    async def _cut_slow_clients(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_INTERVAL)
+            await asyncio.sleep(SLOW_CHECK_INTERVAL)
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, LimitedProtocol):
-                    connection.look(now, self._receive_within)
+                    connection.cut_if_slow(now, self._receive_within)

@@ -94,7 +94,7 @@ class Guard:
         if method == "POST" and not is_json(headers.get("Content-Type", "")):
             raise problems.unsupported("Send JSON, with Content-Type: application/json.")
         if self._token:
-            self._check_token(headers.get("Authorization", ""), source(peer))
+            self._check_token(headers.get("Authorization", ""), client_network(peer))
         elif not (self._alone and self._from_this_machine(headers, peer, protocol)):
             raise problems.forbidden(
                 "This needs an admin token, and the web has none. Make one with python keys.py"
@@ -167,7 +167,7 @@ def is_loopback(name: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def source(peer: str) -> str:
+def client_network(peer: str) -> str:
     """Whom to count a connection from this address to: its owner has all of an IPv6 /64. What is
     no address counts to "", so that nobody fills the memory or the log with texts."""
     try:

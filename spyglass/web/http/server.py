@@ -25,7 +25,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from spyglass.web.http.guard import is_loopback, source
+from spyglass.web.http.guard import client_network, is_loopback
 from spyglass.web.http.response import SECURITY_HEADERS
 
 #: Seconds a client has to send a whole request, to begin its first one, or to take an answer.
@@ -95,7 +95,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         peer = self.client[0] if self.client else ""
         if peer and not is_loopback(peer):  # there many may come through one proxy
-            self._caller = source(peer)
+            self._caller = client_network(peer)
             self.callers[self._caller] += 1
             if self.callers[self._caller] > self.max_per_address:
                 self._refuse(429, "There are too many connections from your address.")

@@ -19,7 +19,7 @@ from spyglass.protocol import Op
 from spyglass.web import pages
 from spyglass.web.app import make_app
 from spyglass.web.http import response
-from spyglass.web.http.guard import Guard, source
+from spyglass.web.http.guard import Guard, client_network
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.token import (
     GUESS_WINDOW,
@@ -234,10 +234,14 @@ def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> 
     for n in range(MAX_REMEMBERED + 5):
         guesses.add(str(n), 0.0)
     assert len(guesses._wrong) == MAX_REMEMBERED
-    assert source("2001:db8::1") == source("2001:db8::ffff:1:2%eth0")
-    assert source("2001:db8::1") != source("2001:db8:0:1::1")
-    assert source("::ffff:10.0.0.1") == source("10.0.0.1") != source("10.0.0.2")
-    assert source("no address") == source("x" * 14_000) == ""
+    assert client_network("2001:db8::1") == client_network("2001:db8::ffff:1:2%eth0")
+    assert client_network("2001:db8::1") != client_network("2001:db8:0:1::1")
+    assert (
+        client_network("::ffff:10.0.0.1")
+        == client_network("10.0.0.1")
+        != client_network("10.0.0.2")
+    )
+    assert client_network("no address") == client_network("x" * 14_000) == ""
 
 
 # --- other sites' pages -----------------------------------------------------------------------

@@ -100,7 +100,7 @@ def make_app(
         request = Request(scope, receive)
         route, refusal = find(method, path, request)
         try:
-            guard.check_name(request.headers.get(b"host", ""), path)
+            guard.check_host(request.headers.get(b"host", ""), path)
             if route:
                 response = await route(request)
             elif refusal:

@@ -53,14 +53,16 @@ class Guard:
         self._origins = {name.lower() for name in allowed}
         own = {hostname(name) for name in (bound, *allowed)}
         self._names = (own | {"localhost", socket.gethostname().lower()}) - {""}
-        self._alone = is_loopback(hostname(bound)) and not allowed
+        self._loopback_only = is_loopback(hostname(bound)) and not allowed
         self._token = token.encode()
         self._clock = clock
         self._guesses = Guesses()
         self._lock = threading.Lock()
-        self._names_us = lru_cache(256)(self._is_ours)  # few are ever seen, and each very often
+        self._is_own_name = lru_cache(256)(
+            self._compare_name
+        )  # few are ever seen, and each very often
 
-    def check_name(self, host: str, path: str) -> None:
+    def check_host(self, host: str, path: str) -> None:
         """Refuse a request that calls the web by a name which is not its own.
 
         A browser that another site's DNS has led here sends that site's name. Numeric addresses
@@ -69,7 +71,7 @@ class Guard:
         Raises:
             problems.Problem: 403.
         """
-        if host and path not in HEALTH and not self._names_us(host):
+        if host and path not in HEALTH and not self._is_own_name(host):
             raise problems.forbidden(
                 "The name in the request's Host is not one of this server's. If it should be,"
                 " start web.py with --allowed-host and that name."
@@ -90,18 +92,18 @@ class Guard:
             problems.Problem: 403 from another site's page or where no token is set, 415 for a form,
                 401 without the right token, 429 after too many wrong ones.
         """
-        self._refuse_foreign_pages(headers)
+        self._refuse_other_origins(headers)
         if method == "POST" and not is_json(headers.get("Content-Type", "")):
             raise problems.unsupported("Send JSON, with Content-Type: application/json.")
         if self._token:
             self._check_token(headers.get("Authorization", ""), client_network(peer))
-        elif not (self._alone and self._from_this_machine(headers, peer, protocol)):
+        elif not (self._loopback_only and self._from_this_machine(headers, peer, protocol)):
             raise problems.forbidden(
                 "This needs an admin token, and the web has none. Make one with python keys.py"
                 " init, or name its file with web.py --admin-token-file, and start the web again."
             )
 
-    def _refuse_foreign_pages(self, headers: Mapping[str, str]) -> None:
+    def _refuse_other_origins(self, headers: Mapping[str, str]) -> None:
         host = headers.get("Host", "")
         origin = headers.get("Origin", "")
         site = headers.get("Sec-Fetch-Site", "same-origin")
@@ -134,7 +136,7 @@ class Guard:
         if not right:
             raise problems.unauthorized("This needs the admin token.")
 
-    def _is_ours(self, host: str) -> bool:
+    def _compare_name(self, host: str) -> bool:
         name = hostname(host)
         return name in self._names or is_numeric(name)
 

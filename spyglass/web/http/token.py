@@ -12,9 +12,9 @@ from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN
 from spyglass.runtime.settings import given
 
 #: Characters of the shortest token: 128 random bits in base64.
-LEAST_TOKEN = 22
+MIN_TOKEN_LENGTH = 22
 #: Characters of the longest; more does not fit the headers of some proxies.
-MAX_TOKEN = 1000
+MAX_TOKEN_LENGTH = 1000
 #: Wrong tokens an address may name within GUESS_WINDOW; then it has to wait.
 MAX_GUESSES = 10
 #: Seconds a wrong token counts.
@@ -44,7 +44,7 @@ def load_token(file: str) -> str:
     try:
         with Path(file).open() as opened:
             about = os.fstat(opened.fileno())
-            text = opened.read(MAX_TOKEN + 2)
+            text = opened.read(MAX_TOKEN_LENGTH + 2)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise BadToken(f"the admin token's file cannot be read: {why}.") from None
@@ -56,9 +56,9 @@ def load_token(file: str) -> str:
 
 
 def _checked_token(token: str, origin: str) -> str:
-    if not (re.fullmatch(r"[!-~]+", token) and LEAST_TOKEN <= len(token) <= MAX_TOKEN):
+    if not (re.fullmatch(r"[!-~]+", token) and MIN_TOKEN_LENGTH <= len(token) <= MAX_TOKEN_LENGTH):
         raise BadToken(
-            f"the admin token in {origin} must be {LEAST_TOKEN} to {MAX_TOKEN} letters, digits and"
+            f"the admin token in {origin} must be {MIN_TOKEN_LENGTH} to {MAX_TOKEN_LENGTH} letters, digits and"
             " punctuation. Make one with:"
             " python -P -c 'import secrets; print(secrets.token_urlsafe())'"
         )

@@ -23,10 +23,10 @@ from spyglass.web.http.guard import Guard, client_network
 from spyglass.web.http.problems import Problem
 from spyglass.web.http.token import (
     GUESS_WINDOW,
-    LEAST_TOKEN,
     MAX_GUESSES,
     MAX_REMEMBERED,
-    MAX_TOKEN,
+    MAX_TOKEN_LENGTH,
+    MIN_TOKEN_LENGTH,
     BadToken,
     Guesses,
     load_token,
@@ -366,14 +366,22 @@ def test_a_file_that_others_may_read_is_refused(token_file: Path, mode: int) -> 
             load_token(named)
 
 
-@pytest.mark.parametrize("length", [LEAST_TOKEN, MAX_TOKEN])
+@pytest.mark.parametrize("length", [MIN_TOKEN_LENGTH, MAX_TOKEN_LENGTH])
 def test_a_token_of_an_allowed_length_is_taken(token_file: Path, length: int) -> None:
     token_file.write_text("x" * length)
     assert load_token(str(token_file)) == "x" * length
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "x" * (LEAST_TOKEN - 1), "x" * (MAX_TOKEN + 1), "two words " * 5, "é" * 30]
+    "text",
+    [
+        "",
+        "\n",
+        "x" * (MIN_TOKEN_LENGTH - 1),
+        "x" * (MAX_TOKEN_LENGTH + 1),
+        "two words " * 5,
+        "é" * 30,
+    ],
 )
 def test_another_is_refused_in_a_sentence(token_file: Path, text: str) -> None:
     token_file.write_text(text)

@@ -49,7 +49,7 @@ DIALECTS: dict[str, Dialect] = {
 MAX_UPLOAD = 10_000_000
 #: Times that, a body is still read, to tell its sender that it is too large; beyond it the
 #: connection is cut.
-READ_ON = 4
+READ_FACTOR = 4
 #: Threads for pages and health. They wait for the broker, two seconds at most.
 PAGE_THREADS = 32
 

@@ -23,7 +23,7 @@ from spyglass.runtime.settings import (
     whole,
 )
 from spyglass.transport.credentials import joining
-from spyglass.web.app import MAX_UPLOAD, READ_ON, make_app
+from spyglass.web.app import MAX_UPLOAD, READ_FACTOR, make_app
 from spyglass.web.http.guard import Guard, hostname, is_loopback
 from spyglass.web.http.server import Server
 from spyglass.web.http.token import BadToken, load_token
@@ -91,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     client = LoopClient(options.broker or [FRONTEND])
     app = make_app(client, options.max_upload, options.timeout, guard)
     try:
-        server = Server(app, options.host, options.port, READ_ON * options.max_upload, client.open)
+        server = Server(
+            app, options.host, options.port, READ_FACTOR * options.max_upload, client.open
+        )
     except (OSError, ValueError) as error:
         print(
             f"web.py: cannot listen on {options.host}:{options.port}: {error}.\n"

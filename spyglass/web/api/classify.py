@@ -36,9 +36,9 @@ MAX_IN_FLIGHT = 200
 #: bring large pictures slowly.
 MAX_ARRIVING = 256 * 1024 * 1024
 #: Seconds past a request's deadline until the web stops waiting for the client library.
-PATIENCE = 0.5
+DEADLINE_GRACE = 0.5
 #: Bytes of a form that are parsed on the event loop; a larger one goes to a thread meanwhile.
-QUICK_FORM = 256 * 1024
+MAX_PARSED_INLINE = 256 * 1024
 
 
 class ClassifyRoutes:
@@ -114,7 +114,7 @@ class ClassifyRoutes:
         self._in_flight += 1
         try:
             future = self._client.submit(upload.picture, model=model, top_k=top_k, timeout=limit)
-            answer = await _awaited(future, limit + PATIENCE, request)
+            answer = await _awaited(future, limit + DEADLINE_GRACE, request)
         finally:
             self._in_flight -= 1
         self._metrics.answered(answer)
@@ -136,7 +136,7 @@ class ClassifyRoutes:
         futures: list[asyncio.Future[Answer]] = []
         try:
             futures.extend(map(submit, pictures))
-            found = await _awaited(asyncio.gather(*futures), limit + PATIENCE, request)
+            found = await _awaited(asyncio.gather(*futures), limit + DEADLINE_GRACE, request)
         except Problem as problem:
             for number, future in enumerate(futures):
                 failed = future.done() and not future.cancelled() and future.exception()
@@ -164,7 +164,7 @@ class ClassifyRoutes:
             body = await self.body(request, self._max_upload, self._max_upload)
             return raw_picture(body, self._max_upload)
         body = await self.body(request, self._max_upload + FORM_OVERHEAD, self._max_upload)
-        if len(body) <= QUICK_FORM:
+        if len(body) <= MAX_PARSED_INLINE:
             return from_form(body, kind, self._max_upload)
         return await asyncio.to_thread(from_form, body, kind, self._max_upload)
 

@@ -15,7 +15,7 @@ from spyglass.client.aio_client import LoopClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
 from spyglass.web.api import tensors
-from spyglass.web.api.classify import QUICK_FORM, ClassifyRoutes, Route, Routes, which
+from spyglass.web.api.classify import MAX_PARSED_INLINE, ClassifyRoutes, Route, Routes, which
 from spyglass.web.api.tensors import INPUT, OUTPUTS
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
@@ -126,7 +126,7 @@ class OpenInference:
         limit = body_limit(self._max_upload)
         body = await self._classify_routes.body(request, limit, limit)
         header = request.headers.get(HEADER_LENGTH.lower().encode())
-        if len(body) <= QUICK_FORM:
+        if len(body) <= MAX_PARSED_INLINE:
             asked = tensors.decode(body, header)
         else:
             asked = await asyncio.to_thread(tensors.decode, body, header)

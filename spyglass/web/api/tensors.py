@@ -36,7 +36,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedOutput:
     """An output that is asked for."""
 
     name: str
@@ -50,7 +50,7 @@ class InferRequest:
     """A request, checked."""
 
     images: list[bytes]
-    outputs: list[Wanted]
+    outputs: list[RequestedOutput]
     id: str = ""
     timeout: float | None = None  # seconds
 
@@ -164,11 +164,11 @@ def _from_base64(element: Any) -> bytes:
         ) from None
 
 
-def _outputs(outputs: Any, top_k: int, binary: bool) -> list[Wanted]:
+def _outputs(outputs: Any, top_k: int, binary: bool) -> list[RequestedOutput]:
     if outputs is None or outputs == []:
-        return [Wanted(name, binary, top_k) for name in OUTPUTS]
+        return [RequestedOutput(name, binary, top_k) for name in OUTPUTS]
     _expect(isinstance(outputs, list), "`outputs` must be an array.")
-    wanted: list[Wanted] = []
+    wanted: list[RequestedOutput] = []
     for output in outputs:
         _expect(isinstance(output, dict), "Each of `outputs` must be an object.")
         name = output.get("name")
@@ -177,7 +177,7 @@ def _outputs(outputs: Any, top_k: int, binary: bool) -> list[Wanted]:
         parameters = _parameters(output, "the output")
         classes = _whole(parameters, "classification", 0, MAX_TOP_K)
         as_binary = parameters.get("binary_data", binary) is True
-        wanted.append(Wanted(name, as_binary, classes or top_k, bool(classes)))
+        wanted.append(RequestedOutput(name, as_binary, classes or top_k, bool(classes)))
     return wanted
 
 
@@ -213,7 +213,9 @@ def _whole(parameters: dict[str, Any], name: str, otherwise: int, high: int) -> 
 # --- out --------------------------------------------------------------------------------------
 
 
-def encode(head: dict[str, Any], outputs: list[Wanted], rows: list[Rows]) -> tuple[bytes, int]:
+def encode(
+    head: dict[str, Any], outputs: list[RequestedOutput], rows: list[Rows]
+) -> tuple[bytes, int]:
     """The body of an answer, and the bytes of its JSON; the rest are binary tensors.
 
     Args:
@@ -242,7 +244,7 @@ def encode(head: dict[str, Any], outputs: list[Wanted], rows: list[Rows]) -> tup
     return b"".join((text, *tensors)), len(text)
 
 
-def _value(row: dict[str, Any], wanted: Wanted) -> Any:
+def _value(row: dict[str, Any], wanted: RequestedOutput) -> Any:
     if wanted.classification:
         return f"{row['probability']:f}:{row['index']}:{row['label']}"
     return row["label"] if wanted.name == "labels" else row["probability"]

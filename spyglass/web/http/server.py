@@ -61,12 +61,12 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection, which is closed when it asks for too much or takes too long.
 
     Attributes:
-        max_body: bytes of the largest body read; beyond it the connection is cut. What is merely
-            too large for the application is told so by the application.
+        max_body: bytes of the largest body read; beyond it the connection is cut. A body that is
+            within it, but too large for the application, is refused by the application.
         callers: open connections of each address but this machine's; shared by all.
-        receiving_since: when the request being received began, or when the connection was opened; None
-            while it is the server's turn, or nobody's.
-        stuck_since: since when the client has been taking nothing of its answer.
+        receiving_since: when the request being received began, or when the connection was opened;
+            None while the request is being answered, or there is none.
+        stuck_since: since when the client has read nothing of its response.
     """
 
     max_body = 0

@@ -58,8 +58,8 @@ def load_token(file: str) -> str:
 def _checked_token(token: str, origin: str) -> str:
     if not (re.fullmatch(r"[!-~]+", token) and MIN_TOKEN_LENGTH <= len(token) <= MAX_TOKEN_LENGTH):
         raise BadToken(
-            f"the admin token in {origin} must be {MIN_TOKEN_LENGTH} to {MAX_TOKEN_LENGTH} letters, digits and"
-            " punctuation. Make one with:"
+            f"the admin token in {origin} must be {MIN_TOKEN_LENGTH} to {MAX_TOKEN_LENGTH}"
+            " letters, digits and punctuation. Make one with:"
             " python -P -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return token

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import multiprocessing
-import multiprocessing.process
-import os
 import random
 import signal
 import socket
-import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 
-from spyglass.runtime import import_path
-from spyglass.worker import child
 from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
+from spyglass.worker.spawner import Nursery
 
-log = logging.getLogger(__name__)
-
-#: The module that loads the model; it is imported by name, in the fork server.
-PRELOAD = "spyglass.worker.preload"
 #: Seconds before a child that died early is replaced: none at first, then doubling up to this.
 MAX_RESTART_DELAY = 5.0
 #: Seconds of the first delay.
@@ -47,7 +35,7 @@ class Batch:
 class Child:
     """One child process and the batches it has: one being computed, and one ahead."""
 
-    process: multiprocessing.process.BaseProcess
+    process: BaseProcess
     connection: socket.socket
     started: float
     model: str = ""
@@ -127,69 +115,6 @@ class Child:
             self.process.kill()
 
 
-class Nursery:
-    """Starts children from a fork server, in a thread of its own.
-
-    Starting blocks for seconds while the fork server loads the model (at first, or after it was
-    killed itself); the parent's heart must beat meanwhile. New children appear in `born`.
-    """
-
-    def __init__(self, classifier: str, arguments: dict[str, str], largest_batch: int = 1) -> None:
-        self._classifier = json.dumps({"class": classifier} | arguments)
-        self._context = multiprocessing.get_context("forkserver")
-        self._largest_batch = largest_batch
-        self._wanted = threading.Semaphore(0)
-        self._closed = False
-        self.born: deque[Child] = deque()
-        self.wake: Callable[[], None] = lambda: None
-
-    def open(self, clock: Callable[[], float]) -> None:
-        """Start the thread, and leave in this process's environment what the fork server reads.
-
-        Python 3.11's does not take over sys.path, and would begin it with the current folder.
-        """
-        os.environ[child.CLASSIFIER_VARIABLE] = self._classifier
-        os.environ.update(import_path.for_children())
-        forkserver.set_forkserver_preload([PRELOAD])
-        threading.Thread(target=self._run, args=(clock,), name="nursery", daemon=True).start()
-
-    def want(self) -> None:
-        """Ask for one more child."""
-        self._wanted.release()
-
-    def close(self) -> None:
-        self._closed = True
-        self._wanted.release()
-
-    def _run(self, clock: Callable[[], float]) -> None:
-        while True:
-            self._wanted.acquire()
-            if self._closed:
-                return
-            began = clock()
-            try:
-                self.born.append(self._start(began))
-            except (OSError, EOFError) as error:
-                # The fork server died under us; the next start brings up a new one.
-                log.warning("could not start a child (%s); trying again", error)
-                self._wanted.release()
-            self.wake()
-
-    def _start(self, now: float) -> Child:
-        ours, theirs = socket.socketpair()
-        arguments = (theirs, self._largest_batch)
-        process = self._context.Process(target=child.serve, args=arguments, daemon=True)
-        try:
-            process.start()
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        return Child(process, ours, now)
-
-
 class Children:
     """The set of children: keeps `wanted` of them alive."""
 
@@ -222,7 +147,7 @@ class Children:
         """Children that have been started since the last call."""
         new = []
         while self.nursery.born:
-            new.append(self.nursery.born.popleft())
+            new.append(Child(*self.nursery.born.popleft()))
             self._starting -= 1
         self.alive += new
         return new

@@ -25,8 +25,8 @@ from spyglass.runtime.settings import (
 )
 from spyglass.transport.addresses import AddressError, beyond_loopback
 from spyglass.transport.credentials import Login, joining, missing, split
-from spyglass.worker.children import Nursery
 from spyglass.worker.loop import Worker
+from spyglass.worker.spawner import Nursery
 
 log = logging.getLogger(__name__)
 

@@ -37,10 +37,11 @@ from spyglass.runtime.settings import (
 )
 from spyglass.transport.sockets import Waker
 from spyglass.worker import request_log
-from spyglass.worker.children import Child, Children, Nursery, died_how
+from spyglass.worker.children import Child, Children, died_how
 from spyglass.worker.connection import BrokerLink
 from spyglass.worker.inflight import Work
 from spyglass.worker.pipe import NO_ID, REFUSED, TOOK, Frame
+from spyglass.worker.spawner import Nursery
 
 log = logging.getLogger(__name__)
 

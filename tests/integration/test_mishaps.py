@@ -27,8 +27,8 @@ from spyglass.protocol import (
     Times,
 )
 from spyglass.runtime.mishaps import Mishaps
-from spyglass.worker.children import Nursery
 from spyglass.worker.loop import Worker
+from spyglass.worker.spawner import Nursery
 from testbed.peers import PATIENCE_MS, FakeWorker, Peer, picture_request
 
 EMOJI = "\U0001f600"

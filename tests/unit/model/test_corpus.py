@@ -13,8 +13,8 @@ from corpus import pictures
 
 from chaos.fleet import below
 from spyglass import formats
-from spyglass.worker.children import Nursery
 from spyglass.worker.pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
+from spyglass.worker.spawner import Nursery
 
 #: CPU time that a picture may take a child, as a multiple of what the dearest honest one takes, and
 #: bytes of memory, if it has done nothing yet.
@@ -71,11 +71,11 @@ class RealChild:
     def close(self) -> None:
         self.nursery.close()
         self.child.connection.close()
-        self.child.kill()
+        self.child.process.kill()
 
     @property
     def _proc(self) -> Path:
-        return Path(f"/proc/{self.child.pid}")
+        return Path(f"/proc/{self.child.process.pid}")
 
     def _next(self) -> Frame:
         while data := receive(self.child.connection):

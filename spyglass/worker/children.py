@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 
 from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
-from spyglass.worker.spawner import Nursery
+from spyglass.worker.spawner import ChildSpawner
 
 #: Seconds before a child that died early is replaced: none at first, then doubling up to this.
 MAX_RESTART_DELAY = 5.0
@@ -118,8 +118,8 @@ class Child:
 class Children:
     """The set of children: keeps `wanted` of them alive."""
 
-    def __init__(self, nursery: Nursery, wanted: int) -> None:
-        self.nursery = nursery
+    def __init__(self, spawner: ChildSpawner, wanted: int) -> None:
+        self.spawner = spawner
         self.wanted = wanted
         self.alive: list[Child] = []
         self._starting = 0
@@ -146,8 +146,8 @@ class Children:
     def adopt(self) -> list[Child]:
         """Children that have been started since the last call."""
         new = []
-        while self.nursery.born:
-            new.append(Child(*self.nursery.born.popleft()))
+        while self.spawner.born:
+            new.append(Child(*self.spawner.born.popleft()))
             self._starting -= 1
         self.alive += new
         return new
@@ -156,7 +156,7 @@ class Children:
         """Ask for replacements, not faster than the back-off allows."""
         while len(self.alive) + self._starting < self.wanted and now >= self._start_at:
             self._starting += 1
-            self.nursery.want()
+            self.spawner.want()
 
     def next_due(self) -> float:
         """When `keep_up` or `overdue` have something to do, at the latest."""
@@ -193,7 +193,7 @@ class Children:
 
     def close(self) -> None:
         """End them all: a closed pipe lets an idle one leave, a kill the others."""
-        self.nursery.close()
+        self.spawner.close()
         for c in self.alive:
             c.connection.close()
             if c.state != "idle":

@@ -26,7 +26,7 @@ from spyglass.runtime.settings import (
 from spyglass.transport.addresses import AddressError, beyond_loopback
 from spyglass.transport.credentials import Login, joining, missing, split
 from spyglass.worker.loop import Worker
-from spyglass.worker.spawner import Nursery
+from spyglass.worker.spawner import ChildSpawner
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
         options.processes,
         options.batch,
         options.job_limit,
-        Nursery(classifier, arguments, options.batch),
+        ChildSpawner(classifier, arguments, options.batch),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

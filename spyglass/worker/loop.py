@@ -41,7 +41,7 @@ from spyglass.worker.children import Child, Children, died_how
 from spyglass.worker.connection import BrokerLink
 from spyglass.worker.inflight import Work
 from spyglass.worker.pipe import NO_ID, REFUSED, TOOK, Frame
-from spyglass.worker.spawner import Nursery
+from spyglass.worker.spawner import ChildSpawner
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Worker:
         processes: int,
         batch: int,
         job_limit: float,
-        nursery: Nursery,
+        spawner: ChildSpawner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -71,7 +71,7 @@ class Worker:
         self._job_limit = job_limit
         self._clock = clock
         self._credit = CREDIT_PER_CHILD * processes * batch
-        self._children = Children(nursery, processes)
+        self._children = Children(spawner, processes)
         self._waker = Waker()
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
@@ -90,9 +90,9 @@ class Worker:
 
     def run(self) -> None:
         """Serve until stopped or dismissed."""
-        nursery = self._children.nursery
-        nursery.wake = self._waker.wake
-        nursery.open(self._clock)
+        spawner = self._children.spawner
+        spawner.wake = self._waker.wake
+        spawner.open(self._clock)
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
         try:
             while not self._finished():

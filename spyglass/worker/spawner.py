@@ -31,7 +31,7 @@ class Started(NamedTuple):
     began: float
 
 
-class Nursery:
+class ChildSpawner:
     """Starts children from a fork server, in a thread of its own.
 
     Starting blocks for seconds while the fork server loads the model (at first, or after it was
@@ -55,7 +55,7 @@ class Nursery:
         os.environ[child.CLASSIFIER_VARIABLE] = self._classifier
         os.environ.update(import_path.for_children())
         forkserver.set_forkserver_preload([PRELOAD])
-        threading.Thread(target=self._run, args=(clock,), name="nursery", daemon=True).start()
+        threading.Thread(target=self._run, args=(clock,), name="spawner", daemon=True).start()
 
     def want(self) -> None:
         """Ask for one more child."""

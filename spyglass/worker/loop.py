@@ -112,7 +112,7 @@ class Worker:
         ready = dict(self._poller.poll(max(0, int(wait) + 1)))
         if self._waker.fileno() in ready:
             self._waker.clear()
-        for new in self._children.adopt():
+        for new in self._children.collect():
             self._poller.register(new.connection.fileno(), zmq.POLLIN)
         for c in list(self._children.alive):
             if c.connection.fileno() in ready:

@@ -179,7 +179,7 @@ class Children:
             c.kill()
         return late
 
-    def bury(self, dead: Child, now: float) -> None:
+    def reap(self, dead: Child, now: float) -> None:
         """Forget a dead child and plan its replacement: at once if it had served, later and
         later if children die before they serve."""
         self.alive.remove(dead)

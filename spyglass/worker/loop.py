@@ -232,7 +232,7 @@ class Worker:
                 self._poll_for(c)
         frames = c.read()
         if frames is None:
-            self._bury(c)
+            self._reap(c)
             return
         for frame in frames:
             if frame.id == NO_ID:
@@ -270,7 +270,7 @@ class Worker:
             times = Times(decode / 1000, infer / 1000, held_for)
             self._work.answer(held, Result(request_id, times, Body.of(frame.payload[TOOK.size :])))
 
-    def _bury(self, dead: Child) -> None:
+    def _reap(self, dead: Child) -> None:
         """Tell the broker first, then find out why and replace it."""
         self._poller.unregister(dead.connection.fileno())
         reason = Reason.HUNG if dead.hung else Reason.CRASH
@@ -279,5 +279,5 @@ class Worker:
             what = "the child process died on it"
             self._work.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
         self._work.put_back(dead.ahead)
-        self._children.bury(dead, self._clock())
+        self._children.reap(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))

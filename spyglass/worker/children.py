@@ -203,7 +203,7 @@ class Children:
             c.kill()
 
 
-def died_how(dead: Child) -> str:
+def how_it_ended(dead: Child) -> str:
     """How it died, in words."""
     if dead.hung:
         return "hung and was killed"

@@ -37,7 +37,7 @@ from spyglass.runtime.settings import (
 )
 from spyglass.transport.sockets import Waker
 from spyglass.worker import request_log
-from spyglass.worker.children import Child, Children, died_how
+from spyglass.worker.children import Child, Children, how_it_ended
 from spyglass.worker.connection import BrokerLink
 from spyglass.worker.inflight import Work
 from spyglass.worker.pipe import NO_ID, REFUSED, TOOK, Frame
@@ -280,4 +280,4 @@ class Worker:
             self._work.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
         self._work.put_back(dead.ahead)
         self._children.reap(dead, self._clock())
-        log.warning("child %d %s, %d lost", dead.pid, died_how(dead), len(dead.working_on))
+        log.warning("child %d %s, %d lost", dead.pid, how_it_ended(dead), len(dead.working_on))

@@ -156,7 +156,7 @@ class Children:
         """Ask for replacements, not faster than the back-off allows."""
         while len(self.alive) + self._starting < self.wanted and now >= self._start_at:
             self._starting += 1
-            self.spawner.want()
+            self.spawner.request_one()
 
     def next_due(self) -> float:
         """When `keep_up` or `overdue` have something to do, at the latest."""

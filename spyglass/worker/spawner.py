@@ -42,7 +42,7 @@ class ChildSpawner:
         self._classifier = json.dumps({"class": classifier} | arguments)
         self._context = multiprocessing.get_context("forkserver")
         self._largest_batch = largest_batch
-        self._wanted = threading.Semaphore(0)
+        self._requested = threading.Semaphore(0)
         self._closed = False
         self.started: deque[StartedChild] = deque()
         self.wake: Callable[[], None] = lambda: None
@@ -57,17 +57,17 @@ class ChildSpawner:
         forkserver.set_forkserver_preload([PRELOAD])
         threading.Thread(target=self._run, args=(clock,), name="spawner", daemon=True).start()
 
-    def want(self) -> None:
+    def request_one(self) -> None:
         """Ask for one more child."""
-        self._wanted.release()
+        self._requested.release()
 
     def close(self) -> None:
         self._closed = True
-        self._wanted.release()
+        self._requested.release()
 
     def _run(self, clock: Callable[[], float]) -> None:
         while True:
-            self._wanted.acquire()
+            self._requested.acquire()
             if self._closed:
                 return
             began = clock()
@@ -76,7 +76,7 @@ class ChildSpawner:
             except (OSError, EOFError) as error:
                 # The fork server died under us; the next start brings up a new one.
                 log.warning("could not start a child (%s); trying again", error)
-                self._wanted.release()
+                self._requested.release()
             self.wake()
 
     def _start(self, now: float) -> StartedChild:

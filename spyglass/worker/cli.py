@@ -19,7 +19,7 @@ from spyglass.runtime.settings import (
     BadSetting,
     Parser,
     cores,
-    given,
+    from_environment,
     seconds,
     whole,
 )
@@ -86,7 +86,7 @@ def parser() -> Parser:
         nargs="*",
         metavar="BROKER",
         type=joining,
-        default=(given("SPYGLASS_BROKERS") or BACKEND).split(),
+        default=(from_environment("SPYGLASS_BROKERS") or BACKEND).split(),
         help="address of a broker's workers' port; keep one with a secret in SPYGLASS_BROKERS,"
         f" where other users of this machine cannot see it (default: {BACKEND})",
     )

@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 
 from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN
-from spyglass.runtime.settings import given
+from spyglass.runtime.settings import from_environment
 
 #: Characters of the shortest token: 128 random bits in base64.
 MIN_TOKEN_LENGTH = 22
@@ -34,10 +34,10 @@ def load_token(file: str) -> str:
     Raises:
         BadToken: it cannot be read, others can read it, or it is too short to be safe.
     """
-    if not file and (token := given("SPYGLASS_ADMIN_TOKEN")):
+    if not file and (token := from_environment("SPYGLASS_ADMIN_TOKEN")):
         return _checked_token(token, "SPYGLASS_ADMIN_TOKEN")
     if not file:
-        folder = Path(given("SPYGLASS_KEYS") or DEFAULT_FOLDER)
+        folder = Path(from_environment("SPYGLASS_KEYS") or DEFAULT_FOLDER)
         file = str(folder.expanduser() / TOKEN)
         if not Path(file).exists():
             return ""

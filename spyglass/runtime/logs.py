@@ -1,8 +1,7 @@
 """Logging for the programs: lines on standard error that can never stop the service.
 
-Lines for people, or with `--log-format json` one JSON object a line for machines. What comes from
-outside may hold anything: whatever is not printable is escaped, so that nobody can write a line
-of our log.
+Text for people, or with `--log-format json` one JSON object a line for machines. Values from peers
+may contain anything: what is not printable is escaped, so that no peer can forge a line of the log.
 """
 
 from __future__ import annotations
@@ -24,27 +23,28 @@ from typing import Any
 
 from spyglass.runtime.settings import Parser, one_of
 
-#: Lines waiting for a slow terminal or a full pipe. Beyond that lines are dropped, not the work.
+#: Lines that wait for a slow terminal or a full pipe. Beyond that lines are dropped: a program must
+#: not stop serving because nobody reads its log.
 MAX_LINES = 1000
 
-#: Seconds a leaving process waits for its last lines to be written: they say why it leaves. A
-#: terminal or pipe that is stuck for longer must not keep it.
+#: Seconds an ending process waits for its last lines to be written: they say why it ends. A stuck
+#: terminal or pipe must not keep it any longer.
 LAST_LINES_WITHIN = 1.0
 
 #: The file descriptor of standard error.
 STDERR = 2
 
-#: What every record has; anything else was added by whoever logged it.
+#: Attributes that every record has; any other one was added by the caller through `extra=`.
 _STANDARD = frozenset((*logging.makeLogRecord({}).__dict__, "message", "asctime", "color_message"))
 
 log = logging.getLogger(__name__)
 
 
 def add_settings(p: Parser) -> None:
-    """The flags for logs, the same for every program that serves."""
+    """Add the flags for logs, the same for broker, worker and web."""
     p.setting("--log-format", "text", "text for people, json for machines", one_of("text", "json"))
     p.setting(
-        "--log-level", "info", "debug tells each step of each picture",
+        "--log-level", "info", "debug shows each step of each picture",
         one_of("debug", "info", "warning", "error"),
     )  # fmt: skip
 
@@ -55,21 +55,21 @@ def detailed() -> bool:
 
 
 def about(request_id: bytes | str, **fields: object) -> dict[str, object]:
-    """Whose line it is and what belongs to it, for `extra=`."""
-    told = request_id if isinstance(request_id, str) else request_id.hex()
-    return {"request_id": told, **fields}
+    """The request that a line is about, and further fields, for `extra=`."""
+    shown = request_id if isinstance(request_id, str) else request_id.hex()
+    return {"request_id": shown, **fields}
 
 
 def always(logger: logging.Logger, text: str, *args: object) -> None:
-    """A warning that is logged even with `--log-level error`."""
+    """Log a warning even with `--log-level error`."""
     logger.log(max(logging.WARNING, logger.getEffectiveLevel()), text, *args)
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
-    """Hands lines to the writing thread, and drops them while that one is stuck."""
+    """Passes lines to the writing thread, and drops them while that thread is stuck."""
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Fix what may change until it is written; the writing thread does the rest."""
+        """Format now what may have changed once the line is written, in another thread."""
         record.msg, record.args = record.getMessage(), None
         if record.exc_info:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -94,19 +94,19 @@ class _NoLock:
 
 
 class _Writer(logging.Handler):
-    """Writes to standard error for the one thread that uses it, without any lock: shutting down,
-    Python asks for every handler's lock and would wait for ever for that of a stuck write."""
+    """Writes to standard error, without a lock, for the single thread that uses it: at exit Python
+    takes every handler's lock, and would wait forever for that of a write that is stuck."""
 
     def createLock(self) -> None:
         self.lock = _NoLock()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # nobody reads any more
+        with contextlib.suppress(OSError):  # the reader has gone, or the disk is full
             os.write(STDERR, f"{self.format(record)}\n".encode())
 
 
 class _Stderr(io.TextIOBase):
-    """Makes a line of the log of each text that is printed to standard error."""
+    """Turns text that is printed to standard error into lines of the log."""
 
     def write(self, text: str) -> int:
         if text.strip():
@@ -115,7 +115,8 @@ class _Stderr(io.TextIOBase):
 
 
 class Text(logging.Formatter):
-    """A line for people; a traceback follows it, indented, so that no part of it looks like one."""
+    """A line for people. A traceback follows it, indented, so that no part of it looks like
+    another line."""
 
     def __init__(self, program: str) -> None:
         super().__init__(f"%(asctime)s {program}: %(message)s", "%H:%M:%S")
@@ -135,18 +136,18 @@ class Json(logging.Formatter):
 
     def __init__(self, program: str, name: str) -> None:
         super().__init__()
-        self._whose = {"program": program, **({"worker": name} if name else {})}
+        self._source = {"program": program, **({"worker": name} if name else {})}
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told: dict[str, Any] = {"time": at, "level": record.levelname.lower(), **self._whose}
-        told["message"] = record.getMessage()
+        line: dict[str, Any] = {"time": at, "level": record.levelname.lower(), **self._source}
+        line["message"] = record.getMessage()
         if record.exc_text:
-            told["exception"] = record.exc_text
+            line["exception"] = record.exc_text
         for key, value in record.__dict__.items():
             if key not in _STANDARD:
-                told.setdefault(key, value)
-        return json.dumps(told, default=str)
+                line.setdefault(key, value)
+        return json.dumps(line, default=str)
 
 
 def _printable(text: str) -> str:
@@ -159,15 +160,15 @@ def configure(program: str, options: argparse.Namespace, name: str = "") -> None
     """Send every log line of this process to standard error, through a thread of its own.
 
     Args:
-        program: which of our programs this is.
-        options: with the settings above.
-        name: the worker's, where this is one.
+        program: broker, worker or web.
+        options: the parsed flags that `add_settings` added.
+        name: the worker's name, if this is a worker.
     """
     lines: queue.Queue[logging.LogRecord] = queue.Queue(MAX_LINES)
     writer = _Writer()
     machine = options.log_format == "json"
     writer.setFormatter(Json(program, name) if machine else Text(name or program))
-    # The thread is a daemon: a process that wants to leave must not wait for a stuck terminal.
+    # The thread is a daemon, so that a stuck terminal does not keep the process from ending.
     logging.handlers.QueueListener(lines, writer).start()
     atexit.register(_write_last, lines)
     logging.basicConfig(level=options.log_level.upper(), handlers=[_DroppingHandler(lines)])
@@ -181,7 +182,7 @@ def configure(program: str, options: argparse.Namespace, name: str = "") -> None
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """What nobody foresaw is a line of the log like any other."""
+    """An unexpected exception becomes a line of the log like any other."""
     if issubclass(kind, Exception):
         log.critical("failed: %s", error, exc_info=(kind, error, where))
 

@@ -1,4 +1,4 @@
-"""The memory of this process: how much it holds, and what only its start needed, given back."""
+"""The memory of a process: how much it has, and giving back what only its start needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-#: What begins a mapping in proc_pid_smaps(5): from, to, permissions, offset, device, inode.
+#: The first line of a mapping in proc_pid_smaps(5): from, to, permissions, offset, device, inode.
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)", re.MULTILINE)
-#: Pages that are no longer as in the file: in memory, and swapped out.
+#: Pages that differ from the file: those in memory, and those swapped out.
 _CHANGED = re.compile(r"^(?:Anonymous|Swap): +(\d+) kB", re.MULTILINE)
 
 
 def rss(process: int | str = "self") -> int:
-    """Bytes of memory a process has (proc_pid_statm(5)).
+    """Bytes of a process's resident memory (proc_pid_statm(5)).
 
     Raises:
         OSError: there is no such process, or this is not Linux.
@@ -27,7 +27,7 @@ def rss(process: int | str = "self") -> int:
 
 
 def held() -> int:
-    """Bytes of memory this process has, 0 where that is not told as Linux does."""
+    """Bytes of this process's resident memory, or 0 on systems other than Linux."""
     with suppress(OSError):
         return rss()
     return 0
@@ -57,14 +57,14 @@ def allocated() -> int:
 
 
 def settle() -> None:
-    """Keep what this process goes on needing, and make it cheap to share with what it forks.
+    """Free what only loading needed, and let forked children share the rest.
 
-    For a process of one thread, once it has loaded everything.
+    To be called in a process of one thread, once it has loaded everything.
     """
     gc.collect()
-    gc.freeze()  # a child's collector would write to, and so copy, every page of what it inherits
+    gc.freeze()  # a child's garbage collector would write to, and so copy, every inherited page
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc's; what loading left behind would stay for ever
+    if hasattr(libc, "malloc_trim"):  # in glibc only; else memory freed after loading stays taken
         libc.malloc_trim(0)
     with suppress(OSError):  # no such file: not Linux
         for start, size in list(unwritten(Path("/proc/self/smaps").read_text(errors="replace"))):
@@ -72,12 +72,12 @@ def settle() -> None:
 
 
 def unwritten(smaps: str) -> Iterator[tuple[int, int]]:
-    """Mappings of files in which no page can be or was written: address and size in bytes.
+    """Mappings of files of which no page can be or was written: address and size in bytes.
 
-    Linking a library reads its tables of symbols and relocations, once: 200 MB for torch's. Such
-    pages come back from the file when they are needed, so letting go of them loses nothing.
+    Linking a library reads its tables of symbols and relocations once, 200 MB for torch's. Such
+    pages are read from the file again when they are needed, so dropping them loses nothing.
     """
     _, *parts = _MAPPING.split(smaps)
-    for start, end, may, inode, rest in zip(*[iter(parts)] * 5, strict=True):
-        if inode != "0" and "w" not in may and _CHANGED.findall(rest) == ["0", "0"]:
+    for start, end, permissions, inode, rest in zip(*[iter(parts)] * 5, strict=True):
+        if inode != "0" and "w" not in permissions and _CHANGED.findall(rest) == ["0", "0"]:
             yield int(start, 16), int(end, 16) - int(start, 16)

@@ -1,31 +1,31 @@
-"""More open files for a server: each connection takes one.
+"""The limit of open files, raised for a server: each connection is one.
 
-At the limit a ROUTER still serves its peers, but takes no new one and spins on those that knock, so
-broker and web raise it at the start.
+A ROUTER at the limit still serves its peers, but accepts no new ones, and keeps a core busy while
+they try to connect. So broker and web raise the limit when they start.
 """
 
 from __future__ import annotations
 
 import resource
 
-#: Open files without which a broker or a web is of no use: 1,000 connections and its own.
+#: Open files that a broker or web needs at least: 1,000 connections, and its own files.
 LEAST_OPEN_FILES = 1024
-#: More than any fleet needs; the system may allow a billion, which some libraries count through.
+#: More than any fleet needs. Some systems allow a billion, and some libraries loop over them all.
 ENOUGH_OPEN_FILES = 65_536
 
 
 class TooFewOpenFiles(Exception):
-    """The system allows too few; `str()` is a sentence that says what to do."""
+    """The system allows too few open files; `str()` is a sentence that says what to do."""
 
 
 def raise_open_files() -> int:
-    """Raise the soft limit (getrlimit(2), RLIMIT_NOFILE) as far as it helps; what it is now.
+    """Raise the soft limit (getrlimit(2), RLIMIT_NOFILE) as far as useful; returns the new one.
 
     Raises:
         TooFewOpenFiles: the hard limit is below 1,024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = min(hard, ENOUGH_OPEN_FILES)  # Linux knows no infinity here: fs.nr_open bounds it
+    most = min(hard, ENOUGH_OPEN_FILES)  # on Linux never "unlimited": fs.nr_open bounds it
     if most < LEAST_OPEN_FILES:
         raise TooFewOpenFiles(
             f"this process may open {most} files, and needs {LEAST_OPEN_FILES}: each connection is"

@@ -15,7 +15,7 @@ from spyglass.broker import loop, monitor
 from spyglass.dispatcher.policy import Policy
 from spyglass.runtime.memory import held, unwritten
 
-#: Maps a file of 40 pages, lets `change` do something to it, settles, and tells what is there.
+#: Maps a file of 40 pages, lets `change` do something to it, settles, and prints what is in memory.
 SCENE = """
 import ctypes, mmap, re, sys
 from pathlib import Path
@@ -46,17 +46,19 @@ def settled(file: Path, change: str) -> list[int]:
     return [int(number) for number in said.stdout.split()]
 
 
-def test_pages_of_a_file_that_were_only_read_are_given_back_and_come_again(tmp_path: Path) -> None:
+def test_pages_of_a_file_that_were_only_read_are_given_back_and_read_again_when_needed(
+    tmp_path: Path,
+) -> None:
     assert settled(tmp_path / "library", "nothing") == [160, 0, 7, 7]
 
 
-def test_pages_that_were_changed_before_they_became_readable_only_stay(tmp_path: Path) -> None:
+def test_pages_that_were_changed_before_they_became_read_only_stay(tmp_path: Path) -> None:
     assert settled(tmp_path / "library", "relocate") == [160, 160, 7, 0x42]
 
 
-def smaps(may: str = "r--p", inode: int = 7, anonymous: int = 0, swap: int = 0) -> str:
+def smaps(permissions: str = "r--p", inode: int = 7, anonymous: int = 0, swap: int = 0) -> str:
     return (
-        f"7f0000000000-7f0000005000 {may} 00001000 fe:00 {inode}    /usr/lib/lib a.so\n"
+        f"7f0000000000-7f0000005000 {permissions} 00001000 fe:00 {inode}    /usr/lib/lib a.so\n"
         f"Size:                 20 kB\nRss:                  12 kB\n"
         f"Anonymous:         {anonymous:5} kB\nAnonHugePages:         0 kB\n"
         f"Swap:              {swap:5} kB\nSwapPss:               0 kB\nVmFlags: rd mr mw me\n"
@@ -64,12 +66,15 @@ def smaps(may: str = "r--p", inode: int = 7, anonymous: int = 0, swap: int = 0) 
 
 
 def test_a_mapping_with_a_changed_page_is_kept_even_if_the_page_is_swapped_out() -> None:
-    kept = smaps(anonymous=4) + smaps(swap=4) + smaps(may="rw-p") + smaps(inode=0)
+    kept = smaps(anonymous=4) + smaps(swap=4) + smaps(permissions="rw-p") + smaps(inode=0)
     assert list(unwritten(kept)) == []
-    assert list(unwritten(kept + smaps() + smaps(may="r-xp"))) == [(0x7F0000000000, 0x5000)] * 2
+    assert (
+        list(unwritten(kept + smaps() + smaps(permissions="r-xp")))
+        == [(0x7F0000000000, 0x5000)] * 2
+    )
 
 
-def test_a_kernel_that_does_not_tell_of_changed_pages_keeps_them_all() -> None:
+def test_without_counts_of_changed_pages_all_are_kept() -> None:
     lines = smaps().splitlines(keepends=True)
     assert list(unwritten("".join(line for line in lines if "Swap:" not in line))) == []
 
@@ -77,11 +82,11 @@ def test_a_kernel_that_does_not_tell_of_changed_pages_keeps_them_all() -> None:
 # --- the broker's alarm -----------------------------------------------------------------------
 
 
-def test_what_a_process_holds_is_its_resident_memory() -> None:
+def test_the_memory_of_a_process_is_its_resident_memory() -> None:
     assert held() == pytest.approx(rss(os.getpid()), rel=0.05)
 
 
-def test_a_broker_tells_once_each_time_that_it_takes_more_memory_than_it_should(
+def test_a_broker_reports_once_each_time_that_it_takes_more_memory_than_it_should(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-fast faults ray chaos bench simulate check coverage audit lint format types clean
+.PHONY: help run test test-fast faults ray chaos bench simulate check coverage audit lint imports format types clean
 .DEFAULT_GOAL := help
 
 help:  ## show the targets
@@ -33,7 +33,7 @@ bench: $(VENV)/dev.stamp  ## measure every part beside what was promised: a tabl
 simulate: $(VENV)/dev.stamp  ## ten thousand workers on paper: latency, fairness, cost, two brokers
 	@$(BIN)/python -m simulation $(ARGS)
 
-check: lint types coverage test  ## lint, types, coverage and tests
+check: lint imports types coverage test  ## lint, import rules, types, coverage and tests
 
 # Without the tests that draw at random: what those alone reach, they may miss the next time.
 coverage: $(VENV)/dev.stamp  ## run every branch of the protocol and the dispatcher in plain tests
@@ -44,6 +44,9 @@ coverage: $(VENV)/dev.stamp  ## run every branch of the protocol and the dispatc
 lint: $(VENV)/dev.stamp  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+imports: $(VENV)/dev.stamp  ## who may import whom
+	$(BIN)/lint-imports
 
 audit: $(VENV)/dev.stamp  ## ask the internet whether a hole is known in any package here
 	$(BIN)/pip-audit --strict --local

@@ -20,7 +20,7 @@ from spyglass.broker.monitor import Lookout
 from spyglass.dispatcher.actions import Action, LogEvent, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import Policy
-from spyglass.keys.authority import Gate
+from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.port_policy import PLAIN, Security
 from spyglass.protocol import (
     Ack,
@@ -87,7 +87,7 @@ class Broker:
         self._stopping = False
         self._open_files = open_files
         self._security = security
-        self._gate = security.gate
+        self._authority = security.authority
         self.control = Control(
             self.dispatcher, security, clock, self._carry_out, lambda to: self._back.connect(to)
         )
@@ -103,8 +103,8 @@ class Broker:
         Raises:
             zmq.ZMQError: an address is in use or not ours; `frontend` or `backend` tells which.
         """
-        if self._gate is not None:
-            self._gate.open(self._context)
+        if self._authority is not None:
+            self._authority.open(self._context)
         self._front = router(self._context, self._security.guard(FRONT_DOMAIN))
         self._back = router(self._context, self._security.guard(WORKER_DOMAIN), workers=True)
         self._from_clients = Inbox(self._front, 1 + Direction.CLIENT_TO_BROKER.most_frames)
@@ -173,8 +173,8 @@ class Broker:
             self._front_watch.read()
             self._back_watch.read()
             self._carry_out(self._lookout.count_connections(self._clock()))
-        if self._gate is not None and self._gate.look(self._clock()):
-            self._keep_out(self._gate)
+        if self._authority is not None and self._authority.look(self._clock()):
+            self._keep_out(self._authority)
         front_drained = back_drained = True
         if dropped or self._front in ready:
             front_drained = self._drain(self._from_clients, self._front_watch, self._from_client)
@@ -195,15 +195,15 @@ class Broker:
         """Bytes of what was asked for and is not answered."""
         return sum([job.size + REQUEST_BYTES for job in self.dispatcher.jobs.open.values()])
 
-    def _keep_out(self, gate: Gate) -> None:
+    def _keep_out(self, authority: KeyAuthority) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""
         for worker, user in list(self._back_watch.users.items()):
-            if not gate.admits(user, WORKER_DOMAIN):
+            if not authority.admits(user, WORKER_DOMAIN):
                 self._back_watch.cut(worker)
                 gone = self.dispatcher.worker_shut_out(worker, KEY_REVOKED, self._clock())
                 self._carry_out(gone)
         for client, user in list(self._front_watch.users.items()):
-            if not gate.admits(user, FRONT_DOMAIN):
+            if not authority.admits(user, FRONT_DOMAIN):
                 self._front_watch.cut(client)
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
 
@@ -214,7 +214,7 @@ class Broker:
         handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
     ) -> bool:
         """Handle what waits on a port, for a turn; whether that was all."""
-        gate = self._gate if watch.domain else None
+        authority = self._authority if watch.domain else None
         handled = 0
         for frames in inbox.messages():
             handled += 1
@@ -223,7 +223,7 @@ class Broker:
                 if inbox.overlong:
                     log.warning("cut %s: a message of too many frames", watch.place_of(peer))
                     watch.cut(peer)
-                if gate is not None and not gate.admits(user_of(frames[0]), watch.domain):
+                if authority is not None and not authority.admits(user_of(frames[0]), watch.domain):
                     log.debug("dropped a message from %s: %s", watch.place_of(peer), KEY_REVOKED)
                     continue
                 self._carry_out(handle(peer, frames[1:]))
@@ -272,7 +272,7 @@ class Broker:
                 return self.dispatcher.request_cancelled(client, message.id, self._clock())
             case Query():
                 user = self._front_watch.users.get(client)
-                may = user is None or self._gate is None or self._gate.manages(user)
+                may = user is None or self._authority is None or self._authority.manages(user)
                 self._to_client(ToClient(client, self.control.reply(message, may)))
                 return []
         raise AssertionError(f"{message!r} is not for a broker")
@@ -327,7 +327,7 @@ class Broker:
     def _close(self) -> None:
         self._front_watch.close()
         self._back_watch.close()
-        if self._gate is not None:
-            self._gate.close()
+        if self._authority is not None:
+            self._authority.close()
         self._context.destroy(linger=200)  # ms for last answers to leave
         self._waker.close()

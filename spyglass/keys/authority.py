@@ -72,7 +72,7 @@ class Handshakes:
         self._there.close(linger=0)
 
 
-class Gate:
+class KeyAuthority:
     """Answers ZAP, and knows whose key is still on the list."""
 
     def __init__(self, keyring: Keyring) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spyglass.keys.authority import Gate
+from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.transport import credentials
 from spyglass.transport.addresses import as_others_call, beyond_loopback
@@ -25,9 +25,9 @@ HIDDEN = "SECRET"
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What was chosen. Without a gate no port is encrypted."""
+    """What was chosen. Without an authority no port is encrypted."""
 
-    gate: Gate | None = None
+    authority: KeyAuthority | None = None
     front: bool = False
     back: bool = False
 
@@ -59,21 +59,21 @@ class Security:
                 f"Other machines may reach {where}, so it must be encrypted. {error}"
                 " (or name their folder with --keys; --insecure leaves the port open to everybody)"
             ) from None
-        return cls(Gate(keyring), front, back)
+        return cls(KeyAuthority(keyring), front, back)
 
     @property
     def folder(self) -> Path | None:
         """Where the keys are."""
-        return None if self.gate is None else self.gate.keyring.folder
+        return None if self.authority is None else self.authority.keyring.folder
 
     def guard(self, domain: str) -> Guard | None:
         """What the port of this domain is to be told; None for one that is not encrypted."""
         wanted = {FRONT_DOMAIN: self.front, WORKER_DOMAIN: self.back}[domain]
-        return self.gate.guard(domain) if self.gate is not None and wanted else None
+        return self.authority.guard(domain) if self.authority is not None and wanted else None
 
     def next_look(self) -> float:
         """When the list of keys is to be looked at again."""
-        return float("inf") if self.gate is None else self.gate.next_look
+        return float("inf") if self.authority is None else self.authority.next_look
 
     def told(self, frontend: str, backend: str) -> dict[str, str]:
         """How each port is protected."""
@@ -101,9 +101,9 @@ class Security:
         """
         if self.told(frontend, backend)["frontend"] == INSECURE:
             raise BadKeys("Anybody may ask this broker. On its machine run: python keys.py join")
-        if self.gate is None or not self.back:
+        if self.authority is None or not self.back:
             return self.join_command(backend, host)
-        _, login = self.gate.keyring.issue(Role.WORKER, name)
+        _, login = self.authority.keyring.issue(Role.WORKER, name)
         return f"python worker.py '{credentials.join(as_others_call(backend, host), login)}'"
 
 

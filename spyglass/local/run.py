@@ -69,15 +69,15 @@ def let_in(env: dict[str, str]) -> None:
     front, back = env["SPYGLASS_FRONTEND"], env["SPYGLASS_BACKEND"]
     keys = Path(env.get("SPYGLASS_KEYS", DEFAULT_FOLDER))
     security = Security.chosen(front, back, keys, env.get("SPYGLASS_ENCRYPT", BEYOND))
-    if security.gate is None:
+    if security.authority is None:
         return
     for encrypted, port, variable, name, role in (
         (security.front, front, "SPYGLASS_BROKER", "make-run-web", Role.ADMIN),
         (security.back, back, "SPYGLASS_BROKERS", "make-run-workers", Role.WORKER),
     ):
         if encrypted and env[variable] == port:
-            security.gate.keyring.revoke(name)  # of the last time
-            _, login = security.gate.keyring.issue(role, name)
+            security.authority.keyring.revoke(name)  # of the last time
+            _, login = security.authority.keyring.issue(role, name)
             env[variable] = join(as_others_call(port, "127.0.0.1"), login)
 
 

@@ -123,7 +123,7 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
 
 def _revoked(sockets: Sockets, name: str) -> bool:
     """Whether the broker's loop has read the list without this name."""
-    return name not in [entry.name for entry in sockets.gate.allowed.entries()]
+    return name not in [entry.name for entry in sockets.authority.allowed.entries()]
 
 
 def test_a_list_that_is_gone_shuts_everybody_out(sockets: Sockets) -> None:
@@ -143,14 +143,14 @@ def test_with_the_thread_that_checks_keys_dead_nobody_comes_in(
 ) -> None:
     login = sockets.login(Role.WORKER)
     assert comes_in(sockets.worker(login))
-    monkeypatch.setattr(sockets.gate, "look", lambda now: None)  # else the broker leaves
-    sockets.gate.close()
+    monkeypatch.setattr(sockets.authority, "look", lambda now: None)  # else the broker leaves
+    sockets.authority.close()
     assert stays_out(sockets.worker(login))
     assert stays_out(sockets.worker(login))
 
 
 def test_a_broker_whose_thread_that_checks_keys_is_dead_leaves(sockets: Sockets) -> None:
-    sockets.gate.close()
+    sockets.authority.close()
     sockets.thread.join(PATIENCE)
     assert "the thread that checks keys has ended" in str(sockets.failure)
 
@@ -162,7 +162,7 @@ def test_a_port_without_anybody_to_answer_for_keys_lets_nobody_in(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     from spyglass.transport.sockets import router
 
-    port = router(context, sockets.gate.guard("worker"))
+    port = router(context, sockets.authority.guard("worker"))
     number = port.bind_to_random_port("tcp://127.0.0.1")
     try:
         peer = sockets.peer(f"tcp://127.0.0.1:{number}", sockets.login(Role.WORKER))

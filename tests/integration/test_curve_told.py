@@ -12,7 +12,7 @@ from encrypting import Encrypted, Said
 
 from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient, RequestFailed
-from spyglass.keys.authority import Gate
+from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.keys.port_policy import Security
 from spyglass.protocol import Op, Reason
@@ -136,7 +136,7 @@ def test_a_line_without_a_secret_is_told_where_none_is_needed(fleet: Fleet) -> N
 
 def test_no_line_is_made_for_whoever_reaches_an_insecure_front(tmp_path: Path) -> None:
     keyring = Keyring.create(tmp_path / "keys")
-    security = Security(Gate(keyring), front=False, back=True)
+    security = Security(KeyAuthority(keyring), front=False, back=True)
     with pytest.raises(BadKeys, match=r"python keys\.py join"):
         security.make_join_command("tcp://0.0.0.0:5555", "tcp://0.0.0.0:5556", "harbour", "")
     assert keyring.allowed().entries() == []

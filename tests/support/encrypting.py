@@ -14,7 +14,7 @@ from chaos.fleet import free_port
 from spyglass.broker.loop import Broker
 from spyglass.client.thread_client import BrokerClient
 from spyglass.dispatcher.policy import Policy
-from spyglass.keys.authority import Gate
+from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.keys.port_policy import Security
 from spyglass.runtime.open_files import raise_open_files
@@ -70,13 +70,13 @@ class Said:
 
 
 class Sockets:
-    """A broker's loop in this process, behind a gate."""
+    """A broker's loop in this process, with encrypted ports."""
 
     def __init__(self, folder: Path) -> None:
         self.keyring = Keyring.create(folder)
-        self.gate = Gate(self.keyring)
+        self.authority = KeyAuthority(self.keyring)
         port = "tcp://127.0.0.1:*"
-        security = Security(self.gate, True, True)
+        security = Security(self.authority, True, True)
         self.broker = Broker(port, port, Policy(), raise_open_files(), security=security)
         self.broker.open()
         self.failure: BaseException | None = None

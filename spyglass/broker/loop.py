@@ -272,7 +272,7 @@ class Broker:
                 return self.dispatcher.request_cancelled(client, message.id, self._clock())
             case Query():
                 user = self._front_watch.users.get(client)
-                may = user is None or self._authority is None or self._authority.manages(user)
+                may = user is None or self._authority is None or self._authority.is_admin(user)
                 self._to_client(ToClient(client, self.control.reply(message, may)))
                 return []
         raise AssertionError(f"{message!r} is not for a broker")

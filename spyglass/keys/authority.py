@@ -100,7 +100,7 @@ class KeyAuthority:
         entry = self.allowed.find(public)
         return entry is not None and entry.role.domain == domain
 
-    def manages(self, public: str) -> bool:
+    def is_admin(self, public: str) -> bool:
         """Whether this key may change the fleet."""
         entry = self.allowed.find(public)
         return entry is not None and entry.role is Role.ADMIN

@@ -198,12 +198,12 @@ class Broker:
     def _keep_out(self, authority: KeyAuthority) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""
         for worker, user in list(self._back_watch.users.items()):
-            if not authority.admits(user, WORKER_DOMAIN):
+            if not authority.allows(user, WORKER_DOMAIN):
                 self._back_watch.cut(worker)
                 gone = self.dispatcher.worker_shut_out(worker, KEY_REVOKED, self._clock())
                 self._carry_out(gone)
         for client, user in list(self._front_watch.users.items()):
-            if not authority.admits(user, FRONT_DOMAIN):
+            if not authority.allows(user, FRONT_DOMAIN):
                 self._front_watch.cut(client)
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
 
@@ -223,7 +223,7 @@ class Broker:
                 if inbox.overlong:
                     log.warning("cut %s: a message of too many frames", watch.place_of(peer))
                     watch.cut(peer)
-                if authority is not None and not authority.admits(user_of(frames[0]), watch.domain):
+                if authority is not None and not authority.allows(user_of(frames[0]), watch.domain):
                     log.debug("dropped a message from %s: %s", watch.place_of(peer), KEY_REVOKED)
                     continue
                 self._carry_out(handle(peer, frames[1:]))

@@ -95,7 +95,7 @@ class KeyAuthority:
         """What the port of this domain is to be told."""
         return Guard(self.keyring.secret, domain)
 
-    def admits(self, public: str, domain: str) -> bool:
+    def allows(self, public: str, domain: str) -> bool:
         """Whether this key (a User-Id) is on the list for this port."""
         entry = self.allowed.find(public)
         return entry is not None and entry.role.domain == domain
@@ -166,4 +166,4 @@ class KeyAuthority:
             return None
         public = z85.encode(*credentials)
         self.allowed.refresh()
-        return public if self.admits(public.decode(), domain) else None
+        return public if self.allows(public.decode(), domain) else None

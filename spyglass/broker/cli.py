@@ -13,9 +13,9 @@ import zmq
 
 from spyglass.broker.loop import Broker
 from spyglass.dispatcher.policy import Policy
-from spyglass.keys.authority import GateDown
+from spyglass.keys.authority import AuthorityStopped
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys
-from spyglass.keys.port_policy import ALWAYS, BEYOND, ENCRYPTED, INSECURE, Security
+from spyglass.keys.port_policy import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PortPolicy
 from spyglass.runtime import logs
 from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
 from spyglass.runtime.settings import (
@@ -68,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = p.parse_args(argv)
     try:
         ports = options.frontend, options.backend
-        security = Security.chosen(*ports, options.keys, options.encrypt, options.insecure)
+        port_policy = PortPolicy.chosen(*ports, options.keys, options.encrypt, options.insecure)
     except BadKeys as error:
         p.error(str(error))
     logs.configure("broker", options)
     policy = Policy(max_waiting=options.max_waiting)
     try:
-        broker = Broker(*ports, policy, raise_open_files(), security=security)
+        broker = Broker(*ports, policy, raise_open_files(), port_policy=port_policy)
         broker.open()
     except TooFewOpenFiles as error:
         print(f"broker.py: {error}", file=sys.stderr)
@@ -95,14 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for port, place in (("frontend", broker.frontend), ("backend", broker.backend)):
         if beyond_loopback(place):
             logs.always(log, "other machines may reach the %s at %s", port, place)
-    for port, state in security.told(broker.frontend, broker.backend).items():
+    for port, state in port_policy.told(broker.frontend, broker.backend).items():
         if state == INSECURE:
             logs.always(log, "the %s is open to everybody on its network, unencrypted", port)
         elif state == ENCRYPTED:
-            log.info("the %s is encrypted, by the keys in %s", port, security.folder)
+            log.info("the %s is encrypted, by the keys in %s", port, port_policy.folder)
     try:
         broker.run()
-    except GateDown as error:
+    except AuthorityStopped as error:
         log.error("leaving: %s", error)
         return EXIT_FAILED
     return EXIT_OK

@@ -13,7 +13,7 @@ from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.snapshot import snapshot
 from spyglass.keys.keyring import BadKeys
-from spyglass.keys.port_policy import Security
+from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Body, Op, Query, Reply
 from spyglass.transport.addresses import AddressError, address, this_machine
 
@@ -50,7 +50,7 @@ class Control:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        security: Security,
+        port_policy: PortPolicy,
         clock: Callable[[], float],
         carry_out: Callable[[list[Action]], None],
         connect: Callable[[str], object],
@@ -58,14 +58,14 @@ class Control:
         """
         Args:
             dispatcher: whose fleet it is.
-            security: which ports are encrypted.
+            port_policy: which ports are encrypted.
             clock: in seconds, monotonic.
             carry_out: sends what the dispatcher decided.
             connect: dials an address from the workers' port.
         """
         self.ends = "", ""
         self._dispatcher = dispatcher
-        self._security = security
+        self._port_policy = port_policy
         self._clock = clock
         self._carry_out = carry_out
         self._connect = connect
@@ -115,8 +115,8 @@ class Control:
             status["broker"] |= {
                 "frontend": frontend,
                 "backend": backend,
-                "join": self._security.join_command(backend, this_machine()),
-                "security": self._security.told(frontend, backend),
+                "join": self._port_policy.join_command(backend, this_machine()),
+                "security": self._port_policy.told(frontend, backend),
             }
             self._status_body = Body.of(json.dumps(status).encode())
             took = self._clock() - now
@@ -134,7 +134,7 @@ class Control:
     def _let_in(self, query: Query, now: float) -> Reply:
         """Make a line that joins a worker."""
         try:
-            line = self._security.make_join_command(*self.ends, this_machine(), query.target)
+            line = self._port_policy.make_join_command(*self.ends, this_machine(), query.target)
         except BadKeys as error:
             return Reply(query.id, False, str(error))
         self._dispatcher.journal.log_event("an admin made a line that joins a worker", now)
@@ -148,7 +148,7 @@ class Control:
             return Reply(query.id, False, f"The broker has {MAX_DIALLED} such connections already.")
         if not query.target.startswith("tcp://"):
             return Reply(query.id, False, "Name a TCP address, such as tcp://10.0.0.7:8888.")
-        if self._security.would_leak(self.ends[1], query.target):
+        if self._port_policy.would_leak(self.ends[1], query.target):
             return Reply(query.id, False, UNSAFE_TO_DIAL)
         try:
             self._connect(address(query.target))

@@ -21,7 +21,7 @@ from spyglass.dispatcher.actions import Action, LogEvent, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import KeyAuthority
-from spyglass.keys.port_policy import PLAIN, Security
+from spyglass.keys.port_policy import PLAIN, PortPolicy
 from spyglass.protocol import (
     Ack,
     Bye,
@@ -76,7 +76,7 @@ class Broker:
         policy: Policy,
         open_files: int,
         clock: Callable[[], float] = time.monotonic,
-        security: Security = PLAIN,
+        port_policy: PortPolicy = PLAIN,
     ) -> None:
         """Where to bind, how to decide, how many files this process may have open, and which ports
         are encrypted."""
@@ -86,10 +86,10 @@ class Broker:
         self._clock = clock
         self._stopping = False
         self._open_files = open_files
-        self._security = security
-        self._authority = security.authority
+        self._port_policy = port_policy
+        self._authority = port_policy.authority
         self.control = Control(
-            self.dispatcher, security, clock, self._carry_out, lambda to: self._back.connect(to)
+            self.dispatcher, port_policy, clock, self._carry_out, lambda to: self._back.connect(to)
         )
         # ONE I/O thread: with more, monitor events may overtake each other.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
@@ -105,8 +105,8 @@ class Broker:
         """
         if self._authority is not None:
             self._authority.open(self._context)
-        self._front = router(self._context, self._security.guard(FRONT_DOMAIN))
-        self._back = router(self._context, self._security.guard(WORKER_DOMAIN), workers=True)
+        self._front = router(self._context, self._port_policy.guard(FRONT_DOMAIN))
+        self._back = router(self._context, self._port_policy.guard(WORKER_DOMAIN), workers=True)
         self._from_clients = Inbox(self._front, 1 + Direction.CLIENT_TO_BROKER.most_frames)
         self._from_workers = Inbox(self._back, 1 + Direction.WORKER_TO_BROKER.most_frames)
         self._front_watch = DropWatch(self._front)
@@ -154,7 +154,7 @@ class Broker:
                     self._carry_out(self.dispatcher.stop(now))
                 if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
                     break
-                looks = self._security.next_look(), self._lookout.next_look
+                looks = self._port_policy.next_look(), self._lookout.next_look
                 self._turn(min(due, leave_at, *looks) - now)
             self._carry_out(self.dispatcher.hand_back())
             farewell = self._clock() + FAREWELL

@@ -41,7 +41,7 @@ _IDENTITY = b"\x08Identity" + struct.pack("!I", ROUTING_ID_BYTES)
 _ADMITTED, _REFUSED, _FAILED = b"200", b"400", b"500"
 
 
-class GateDown(Exception):
+class AuthorityStopped(Exception):
     """The thread that answers ZAP has ended."""
 
 
@@ -109,13 +109,15 @@ class KeyAuthority:
         """Read the list again if it is time and it has changed; whether it was time.
 
         Raises:
-            GateDown: nobody answers ZAP any more, so nobody could ever join again.
+            AuthorityStopped: nobody answers ZAP any more, so nobody could ever join again.
         """
         if now < self.next_look:
             return False
         self.next_look = now + LOOK_EVERY
         if self._thread is None or not self._thread.is_alive():
-            raise GateDown("the thread that checks keys has ended, so nobody could join any more")
+            raise AuthorityStopped(
+                "the thread that checks keys has ended, so nobody could join any more"
+            )
         self.allowed.refresh()
         return True
 

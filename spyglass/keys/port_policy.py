@@ -24,7 +24,7 @@ HIDDEN = "SECRET"
 
 
 @dataclass(frozen=True, slots=True)
-class Security:
+class PortPolicy:
     """What was chosen. Without an authority no port is encrypted."""
 
     authority: KeyAuthority | None = None
@@ -34,7 +34,7 @@ class Security:
     @classmethod
     def chosen(
         cls, frontend: str, backend: str, keys: Path, encrypt: str, insecure: bool = False
-    ) -> Security:
+    ) -> PortPolicy:
         """By the broker's flags.
 
         Raises:
@@ -107,4 +107,4 @@ class Security:
         return f"python worker.py '{credentials.join(as_others_call(backend, host), login)}'"
 
 
-PLAIN = Security()
+PLAIN = PortPolicy()

@@ -19,7 +19,7 @@ from supervisor import supervisord  # type: ignore[import-untyped]
 from supervisor.options import ServerOptions  # type: ignore[import-untyped]
 
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys, Role
-from spyglass.keys.port_policy import BEYOND, Security
+from spyglass.keys.port_policy import BEYOND, PortPolicy
 from spyglass.runtime import settings
 from spyglass.runtime.settings import from_environment
 from spyglass.transport.addresses import as_others_call
@@ -68,16 +68,16 @@ def let_in(env: dict[str, str]) -> None:
     """
     front, back = env["SPYGLASS_FRONTEND"], env["SPYGLASS_BACKEND"]
     keys = Path(env.get("SPYGLASS_KEYS", DEFAULT_FOLDER))
-    security = Security.chosen(front, back, keys, env.get("SPYGLASS_ENCRYPT", BEYOND))
-    if security.authority is None:
+    port_policy = PortPolicy.chosen(front, back, keys, env.get("SPYGLASS_ENCRYPT", BEYOND))
+    if port_policy.authority is None:
         return
     for encrypted, port, variable, name, role in (
-        (security.front, front, "SPYGLASS_BROKER", "make-run-web", Role.ADMIN),
-        (security.back, back, "SPYGLASS_BROKERS", "make-run-workers", Role.WORKER),
+        (port_policy.front, front, "SPYGLASS_BROKER", "make-run-web", Role.ADMIN),
+        (port_policy.back, back, "SPYGLASS_BROKERS", "make-run-workers", Role.WORKER),
     ):
         if encrypted and env[variable] == port:
-            security.authority.keyring.revoke(name)  # of the last time
-            _, login = security.authority.keyring.issue(role, name)
+            port_policy.authority.keyring.revoke(name)  # of the last time
+            _, login = port_policy.authority.keyring.issue(role, name)
             env[variable] = join(as_others_call(port, "127.0.0.1"), login)
 
 

@@ -13,7 +13,7 @@ from encrypting import Said
 from chaos.fleet import free_port
 from spyglass.broker import cli as broker_program
 from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
-from spyglass.keys.port_policy import Security
+from spyglass.keys.port_policy import PortPolicy
 from spyglass.local import run
 from spyglass.transport.credentials import join, split
 from spyglass.worker import cli as worker_program
@@ -45,10 +45,10 @@ def test_keys_open_to_others_are_refused(
     assert "chmod 600" in capsys.readouterr().err
 
 
-def chosen(*argv: str) -> Security:
+def chosen(*argv: str) -> PortPolicy:
     options = broker_program.parser().parse_args(argv)
     ports = options.frontend, options.backend
-    return Security.chosen(*ports, options.keys, options.encrypt, options.insecure)
+    return PortPolicy.chosen(*ports, options.keys, options.encrypt, options.insecure)
 
 
 def test_a_port_is_encrypted_beyond_loopback_or_always(
@@ -59,8 +59,8 @@ def test_a_port_is_encrypted_beyond_loopback_or_always(
     other = Keyring.create(tmp_path / "other").folder
     beyond = ("--backend", "tcp://0.0.0.0:5556")
 
-    def ports(security: Security) -> tuple[bool, bool]:
-        return security.front, security.back
+    def ports(port_policy: PortPolicy) -> tuple[bool, bool]:
+        return port_policy.front, port_policy.back
 
     assert ports(chosen()) == (False, False)
     assert ports(chosen(*beyond)) == (False, True)

@@ -14,7 +14,7 @@ from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient, RequestFailed
 from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import BadKeys, Keyring, Role
-from spyglass.keys.port_policy import Security
+from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Op, Reason
 from spyglass.transport.credentials import join
 
@@ -136,9 +136,9 @@ def test_a_line_without_a_secret_is_told_where_none_is_needed(fleet: Fleet) -> N
 
 def test_no_line_is_made_for_whoever_reaches_an_insecure_front(tmp_path: Path) -> None:
     keyring = Keyring.create(tmp_path / "keys")
-    security = Security(KeyAuthority(keyring), front=False, back=True)
+    port_policy = PortPolicy(KeyAuthority(keyring), front=False, back=True)
     with pytest.raises(BadKeys, match=r"python keys\.py join"):
-        security.make_join_command("tcp://0.0.0.0:5555", "tcp://0.0.0.0:5556", "harbour", "")
+        port_policy.make_join_command("tcp://0.0.0.0:5555", "tcp://0.0.0.0:5556", "harbour", "")
     assert keyring.allowed().entries() == []
-    line = security.make_join_command("tcp://127.0.0.1:1", "tcp://0.0.0.0:5556", "harbour", "")
+    line = port_policy.make_join_command("tcp://127.0.0.1:1", "tcp://0.0.0.0:5556", "harbour", "")
     assert line.startswith("python worker.py 'tcp://harbour:5556#")

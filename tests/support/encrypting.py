@@ -16,7 +16,7 @@ from spyglass.client.thread_client import BrokerClient
 from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import Keyring, Role
-from spyglass.keys.port_policy import Security
+from spyglass.keys.port_policy import PortPolicy
 from spyglass.runtime.open_files import raise_open_files
 from spyglass.transport.credentials import Login, join
 from testbed.peers import FakeWorker, Peer
@@ -76,8 +76,8 @@ class Sockets:
         self.keyring = Keyring.create(folder)
         self.authority = KeyAuthority(self.keyring)
         port = "tcp://127.0.0.1:*"
-        security = Security(self.authority, True, True)
-        self.broker = Broker(port, port, Policy(), raise_open_files(), security=security)
+        port_policy = PortPolicy(self.authority, True, True)
+        self.broker = Broker(port, port, Policy(), raise_open_files(), port_policy=port_policy)
         self.broker.open()
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run)

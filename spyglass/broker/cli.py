@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = p.parse_args(argv)
     try:
         ports = options.frontend, options.backend
-        port_policy = PortPolicy.chosen(*ports, options.keys, options.encrypt, options.insecure)
+        port_policy = PortPolicy.from_flags(*ports, options.keys, options.encrypt, options.insecure)
     except BadKeys as error:
         p.error(str(error))
     logs.configure("broker", options)
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for port, place in (("frontend", broker.frontend), ("backend", broker.backend)):
         if beyond_loopback(place):
             logs.always(log, "other machines may reach the %s at %s", port, place)
-    for port, state in port_policy.told(broker.frontend, broker.backend).items():
+    for port, state in port_policy.protection(broker.frontend, broker.backend).items():
         if state == INSECURE:
             logs.always(log, "the %s is open to everybody on its network, unencrypted", port)
         elif state == ENCRYPTED:

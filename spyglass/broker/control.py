@@ -116,7 +116,7 @@ class Control:
                 "frontend": frontend,
                 "backend": backend,
                 "join": self._port_policy.join_command(backend, this_machine()),
-                "security": self._port_policy.told(frontend, backend),
+                "security": self._port_policy.protection(frontend, backend),
             }
             self._status_body = Body.of(json.dumps(status).encode())
             took = self._clock() - now

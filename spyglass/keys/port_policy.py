@@ -32,7 +32,7 @@ class PortPolicy:
     back: bool = False
 
     @classmethod
-    def chosen(
+    def from_flags(
         cls, frontend: str, backend: str, keys: Path, encrypt: str, insecure: bool = False
     ) -> PortPolicy:
         """By the broker's flags.
@@ -75,7 +75,7 @@ class PortPolicy:
         """When the list of keys is to be looked at again."""
         return float("inf") if self.authority is None else self.authority.next_look
 
-    def told(self, frontend: str, backend: str) -> dict[str, str]:
+    def protection(self, frontend: str, backend: str) -> dict[str, str]:
         """How each port is protected."""
         ports = {"frontend": (frontend, self.front), "backend": (backend, self.back)}
         return {
@@ -85,7 +85,7 @@ class PortPolicy:
 
     def would_leak(self, backend: str, target: str) -> bool:
         """Whether pictures would go to a worker dialled there in clear, unasked for."""
-        unasked = self.told("", backend)["backend"] == LOOPBACK
+        unasked = self.protection("", backend)["backend"] == LOOPBACK
         return unasked and beyond_loopback(target)
 
     def join_command(self, backend: str, host: str) -> str:
@@ -99,7 +99,7 @@ class PortPolicy:
         Raises:
             BadKeys: the name is taken, or whoever asks may be anybody.
         """
-        if self.told(frontend, backend)["frontend"] == INSECURE:
+        if self.protection(frontend, backend)["frontend"] == INSECURE:
             raise BadKeys("Anybody may ask this broker. On its machine run: python keys.py join")
         if self.authority is None or not self.back:
             return self.join_command(backend, host)

@@ -68,7 +68,7 @@ def let_in(env: dict[str, str]) -> None:
     """
     front, back = env["SPYGLASS_FRONTEND"], env["SPYGLASS_BACKEND"]
     keys = Path(env.get("SPYGLASS_KEYS", DEFAULT_FOLDER))
-    port_policy = PortPolicy.chosen(front, back, keys, env.get("SPYGLASS_ENCRYPT", BEYOND))
+    port_policy = PortPolicy.from_flags(front, back, keys, env.get("SPYGLASS_ENCRYPT", BEYOND))
     if port_policy.authority is None:
         return
     for encrypted, port, variable, name, role in (

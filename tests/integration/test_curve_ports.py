@@ -48,7 +48,7 @@ def test_keys_open_to_others_are_refused(
 def chosen(*argv: str) -> PortPolicy:
     options = broker_program.parser().parse_args(argv)
     ports = options.frontend, options.backend
-    return PortPolicy.chosen(*ports, options.keys, options.encrypt, options.insecure)
+    return PortPolicy.from_flags(*ports, options.keys, options.encrypt, options.insecure)
 
 
 def test_a_port_is_encrypted_beyond_loopback_or_always(

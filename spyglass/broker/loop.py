@@ -154,7 +154,7 @@ class Broker:
                     self._carry_out(self.dispatcher.stop(now))
                 if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
                     break
-                looks = self._port_policy.next_look(), self._lookout.next_look
+                looks = self._port_policy.next_refresh(), self._lookout.next_look
                 self._turn(min(due, leave_at, *looks) - now)
             self._carry_out(self.dispatcher.hand_back())
             farewell = self._clock() + FAREWELL
@@ -173,7 +173,7 @@ class Broker:
             self._front_watch.read()
             self._back_watch.read()
             self._carry_out(self._lookout.count_connections(self._clock()))
-        if self._authority is not None and self._authority.look(self._clock()):
+        if self._authority is not None and self._authority.refresh_if_due(self._clock()):
             self._keep_out(self._authority)
         front_drained = back_drained = True
         if dropped or self._front in ready:

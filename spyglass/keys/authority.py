@@ -30,7 +30,7 @@ from spyglass.transport.sockets import PLAIN_DOMAIN, Waker
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks whether the list has changed: a revoked key works that much longer.
-LOOK_EVERY = 0.1
+REFRESH_INTERVAL = 0.1
 #: Where libzmq asks, in every context.
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 #: Bytes of a routing id that we give: nobody guesses one, and no two are the same by chance.
@@ -77,7 +77,7 @@ class KeyAuthority:
 
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
-        self.next_look = 0.0
+        self.next_refresh = 0.0
         self.allowed = keyring.allowed()
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -105,15 +105,15 @@ class KeyAuthority:
         entry = self.allowed.find(public)
         return entry is not None and entry.role is Role.ADMIN
 
-    def look(self, now: float) -> bool:
+    def refresh_if_due(self, now: float) -> bool:
         """Read the list again if it is time and it has changed; whether it was time.
 
         Raises:
             AuthorityStopped: nobody answers ZAP any more, so nobody could ever join again.
         """
-        if now < self.next_look:
+        if now < self.next_refresh:
             return False
-        self.next_look = now + LOOK_EVERY
+        self.next_refresh = now + REFRESH_INTERVAL
         if self._thread is None or not self._thread.is_alive():
             raise AuthorityStopped(
                 "the thread that checks keys has ended, so nobody could join any more"

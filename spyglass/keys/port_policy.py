@@ -71,9 +71,9 @@ class PortPolicy:
         wanted = {FRONT_DOMAIN: self.front, WORKER_DOMAIN: self.back}[domain]
         return self.authority.guard(domain) if self.authority is not None and wanted else None
 
-    def next_look(self) -> float:
+    def next_refresh(self) -> float:
         """When the list of keys is to be looked at again."""
-        return float("inf") if self.authority is None else self.authority.next_look
+        return float("inf") if self.authority is None else self.authority.next_refresh
 
     def protection(self, frontend: str, backend: str) -> dict[str, str]:
         """How each port is protected."""

@@ -29,7 +29,7 @@ class Held:
     deadline: float
 
 
-class Work:
+class InflightRequests:
     """Requests from arrived to answered. Times are seconds on any monotonic clock."""
 
     def __init__(self, room: int) -> None:

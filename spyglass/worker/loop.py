@@ -39,7 +39,7 @@ from spyglass.transport.sockets import Waker
 from spyglass.worker import request_log
 from spyglass.worker.children import Child, Children, how_it_ended
 from spyglass.worker.connection import BrokerLink
-from spyglass.worker.inflight import Work
+from spyglass.worker.inflight import InflightRequests
 from spyglass.worker.pipe import NO_ID, REFUSED, TOOK, Frame
 from spyglass.worker.spawner import ChildSpawner
 
@@ -78,7 +78,7 @@ class Worker:
         targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
         self._mishaps = Mishaps()
         self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
-        self._work = Work(self._credit * len(self._links))
+        self._inflight = InflightRequests(self._credit * len(self._links))
         self._linked = False
         self._stops = 0
         self._detailed = logs.detailed()
@@ -124,27 +124,27 @@ class Worker:
         for late in self._children.overdue(now):
             log.warning("child %d took longer than its limit; killed", late.pid)
         self._feed(now)
-        self._work.acknowledge()
+        self._inflight.acknowledge()
         if self._linked:
             for link in self._links:
-                link.tick(now, self._work.holds(link), self._heartbeat)
+                link.tick(now, self._inflight.holds(link), self._heartbeat)
 
     def _finished(self) -> bool:
         if self.exit_code != EXIT_OK or self._stops > 1:
             return True
-        if self._stops and not self._work.leaving:
+        if self._stops and not self._inflight.leaving:
             self._start_leaving()
-        return self._work.leaving and not self._work.running and not self._work.waiting
+        return self._inflight.leaving and not self._inflight.running and not self._inflight.waiting
 
     def _start_leaving(self) -> None:
         """Take nothing new, hand back what has not begun, finish what has."""
-        running, waiting = len(self._work.running), len(self._work.waiting)
+        running, waiting = len(self._inflight.running), len(self._inflight.waiting)
         log.info("leaving: finishing %d, handing back %d", running, waiting)
         for link in self._links:
-            owed = self._work.owed_to(link)
+            owed = self._inflight.owed_to(link)
             if self._linked and owed:
                 link.send(Bye("stopped by its operator", owed))
-        self._work.leave()
+        self._inflight.leave()
 
     def _say_goodbye(self) -> None:
         if not self._linked:
@@ -157,7 +157,7 @@ class Worker:
 
     def _hello(self) -> Ready | None:
         model = next(iter(self._children.ready), None)
-        if model is None or self._work.leaving:
+        if model is None or self._inflight.leaving:
             return None
         return Ready(
             model=model.model,
@@ -191,9 +191,9 @@ class Worker:
     def _handle(self, link: BrokerLink, message: Message) -> None:
         match message:
             case Request():
-                self._work.take(link, message, self._clock())
+                self._inflight.take(link, message, self._clock())
             case Cancel():
-                self._work.cancel(link, message.id)
+                self._inflight.cancel(link, message.id)
             case Bye(again=True):
                 log.info("the broker at %s asks to start over: %s", link.address, message.reason)
                 link.introduce(self._clock())
@@ -210,12 +210,12 @@ class Worker:
 
     def _feed(self, now: float) -> None:
         """Give waiting requests to children, a batch each."""
-        while self._work.waiting and (free := self._children.next_free(now)) is not None:
-            frames = self._work.next_batch(self._batch, now)
+        while self._inflight.waiting and (free := self._children.next_free(now)) is not None:
+            frames = self._inflight.next_batch(self._batch, now)
             if frames:
                 if self._detailed:
                     for frame in frames:
-                        request_log.given(self._work.running[frame.id].request.id, free.pid)
+                        request_log.given(self._inflight.running[frame.id].request.id, free.pid)
                 free.give(frames, now, self._job_limit * len(frames))
                 if free.unsent:
                     self._poll_for(free)
@@ -258,26 +258,27 @@ class Worker:
 
     def _computed(self, c: Child, frame: Frame) -> None:
         c.answered(frame.id, self._clock())
-        held = self._work.running.pop(frame.id)
+        held = self._inflight.running.pop(frame.id)
         request_id = held.request.id
         if frame.number == REFUSED:
             told = frame.json()
             reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
-            self._work.answer(held, Nack(request_id, reason, told["detail"]))
+            self._inflight.answer(held, Nack(request_id, reason, told["detail"]))
         else:
             decode, infer = TOOK.unpack_from(frame.payload)
             held_for = round(1000 * (self._clock() - held.arrived), 3)
             times = Times(decode / 1000, infer / 1000, held_for)
-            self._work.answer(held, Result(request_id, times, Body.of(frame.payload[TOOK.size :])))
+            body = Body.of(frame.payload[TOOK.size :])
+            self._inflight.answer(held, Result(request_id, times, body))
 
     def _reap(self, dead: Child) -> None:
         """Tell the broker first, then find out why and replace it."""
         self._poller.unregister(dead.connection.fileno())
         reason = Reason.HUNG if dead.hung else Reason.CRASH
         for token in dead.working_on:
-            held = self._work.running.pop(token)
+            held = self._inflight.running.pop(token)
             what = "the child process died on it"
-            self._work.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
-        self._work.put_back(dead.ahead)
+            self._inflight.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
+        self._inflight.put_back(dead.ahead)
         self._children.reap(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, how_it_ended(dead), len(dead.working_on))

@@ -132,7 +132,7 @@ def test_a_message_that_a_worker_cannot_deal_with_costs_itself_only(
             raise KeyError("nobody foresaw it")
         taken.append(request.body.join())
 
-    monkeypatch.setattr(worker._work, "take", take)
+    monkeypatch.setattr(worker._inflight, "take", take)
     try:
         worker._listen(Line())  # type: ignore[arg-type]
     finally:

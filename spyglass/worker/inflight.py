@@ -19,7 +19,7 @@ from spyglass.worker.pipe import Frame
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class InflightRequest:
     """A request this worker was given and has not yet answered."""
 
     link: BrokerLink
@@ -37,52 +37,52 @@ class InflightRequests:
         Args:
             room: how many may wait: the credit given, to all brokers together.
         """
-        self.waiting: deque[Held] = deque()
+        self.waiting: deque[InflightRequest] = deque()
         #: By what children know them by. The request's own id will not do: the same request may
         #: come again, over a new connection or from another broker, while it is computed.
-        self.running: dict[bytes, Held] = {}
+        self.running: dict[bytes, InflightRequest] = {}
         self.leaving = False  # then nothing new is taken
         self._room = room
-        self._arrived: list[Held] = []  # not acknowledged yet
+        self._arrived: list[InflightRequest] = []  # not acknowledged yet
         self._tokens = count(1)
         self._detailed = logs.detailed()
 
     def owed_to(self, link: BrokerLink) -> int:
         """How many of its broker's requests are in hand."""
-        return sum(held.link is link for held in chain(self.running.values(), self.waiting))
+        return sum(entry.link is link for entry in chain(self.running.values(), self.waiting))
 
     def holds(self, link: BrokerLink) -> bool:
         """Whether any is: then we beat more often, as somebody waits."""
-        return any(held.link is link for held in chain(self.running.values(), self.waiting))
+        return any(entry.link is link for entry in chain(self.running.values(), self.waiting))
 
     # --- in -----------------------------------------------------------------------------------
 
     def take(self, link: BrokerLink, request: Request, now: float) -> None:
         """It came: let it wait for a child, or refuse it."""
-        held = Held(link, link.epoch, request, now, now + request.budget_ms / 1000)
+        entry = InflightRequest(link, link.epoch, request, now, now + request.budget_ms / 1000)
         if self.leaving:
-            self.answer(held, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
+            self.answer(entry, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
         elif not request.body.intact():
-            self.answer(held, Nack(request.id, Reason.CHECKSUM, "damaged on the way"))
+            self.answer(entry, Nack(request.id, Reason.CHECKSUM, "damaged on the way"))
         elif self._full():
-            self.answer(held, Nack(request.id, Reason.BUSY, "more than the credit given"))
+            self.answer(entry, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
             if self._detailed:
                 request_log.worker_says(Ack(request.id))
-            self._arrived.append(held)
-            self.waiting.append(held)
+            self._arrived.append(entry)
+            self.waiting.append(entry)
 
     def acknowledge(self) -> None:
         """Tell brokers what has arrived: after it was given to children, who need not wait."""
-        for held in self._arrived:
-            self._send(held, Ack(held.request.id))
+        for entry in self._arrived:
+            self._send(entry, Ack(entry.request.id))
         self._arrived.clear()
 
     def _full(self) -> bool:
         """Whether more came than credit was given for. What came over connections that are gone
         makes room: its brokers gave it to others."""
         if len(self.waiting) >= self._room:
-            self.waiting = deque(held for held in self.waiting if held.epoch == held.link.epoch)
+            self.waiting = deque(entry for entry in self.waiting if entry.epoch == entry.link.epoch)
         return len(self.waiting) >= self._room
 
     # --- to a child and back ------------------------------------------------------------------
@@ -94,15 +94,15 @@ class InflightRequests:
             alone = self.waiting[0].request.alone
             if frames and alone:
                 break
-            held = self.waiting.popleft()
-            request = held.request
-            if held.epoch != held.link.epoch:
+            entry = self.waiting.popleft()
+            request = entry.request
+            if entry.epoch != entry.link.epoch:
                 continue  # it came over a connection that is gone
-            if now >= held.deadline:
-                self.answer(held, Nack(request.id, Reason.DEADLINE, "no time was left"))
+            if now >= entry.deadline:
+                self.answer(entry, Nack(request.id, Reason.DEADLINE, "no time was left"))
                 continue
             token = next(self._tokens).to_bytes(ID_BYTES, "big")
-            self.running[token] = held
+            self.running[token] = entry
             frames.append(Frame(token, request.top_k, request.body.join()))
             if alone:
                 break
@@ -114,30 +114,30 @@ class InflightRequests:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def answer(self, held: Held, message: Message) -> None:
+    def answer(self, entry: InflightRequest, message: Message) -> None:
         """Answer over the connection the request came by; on a newer one nobody asked for it. What
         is refused is not acknowledged afterwards."""
-        if held in self._arrived:
-            self._arrived.remove(held)
+        if entry in self._arrived:
+            self._arrived.remove(entry)
         if self._detailed or isinstance(message, Nack):
             request_log.worker_says(message)
-        self._send(held, message)
+        self._send(entry, message)
 
     def cancel(self, link: BrokerLink, request_id: bytes) -> None:
         """Drop it if it has not begun. One that runs is finished: its child knows no way back."""
-        for held in self.waiting:
-            if held.request.id == request_id and held.link is link:
-                self.waiting.remove(held)
-                self.answer(held, Nack(request_id, Reason.CANCELLED))
+        for entry in self.waiting:
+            if entry.request.id == request_id and entry.link is link:
+                self.waiting.remove(entry)
+                self.answer(entry, Nack(request_id, Reason.CANCELLED))
                 return
 
     def leave(self) -> None:
         """Take nothing new, and hand back what has not begun."""
         self.leaving = True
         while self.waiting:
-            held = self.waiting.popleft()
-            self.answer(held, Nack(held.request.id, Reason.DRAINING, "the worker is leaving"))
+            entry = self.waiting.popleft()
+            self.answer(entry, Nack(entry.request.id, Reason.DRAINING, "the worker is leaving"))
 
-    def _send(self, held: Held, message: Message) -> None:
-        if held.link.connected and held.epoch == held.link.epoch:
-            held.link.send(message)
+    def _send(self, entry: InflightRequest, message: Message) -> None:
+        if entry.link.connected and entry.epoch == entry.link.epoch:
+            entry.link.send(message)

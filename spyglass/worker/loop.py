@@ -258,27 +258,27 @@ class Worker:
 
     def _computed(self, c: Child, frame: Frame) -> None:
         c.answered(frame.id, self._clock())
-        held = self._inflight.running.pop(frame.id)
-        request_id = held.request.id
+        entry = self._inflight.running.pop(frame.id)
+        request_id = entry.request.id
         if frame.number == REFUSED:
             told = frame.json()
             reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
-            self._inflight.answer(held, Nack(request_id, reason, told["detail"]))
+            self._inflight.answer(entry, Nack(request_id, reason, told["detail"]))
         else:
             decode, infer = TOOK.unpack_from(frame.payload)
-            held_for = round(1000 * (self._clock() - held.arrived), 3)
-            times = Times(decode / 1000, infer / 1000, held_for)
+            in_worker = round(1000 * (self._clock() - entry.arrived), 3)
+            times = Times(decode / 1000, infer / 1000, in_worker)
             body = Body.of(frame.payload[TOOK.size :])
-            self._inflight.answer(held, Result(request_id, times, body))
+            self._inflight.answer(entry, Result(request_id, times, body))
 
     def _reap(self, dead: Child) -> None:
         """Tell the broker first, then find out why and replace it."""
         self._poller.unregister(dead.connection.fileno())
         reason = Reason.HUNG if dead.hung else Reason.CRASH
         for token in dead.working_on:
-            held = self._inflight.running.pop(token)
+            entry = self._inflight.running.pop(token)
             what = "the child process died on it"
-            self._inflight.answer(held, Nack(held.request.id, reason, what, len(dead.working_on)))
+            self._inflight.answer(entry, Nack(entry.request.id, reason, what, len(dead.working_on)))
         self._inflight.put_back(dead.ahead)
         self._children.reap(dead, self._clock())
         log.warning("child %d %s, %d lost", dead.pid, how_it_ended(dead), len(dead.working_on))

@@ -47,7 +47,7 @@ class InflightRequests:
         self._tokens = count(1)
         self._detailed = logs.detailed()
 
-    def owed_to(self, link: BrokerLink) -> int:
+    def awaiting_reply(self, link: BrokerLink) -> int:
         """How many of its broker's requests are in hand."""
         return sum(entry.link is link for entry in chain(self.running.values(), self.waiting))
 

@@ -141,9 +141,9 @@ class Worker:
         running, waiting = len(self._inflight.running), len(self._inflight.waiting)
         log.info("leaving: finishing %d, handing back %d", running, waiting)
         for link in self._links:
-            owed = self._inflight.owed_to(link)
-            if self._linked and owed:
-                link.send(Bye("stopped by its operator", owed))
+            awaiting_reply = self._inflight.awaiting_reply(link)
+            if self._linked and awaiting_reply:
+                link.send(Bye("stopped by its operator", awaiting_reply))
         self._inflight.leave()
 
     def _say_goodbye(self) -> None:

@@ -1,8 +1,8 @@
 """The child process of a worker: pictures come down a pipe, predictions go up.
 
-It is forked from a fork server that has loaded the model already (preload.py), so it is
-ready in some 0.05 s and shares the model's memory with its siblings. It may crash, hang or outgrow
-its memory; the parent lives on.
+It is forked from a fork server that has loaded the model already (preload.py), so it is ready in
+some 0.05 s and shares the model's memory with the other children. It may crash, hang or need too
+much memory; the parent lives on. It has no socket but its pipe, and no ZeroMQ.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ _failure = ""
 
 def preload() -> None:
     """Load the classifier, once, in the fork server. A failure is kept for the first child to
-    tell: the fork server itself has nobody to tell it to."""
+    report, as the fork server has no pipe to the parent."""
     global _loaded, _failure
     try:
         spec = json.loads(os.environ[CLASSIFIER_VARIABLE])
         module, _, name = spec.pop("class").partition(":")
         _loaded = getattr(importlib.import_module(module), name)(**spec)
-    except Exception as error:  # whatever it is, the person who started the worker must read it
+    except Exception as error:  # of any kind: the parent logs it for whoever started the worker
         _failure = f"{error}" or type(error).__name__
     settle()
 
 
 def serve(connection: socket.socket, largest_batch: int = 1) -> None:
-    """Answer what comes down the pipe, batch by batch, until the parent closes it.
+    """Answer the pictures that come down the pipe, batch by batch, until the parent closes it.
 
     Args:
         connection: this end of the pipe, blocking.
-        largest_batch: pictures it will be given at a time, at most.
+        largest_batch: pictures that may come at a time, at most.
     """
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     if _loaded is None and not _failure:
-        preload()  # the fork server was restarted without it
+        preload()  # this fork server was started without the module preload
     failure = _failure or _prepare()
     if failure:
-        connection.sendall(_told(NO_ID, REFUSED, {"detail": failure}))
+        connection.sendall(_report(NO_ID, REFUSED, {"detail": failure}))
         return
     device = json.loads(os.environ[CLASSIFIER_VARIABLE])["device"]
     limit_child(largest_batch, on_cpu=device == "cpu")
-    connection.sendall(_told(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
+    connection.sendall(_report(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
     batch: list[Frame] = []
     stream = Reassembly()
     while data := receive(connection):
@@ -74,17 +74,17 @@ def serve(connection: socket.socket, largest_batch: int = 1) -> None:
                     connection.sendall(_answer(batch))
                 except ConnectionError:
                     return  # the parent is gone, and with it whoever asked
-                except Exception:  # told by way of the parent: this process may write no log file
-                    connection.sendall(_told(NO_ID, REFUSED, {"detail": traceback.format_exc()}))
+                except Exception:  # for the parent's log: this process may write no file
+                    connection.sendall(_report(NO_ID, REFUSED, {"detail": traceback.format_exc()}))
                     sys.exit(1)
                 batch = []
 
 
 def _prepare() -> str:
-    """Warm up and take the golden test; why it cannot serve, or nothing."""
+    """Warm up and check the answer to the shipped picture; why it cannot serve, or nothing."""
     try:
         _loaded.prepare()
-    except Exception as error:  # told to the parent, which refuses to start
+    except Exception as error:  # of any kind: the parent logs it and refuses to start
         return f"{error}" or type(error).__name__
     return ""
 
@@ -99,21 +99,21 @@ def _answer(frames: list[Frame]) -> bytes:
     done = time.monotonic()
     each = 1e6 / len(frames)
     took = TOOK.pack(int(each * (decoded - began)), int(each * (done - decoded)))
-    told = []
+    answers = []
     for frame, top_k, outcome in zip(frames, wanted, outcomes, strict=True):
         if isinstance(outcome, Exception):
             refusal = {"code": getattr(outcome, "code", ""), "detail": str(outcome)}
-            told.append(_told(frame.id, REFUSED, refusal))
+            answers.append(_report(frame.id, REFUSED, refusal))
         else:
             rows = [
                 {"label": p.label, "index": p.index, "probability": round(p.probability, 6)}
                 for p in outcome[:top_k]
             ]
-            told.append(Frame(frame.id, 0, took + json.dumps(rows).encode()).pack())
-    return b"".join(told)
+            answers.append(Frame(frame.id, 0, took + json.dumps(rows).encode()).pack())
+    return b"".join(answers)
 
 
-def _told(request_id: bytes, number: int, value: object) -> bytes:
+def _report(request_id: bytes, number: int, value: object) -> bytes:
     return Frame(request_id, number, json.dumps(value).encode()).pack()
 
 

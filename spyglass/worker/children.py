@@ -1,4 +1,4 @@
-"""A worker's child processes, seen from the parent: start, feed, watch, kill, replace."""
+"""A worker's child processes as their parent sees them: what each computes, and until when."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from spyglass.worker.spawner import ChildSpawner
 MAX_RESTART_DELAY = 5.0
 #: Seconds of the first delay.
 FIRST_RESTART_DELAY = 0.1
-#: Seconds a child may have been at its batch and still get another ahead of its end. What takes
-#: longer may take very long, and another child may be free before.
+#: Seconds a child may have computed its batch and still get a second one to begin next. A batch
+#: that takes longer may take very long, and another child may be free before.
 QUICK = 0.05
 #: Seconds a new child may take from start to greeting: a cold disk, a large model on a GPU.
 START_LIMIT = 120.0
@@ -54,7 +54,7 @@ class Child:
 
     @property
     def state(self) -> str:
-        """The word in heartbeats."""
+        """Its state in heartbeats."""
         if not self.ready:
             return "starting"
         return "busy" if self.batches else "idle"
@@ -66,7 +66,7 @@ class Child:
 
     @property
     def ahead(self) -> list[bytes]:
-        """Frame ids of what it has not begun."""
+        """Frame ids of the batch it has not begun."""
         return [frame_id for batch in list(self.batches)[1:] for frame_id in batch.ids]
 
     def give(self, frames: list[Frame], now: float, limit: float) -> None:
@@ -98,12 +98,12 @@ class Child:
             while self.unsent:
                 self.unsent = self.unsent[self.connection.send(self.unsent) :]
         except BlockingIOError:
-            pass  # the poller says when there is room again
+            pass  # the poller reports when there is room again
         except ConnectionError:
-            self.unsent = memoryview(b"")  # dead: reading tells
+            self.unsent = memoryview(b"")  # it is dead, as reading will show
 
     def read(self) -> list[Frame] | None:
-        """Frames that have come, or None when it is dead."""
+        """Frames that have arrived, or None when it is dead."""
         try:
             data = receive(self.connection)
         except BlockingIOError:
@@ -131,13 +131,13 @@ class Children:
         return [c for c in self.alive if c.ready]
 
     def next_free(self, now: float) -> Child | None:
-        """Who should have the next batch: a child that rests, the one that has rested longest;
-        else one that is busy but has nothing ahead, so that it need not wait for us afterwards.
+        """The child for the next batch: of those that are idle, the one that has been so longest;
+        else one that computes its only batch, so that it can begin the next without a pause.
         """
         ready = self.ready
-        resting = [c for c in ready if not c.batches]
-        if resting:
-            return min(resting, key=lambda c: c.busy_since)
+        idle = [c for c in ready if not c.batches]
+        if idle:
+            return min(idle, key=lambda c: c.busy_since)
         quick = [
             c for c in ready if len(c.batches) == 1 and now - c.busy_since < QUICK and not c.hung
         ]
@@ -167,7 +167,7 @@ class Children:
         return min(limits, default=float("inf"))
 
     def overdue(self, now: float) -> list[Child]:
-        """Children past their limit; each is marked and killed, and dies within milliseconds."""
+        """Children past their limit; each is marked and killed, and ends within milliseconds."""
         late = [
             c
             for c in self.alive
@@ -192,7 +192,7 @@ class Children:
         self._start_at = now + delay * random.uniform(0.5, 1.0)
 
     def close(self) -> None:
-        """End them all: a closed pipe lets an idle one leave, a kill the others."""
+        """End them all: an idle one leaves when its pipe is closed, the others are killed."""
         self.spawner.close()
         for c in self.alive:
             c.connection.close()
@@ -204,10 +204,10 @@ class Children:
 
 
 def how_it_ended(dead: Child) -> str:
-    """How it died, in words."""
+    """How it ended, as a phrase for the log."""
     if dead.hung:
         return "hung and was killed"
-    dead.process.join(0.05)  # the fork server tells within milliseconds, if it lives
+    dead.process.join(0.05)  # a fork server that lives reports exit codes within milliseconds
     code = dead.process.exitcode
     if code is None:
         return "died"

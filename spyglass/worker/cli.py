@@ -1,4 +1,4 @@
-"""The worker's command line: what it takes, and what of it other users of the machine may see."""
+"""The worker's command line: its settings, and how those that are secret stay out of `ps`."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def name_setting(text: str) -> str:
 def hide(brokers: Sequence[str], listen: str | None) -> None:
     """Start this program anew, as the same process, with its addresses' secrets in its environment:
     its command line shows in `ps` to every user of this machine."""
-    words = iter(sys.orig_argv[1:])
+    arguments = iter(sys.orig_argv[1:])
     rest: list[str] = []
     moved: list[str] = []
-    for word in words:
-        flag = word.partition("=")[0]
+    for argument in arguments:
+        flag = argument.partition("=")[0]
         if len(flag) > 2 and "--listen".startswith(flag):  # argparse takes --li too
-            moved.append(word if "=" in word else next(words))
+            moved.append(argument if "=" in argument else next(arguments))
         else:
-            (moved if word in brokers else rest).append(word)
-    if any("#" in word for word in moved):
+            (moved if argument in brokers else rest).append(argument)
+    if any("#" in argument for argument in moved):
         addresses = {"SPYGLASS_BROKERS": " ".join(brokers), "SPYGLASS_LISTEN": listen or ""}
         environment = os.environ | {name: value for name, value in addresses.items() if value}
         os.execve(sys.executable, [sys.executable, *rest], environment)
 
 
 def safe_to_listen(place: str, login: Login | None) -> bool:
-    """Whether only the broker can come in there."""
+    """Whether only the broker can connect there."""
     return login is not None or not beyond_loopback(place)
 
 

@@ -1,7 +1,8 @@
-"""What a worker has in hand: requests that wait for a child, and those that children have.
+"""The requests of a worker that are not answered yet: those that wait for a child, and those that
+children compute.
 
-Each is answered once, through the link it came by, or never if that connection is gone: its
-broker gave it to others then. It knows no child: worker.py gives them what is due.
+Each is answered once, over the connection it came by, or never if that connection is gone: its
+broker has sent it to other workers then. Children are not known here: loop.py feeds them.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class InflightRequests:
             room: how many may wait: the credit given, to all brokers together.
         """
         self.waiting: deque[InflightRequest] = deque()
-        #: By what children know them by. The request's own id will not do: the same request may
-        #: come again, over a new connection or from another broker, while it is computed.
+        #: By the id of their frame on the pipe. The request's own id will not do: the same request
+        #: may come again, over a new connection or from another broker, while it is computed.
         self.running: dict[bytes, InflightRequest] = {}
         self.leaving = False  # then nothing new is taken
         self._room = room
@@ -48,17 +49,17 @@ class InflightRequests:
         self._detailed = logs.detailed()
 
     def awaiting_reply(self, link: BrokerLink) -> int:
-        """How many of its broker's requests are in hand."""
+        """How many of this broker's requests are not answered yet."""
         return sum(entry.link is link for entry in chain(self.running.values(), self.waiting))
 
     def holds(self, link: BrokerLink) -> bool:
-        """Whether any is: then we beat more often, as somebody waits."""
+        """Whether any is: then heartbeats are sent more often, as somebody waits."""
         return any(entry.link is link for entry in chain(self.running.values(), self.waiting))
 
     # --- in -----------------------------------------------------------------------------------
 
     def take(self, link: BrokerLink, request: Request, now: float) -> None:
-        """It came: let it wait for a child, or refuse it."""
+        """A request has arrived: queue it for a child, or refuse it."""
         entry = InflightRequest(link, link.epoch, request, now, now + request.budget_ms / 1000)
         if self.leaving:
             self.answer(entry, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
@@ -68,19 +69,19 @@ class InflightRequests:
             self.answer(entry, Nack(request.id, Reason.BUSY, "more than the credit given"))
         else:
             if self._detailed:
-                request_log.worker_says(Ack(request.id))
+                request_log.sent_to_broker(Ack(request.id))
             self._arrived.append(entry)
             self.waiting.append(entry)
 
     def acknowledge(self) -> None:
-        """Tell brokers what has arrived: after it was given to children, who need not wait."""
+        """Acknowledge what has arrived; children were fed first, so that they need not wait."""
         for entry in self._arrived:
             self._send(entry, Ack(entry.request.id))
         self._arrived.clear()
 
     def _full(self) -> bool:
-        """Whether more came than credit was given for. What came over connections that are gone
-        makes room: its brokers gave it to others."""
+        """Whether more arrived than credit was given for. Requests of connections that are gone
+        are dropped: their brokers have sent them to other workers."""
         if len(self.waiting) >= self._room:
             self.waiting = deque(entry for entry in self.waiting if entry.epoch == entry.link.epoch)
         return len(self.waiting) >= self._room
@@ -88,7 +89,7 @@ class InflightRequests:
     # --- to a child and back ------------------------------------------------------------------
 
     def next_batch(self, most: int, now: float) -> list[Frame]:
-        """What a child should have now, at most so many; none if no time was left for any."""
+        """The next requests for a child, at most so many; none if no time was left for any."""
         frames: list[Frame] = []
         while self.waiting and len(frames) < most:
             alone = self.waiting[0].request.alone
@@ -109,22 +110,22 @@ class InflightRequests:
         return frames
 
     def put_back(self, tokens: Sequence[bytes]) -> None:
-        """A child died before it began them: they are the next, in this order."""
+        """A child ended before it began these: they come next, in this order."""
         self.waiting.extendleft(self.running.pop(token) for token in reversed(tokens))
 
     # --- out ----------------------------------------------------------------------------------
 
     def answer(self, entry: InflightRequest, message: Message) -> None:
-        """Answer over the connection the request came by; on a newer one nobody asked for it. What
-        is refused is not acknowledged afterwards."""
+        """Answer over the connection that the request came by, and over no newer one. A request
+        that is refused is not acknowledged afterwards."""
         if entry in self._arrived:
             self._arrived.remove(entry)
         if self._detailed or isinstance(message, Nack):
-            request_log.worker_says(message)
+            request_log.sent_to_broker(message)
         self._send(entry, message)
 
     def cancel(self, link: BrokerLink, request_id: bytes) -> None:
-        """Drop it if it has not begun. One that runs is finished: its child knows no way back."""
+        """Drop it if it has not begun. One that is being computed is finished: no child stops."""
         for entry in self.waiting:
             if entry.request.id == request_id and entry.link is link:
                 self.waiting.remove(entry)

@@ -1,8 +1,8 @@
-"""The worker: one parent that speaks ZeroMQ, and child processes that know the model.
+"""The worker's parent process: it speaks ZeroMQ with brokers, and its children compute.
 
-The parent imports neither torch nor Pillow: no computation, crash or hang of a child can stop
-its heartbeats. It acknowledges requests, hands them to idle children, kills a child that takes
-too long, replaces one that died, and tells the broker at once.
+It imports neither torch nor Pillow: no computation, crash or hang of a child can stop its
+heartbeats. It acknowledges requests, hands them to idle children, kills a child that takes too
+long, replaces one that ended, and reports the loss to the broker at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 #: Requests asked for at a time, per child: one to compute and one to begin at once afterwards.
 CREDIT_PER_CHILD = 2
-#: Answers a picture's refusal by the classifier may have; anything else is a bad image.
+#: Reasons that a classifier may give for refusing a picture; any other becomes a bad image.
 PICTURE_REASONS = {r.value: r for r in (Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED)}
 
 
@@ -84,7 +84,7 @@ class Worker:
         self._detailed = logs.detailed()
 
     def stop(self) -> None:
-        """Leave after the work in hand; asked twice, leave at once. For signal handlers."""
+        """Leave when what is being computed is done; if called twice, at once. Signals call it."""
         self._stops += 1
         self._waker.wake()
 
@@ -98,7 +98,7 @@ class Worker:
             while not self._finished():
                 self._turn()
         finally:
-            self._say_goodbye()
+            self._send_goodbye()
             self._children.close()
             self._context.destroy()
 
@@ -116,7 +116,7 @@ class Worker:
             self._poller.register(new.connection.fileno(), zmq.POLLIN)
         for c in list(self._children.alive):
             if c.connection.fileno() in ready:
-                self._attend(c)
+                self._serve_pipe(c)
         if self._linked:
             for link in self._links:
                 self._listen(link)
@@ -146,7 +146,7 @@ class Worker:
                 link.send(Bye("stopped by its operator", awaiting_reply))
         self._inflight.leave()
 
-    def _say_goodbye(self) -> None:
+    def _send_goodbye(self) -> None:
         if not self._linked:
             return
         for link in self._links:
@@ -201,10 +201,10 @@ class Worker:
                 log.info("dismissed by the broker at %s: %s", link.address, message.reason)
                 self._stops = max(1, self._stops)
             case Nack(id=b""):
-                log.error("the broker at %s refuses us: %s", link.address, message.detail)
+                log.error("the broker at %s refuses this worker: %s", link.address, message.detail)
                 self.exit_code = EXIT_FAILED
             case Nack() | Heartbeat():
-                pass  # the link has noted that the broker lives
+                pass  # the link itself has noted that the broker lives
 
     # --- children -----------------------------------------------------------------------------
 
@@ -215,7 +215,8 @@ class Worker:
             if frames:
                 if self._detailed:
                     for frame in frames:
-                        request_log.given(self._inflight.running[frame.id].request.id, free.pid)
+                        request = self._inflight.running[frame.id].request
+                        request_log.sent_to_child(request.id, free.pid)
                 free.give(frames, now, self._job_limit * len(frames))
                 if free.unsent:
                     self._poll_for(free)
@@ -224,8 +225,8 @@ class Worker:
         events = zmq.POLLIN | (zmq.POLLOUT if c.unsent else 0)
         self._poller.register(c.connection.fileno(), events)
 
-    def _attend(self, c: Child) -> None:
-        """Write what is left, read what has come."""
+    def _serve_pipe(self, c: Child) -> None:
+        """Write what is left to send, and deal with what has arrived."""
         if c.unsent:
             c.push()
             if not c.unsent:
@@ -236,34 +237,34 @@ class Worker:
             return
         for frame in frames:
             if frame.id == NO_ID:
-                self._greeted(c, frame)
+                self._reported(c, frame)
             elif frame.id in c.working_on:
-                self._computed(c, frame)
+                self._child_answered(c, frame)
 
-    def _greeted(self, c: Child, frame: Frame) -> None:
-        told = frame.json()
+    def _reported(self, c: Child, frame: Frame) -> None:
+        report = frame.json()
         if c.ready:
-            log.error("child %d fails: %s", c.pid, told["detail"])
+            log.error("child %d fails: %s", c.pid, report["detail"])
             return
         if frame.number == REFUSED:
-            log.error("cannot serve: %s", told["detail"])
+            log.error("cannot serve: %s", report["detail"])
             self.exit_code = EXIT_FAILED
             return
-        c.model, c.digest, c.ready = told["model"], told["digest"], True
+        c.model, c.digest, c.ready = report["model"], report["digest"], True
         log.info("child %d ready with %s, %.2f s", c.pid, c.model, self._clock() - c.started)
         if not self._linked and len(self._children.ready) == self._children.wanted:
             self._linked = True
             for link in self._links:
                 link.open(self._poller, self._clock())
 
-    def _computed(self, c: Child, frame: Frame) -> None:
+    def _child_answered(self, c: Child, frame: Frame) -> None:
         c.answered(frame.id, self._clock())
         entry = self._inflight.running.pop(frame.id)
         request_id = entry.request.id
         if frame.number == REFUSED:
-            told = frame.json()
-            reason = PICTURE_REASONS.get(told["code"], Reason.BAD_IMAGE)
-            self._inflight.answer(entry, Nack(request_id, reason, told["detail"]))
+            refusal = frame.json()
+            reason = PICTURE_REASONS.get(refusal["code"], Reason.BAD_IMAGE)
+            self._inflight.answer(entry, Nack(request_id, reason, refusal["detail"]))
         else:
             decode, infer = TOOK.unpack_from(frame.payload)
             in_worker = round(1000 * (self._clock() - entry.arrived), 3)
@@ -272,7 +273,7 @@ class Worker:
             self._inflight.answer(entry, Result(request_id, times, body))
 
     def _reap(self, dead: Child) -> None:
-        """Tell the broker first, then find out why and replace it."""
+        """Report the loss to brokers first, then find out its cause and replace the child."""
         self._poller.unregister(dead.connection.fileno())
         reason = Reason.HUNG if dead.hung else Reason.CRASH
         for token in dead.working_on:

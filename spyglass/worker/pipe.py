@@ -3,7 +3,7 @@
 A frame is `[length: uint32 BE][id: 16 bytes][number: uint32 BE][payload]`. Down: a picture, an
 id for its answer and the number of predictions wanted, with the highest bit set on the last picture
 of a batch. Up: predictions as JSON after the microseconds that the picture's decoding and the model
-took (two uint32 BE), or a refusal.
+took (two uint32 BE), or why there are none.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Frame:
     payload: bytes
 
     def pack(self) -> bytes:
-        """The frame as it travels."""
+        """Its bytes on the pipe."""
         return _HEAD.pack(len(self.payload), self.id, self.number) + self.payload
 
     def json(self) -> dict[str, str]:
@@ -75,8 +75,8 @@ class Reassembly:
 
 
 def receive(connection: socket.socket) -> bytes:
-    """What is there, waiting for at least one byte if the socket blocks; b"" when the other
-    end is closed or dead."""
+    """The bytes that have arrived, at least one if the socket blocks; b"" when the other end is
+    closed or dead."""
     try:
         return connection.recv(_CHUNK)
     except ConnectionError:

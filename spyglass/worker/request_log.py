@@ -1,4 +1,4 @@
-"""What a worker logs of a request's way, as the broker does (its request log)."""
+"""What a worker logs about each request, as the broker does in its request log."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from spyglass.runtime.logs import about
 log = logging.getLogger(__name__)
 
 
-def given(request_id: bytes, child: int) -> None:
-    """To a child process, by its id."""
+def sent_to_child(request_id: bytes, child: int) -> None:
+    """That a child process, by its id, has it now."""
     log.debug("given to child %d", child, extra=about(request_id, child=child))
 
 
-def worker_says(message: Message) -> None:
-    """To the broker."""
+def sent_to_broker(message: Message) -> None:
+    """What the worker answers."""
     match message:
         case Ack():
             log.debug("took it", extra=about(message.id))

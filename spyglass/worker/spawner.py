@@ -1,4 +1,8 @@
-"""Starts a worker's child processes from a fork server, which has loaded the model once for all."""
+"""Starts a worker's child processes from a fork server, which has loaded the model once for all.
+
+The fork server imports preload.py, by its name. It and the children run the program's file again
+as `__mp_main__`: so the programs import under the `__main__` guard, or each would load ZeroMQ.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class ChildSpawner:
     """Starts children from a fork server, in a thread of its own.
 
     Starting blocks for seconds while the fork server loads the model (at first, or after it was
-    killed itself); the parent's heart must beat meanwhile. New children appear in `started`.
+    killed itself); the parent must send heartbeats meanwhile. New children appear in `started`.
     """
 
     def __init__(self, classifier: str, arguments: dict[str, str], largest_batch: int = 1) -> None:
@@ -58,7 +62,7 @@ class ChildSpawner:
         threading.Thread(target=self._run, args=(clock,), name="spawner", daemon=True).start()
 
     def request_one(self) -> None:
-        """Ask for one more child."""
+        """Have one more child started."""
         self._requested.release()
 
     def close(self) -> None:
@@ -74,7 +78,7 @@ class ChildSpawner:
             try:
                 self.started.append(self._start(began))
             except (OSError, EOFError) as error:
-                # The fork server died under us; the next start brings up a new one.
+                # The fork server died meanwhile; the next start begins with a new one.
                 log.warning("could not start a child (%s); trying again", error)
                 self._requested.release()
             self.wake()

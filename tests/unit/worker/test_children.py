@@ -27,12 +27,12 @@ def make_child() -> Iterator[MakeChild]:
     """Makes a child that is ready, and this test's end of its pipe."""
     with ExitStack() as stack:
 
-        def make(rests_since: float = 0.0) -> tuple[Child, socket.socket]:
+        def make(idle_since: float = 0.0) -> tuple[Child, socket.socket]:
             ours, theirs = socket.socketpair()
             stack.enter_context(ours)
             stack.enter_context(theirs)
             ours.setblocking(False)
-            return Child(NOBODY, ours, 0.0, ready=True, busy_since=rests_since), theirs
+            return Child(NOBODY, ours, 0.0, ready=True, busy_since=idle_since), theirs
 
         yield make
 
@@ -43,13 +43,13 @@ def family(*members: Child) -> Children:
     return children
 
 
-def test_the_child_that_has_rested_longest_is_next(make_child: MakeChild) -> None:
-    tired, _ = make_child(rests_since=2.0)
-    fresh, _ = make_child(rests_since=1.0)
+def test_the_child_that_has_been_idle_longest_is_next(make_child: MakeChild) -> None:
+    tired, _ = make_child(idle_since=2.0)
+    fresh, _ = make_child(idle_since=1.0)
     assert family(tired, fresh).next_free(now=3.0) is fresh
 
 
-def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(make_child: MakeChild) -> None:
+def test_a_busy_child_gets_one_batch_ahead_while_no_other_is_idle(make_child: MakeChild) -> None:
     only, _ = make_child()
     children = family(only)
     only.give([picture(1)], now=1.0, limit=5.0)
@@ -59,11 +59,11 @@ def test_a_busy_child_gets_one_batch_ahead_while_nobody_rests(make_child: MakeCh
     assert (only.working_on, only.ahead) == ([picture(1).id], [picture(2).id])
 
 
-def test_a_resting_child_is_preferred_to_a_busy_one(make_child: MakeChild) -> None:
+def test_an_idle_child_is_preferred_to_a_busy_one(make_child: MakeChild) -> None:
     busy, _ = make_child()
-    resting, _ = make_child(rests_since=9.0)
+    idle, _ = make_child(idle_since=9.0)
     busy.give([picture(1)], now=1.0, limit=5.0)
-    assert family(busy, resting).next_free(now=9.0) is resting
+    assert family(busy, idle).next_free(now=9.0) is idle
 
 
 def test_a_child_that_takes_long_gets_nothing_ahead(make_child: MakeChild) -> None:

@@ -101,7 +101,7 @@ def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
     def fail(message: Message) -> Any:
         raise ProtocolError("it is too long")
 
-    monkeypatch.setattr("broker.encode", fail)
+    monkeypatch.setattr("spyglass.broker.loop.encode", fail)
     worker.say(BEAT)
     counters = sockets.broker.dispatcher.journal.counters
     eventually(lambda: counters.mishaps == 1, "the answer to it cannot be written")

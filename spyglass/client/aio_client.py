@@ -31,7 +31,7 @@ from spyglass.transport.framing import waits
 LOOP_ENDED = 1.0
 
 
-class LoopClient(Client):
+class AioClient(Client):
     """For one event loop, and for threads that ask about the fleet meanwhile.
 
     Connects in the background when it is made; `open` it on the loop, `close` it when that ends.

@@ -1,6 +1,6 @@
 """The web: pages, JSON and health in front of a broker.
 
-`make_app` puts two parts together: coroutines that pass pictures to a LoopClient and its answers
+`make_app` puts two parts together: coroutines that pass pictures to a AioClient and its answers
 back (api/classify.py), and a Bottle app for everything else (pages.py), which runs in threads since
 it may wait for the broker. No frames, no decoding: a picture is only measured, and its first bytes
 looked at.
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import bottle
 from a2wsgi import WSGIMiddleware
 
-from spyglass.client.aio_client import LoopClient
+from spyglass.client.aio_client import AioClient
 from spyglass.protocol import DEFAULT_TIMEOUT, NAME
 from spyglass.runtime import logs
 from spyglass.web import templates
@@ -55,7 +55,7 @@ PAGE_THREADS = 32
 
 
 def make_app(
-    client: LoopClient,
+    client: AioClient,
     max_upload: int = MAX_UPLOAD,
     timeout: float = DEFAULT_TIMEOUT,
     guard: Guard | None = None,
@@ -123,7 +123,7 @@ def make_app(
     return metrics.measured(app, [*routes, *page_rules])
 
 
-def picture_routes(client: LoopClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
+def picture_routes(client: AioClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
     """All routes that are coroutines: those that take pictures, and the other dialects."""
     classify_routes = ClassifyRoutes(client, max_upload, timeout, metrics)
     inference = OpenInference(client, classify_routes, max_upload)

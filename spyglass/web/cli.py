@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from spyglass.client.aio_client import LoopClient
+from spyglass.client.aio_client import AioClient
 from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from spyglass.runtime import logs
 from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"web.py: {error}", file=sys.stderr)
         return EXIT_FAILED
     guard = Guard(options.host, options.allowed_host or [], token)
-    client = LoopClient(options.broker or [FRONTEND])
+    client = AioClient(options.broker or [FRONTEND])
     app = make_app(client, options.max_upload, options.timeout, guard)
     try:
         server = Server(

@@ -1,6 +1,6 @@
 """The routes that recognise pictures, as coroutines on the server's event loop.
 
-A picture passes here from its HTTP request to the LoopClient and its answer back, without a
+A picture passes here from its HTTP request to the AioClient and its answer back, without a
 thread of its own: that costs a fifth of the CPU time a thread for each request did. All other
 routes are Bottle's (pages.py).
 """
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from spyglass.client.aio_client import LoopClient
+from spyglass.client.aio_client import AioClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K, NAME, Reason
 from spyglass.web import templates
@@ -52,7 +52,7 @@ class ClassifyRoutes:
     """
 
     def __init__(
-        self, client: LoopClient, max_upload: int, timeout: float, metrics: Metrics
+        self, client: AioClient, max_upload: int, timeout: float, metrics: Metrics
     ) -> None:
         self._client = client
         self._metrics = metrics

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from spyglass import __version__
-from spyglass.client.aio_client import LoopClient
+from spyglass.client.aio_client import AioClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
 from spyglass.web.api import tensors
@@ -44,7 +44,7 @@ class OpenInference:
     """
 
     def __init__(
-        self, client: LoopClient, classify_routes: ClassifyRoutes, max_upload: int
+        self, client: AioClient, classify_routes: ClassifyRoutes, max_upload: int
     ) -> None:
         self._client = client
         self._classify_routes = classify_routes

@@ -11,7 +11,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from spyglass.client.aio_client import LoopClient
+from spyglass.client.aio_client import AioClient
 from spyglass.client.session import RequestFailed
 from spyglass.protocol import Reason
 from spyglass.web.api.classify import ClassifyRoutes, Route, Routes
@@ -51,7 +51,7 @@ class TorchServe:
         classify_routes: take the pictures.
     """
 
-    def __init__(self, client: LoopClient, classify_routes: ClassifyRoutes) -> None:
+    def __init__(self, client: AioClient, classify_routes: ClassifyRoutes) -> None:
         self._client = client
         self._classify_routes = classify_routes
         predict: dict[str, Route] = {"POST": self._predict, "PUT": self._predict}

@@ -10,7 +10,7 @@ import pytest
 import zmq
 from conftest import PATIENCE
 
-from spyglass.client.aio_client import LoopClient
+from spyglass.client.aio_client import AioClient
 from spyglass.client.session import GRACE, RequestFailed
 from spyglass.protocol import (
     Body,
@@ -70,13 +70,13 @@ def desk() -> Iterator[Desk]:
 
 
 @pytest.fixture
-def client(desk: Desk) -> Iterator[LoopClient]:
-    client = LoopClient([f"tcp://127.0.0.1:{desk.port}"])
+def client(desk: Desk) -> Iterator[AioClient]:
+    client = AioClient([f"tcp://127.0.0.1:{desk.port}"])
     yield client
     client.close()
 
 
-def test_many_pictures_at_a_time_are_all_answered(client: LoopClient) -> None:
+def test_many_pictures_at_a_time_are_all_answered(client: AioClient) -> None:
     # An answer that comes while another picture is sent raises no event of its own.
     async def one_after_the_other(count: int) -> set[str]:
         return {(await client.submit(b"cat %d" % n)).request_id for n in range(count)}
@@ -89,7 +89,7 @@ def test_many_pictures_at_a_time_are_all_answered(client: LoopClient) -> None:
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_cancelled_picture_is_cancelled_at_the_broker(desk: Desk, client: LoopClient) -> None:
+def test_a_cancelled_picture_is_cancelled_at_the_broker(desk: Desk, client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         desk.silent = True
@@ -104,7 +104,7 @@ def test_a_cancelled_picture_is_cancelled_at_the_broker(desk: Desk, client: Loop
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_picture_without_an_answer_fails_at_its_deadline(desk: Desk, client: LoopClient) -> None:
+def test_a_picture_without_an_answer_fails_at_its_deadline(desk: Desk, client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         desk.silent = True
@@ -118,7 +118,7 @@ def test_a_picture_without_an_answer_fails_at_its_deadline(desk: Desk, client: L
 
 
 def test_without_a_broker_it_says_so_at_the_deadline() -> None:
-    client = LoopClient(["tcp://127.0.0.1:1"])
+    client = AioClient(["tcp://127.0.0.1:1"])
 
     async def scene() -> None:
         client.open()
@@ -129,7 +129,7 @@ def test_without_a_broker_it_says_so_at_the_deadline() -> None:
     client.close()
 
 
-def test_a_thread_may_ask_about_the_fleet_while_the_loop_runs(client: LoopClient) -> None:
+def test_a_thread_may_ask_about_the_fleet_while_the_loop_runs(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         assert client.alive
@@ -140,7 +140,7 @@ def test_a_thread_may_ask_about_the_fleet_while_the_loop_runs(client: LoopClient
 
 
 def test_a_question_that_is_open_when_the_client_closes_fails(desk: Desk) -> None:
-    client = LoopClient(["tcp://127.0.0.1:1"])
+    client = AioClient(["tcp://127.0.0.1:1"])
     failures: list[RequestFailed] = []
 
     def ask() -> None:
@@ -163,7 +163,7 @@ def test_a_question_that_is_open_when_the_client_closes_fails(desk: Desk) -> Non
     assert [failure.reason for failure in failures] == [Reason.NO_BROKER]
 
 
-def test_a_coroutine_may_ask_about_the_fleet_too(client: LoopClient) -> None:
+def test_a_coroutine_may_ask_about_the_fleet_too(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         assert await client.fleet() == {"workers": []}
@@ -171,7 +171,7 @@ def test_a_coroutine_may_ask_about_the_fleet_too(client: LoopClient) -> None:
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_what_no_message_can_say_fails_alone(client: LoopClient) -> None:
+def test_what_no_message_can_say_fails_alone(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         with pytest.raises(RequestFailed, match="cannot be asked for"):
@@ -183,7 +183,7 @@ def test_what_no_message_can_say_fails_alone(client: LoopClient) -> None:
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_question_does_not_outlive_the_loop(client: LoopClient) -> None:
+def test_a_question_does_not_outlive_the_loop(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
 

@@ -19,7 +19,7 @@ from spyglass.client.session import (
     QUERY_TIMEOUT,
     SWEEP_INTERVAL,
     Answer,
-    Client,
+    ClientSession,
     Pending,
     RequestFailed,
     request_for,
@@ -31,7 +31,7 @@ from spyglass.transport.framing import waits
 LOOP_ENDED = 1.0
 
 
-class AioClient(Client):
+class AioClient(ClientSession):
     """For one event loop, and for threads that ask about the fleet meanwhile.
 
     Connects in the background when it is made; `open` it on the loop, `close` it when that ends.

@@ -125,7 +125,7 @@ class Pending:
     resend_at: float = 0.0  # when to send (again) unless acknowledged
 
 
-class Client(ABC):
+class ClientSession(ABC):
     """Connected in the background to brokers; of several, the first that is connected is used.
 
     Whoever drives it calls `_begin`, `_read`, `_sweep` and `_abandon` from one thread: a ZeroMQ

@@ -23,7 +23,7 @@ import zmq
 from spyglass.client.session import (
     SWEEP_INTERVAL,
     Answer,
-    Client,
+    ClientSession,
     Pending,
     RequestFailed,
     request_for,
@@ -34,7 +34,7 @@ from spyglass.transport.sockets import Waker
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 
 
-class BrokerClient(Client):
+class BrokerClient(ClientSession):
     """Thread-safe. Connects in the background; `close` it when done."""
 
     def __init__(self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:

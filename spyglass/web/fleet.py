@@ -7,7 +7,7 @@ from typing import Any
 
 import bottle
 
-from spyglass.client.session import Client, NotAllowed, RequestFailed
+from spyglass.client.session import ClientSession, NotAllowed, RequestFailed
 from spyglass.protocol import NAME, Op, Reason
 from spyglass.transport.addresses import AddressError, address
 from spyglass.web import templates
@@ -26,7 +26,7 @@ class FleetRoutes:
         client: reaches the broker.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ClientSession) -> None:
         self._client = client
 
     def add_to(self, app: bottle.Bottle) -> None:

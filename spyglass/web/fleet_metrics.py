@@ -15,7 +15,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from spyglass.client.session import Client, RequestFailed
+from spyglass.client.session import ClientSession, RequestFailed
 from spyglass.protocol import NAME
 from spyglass.protocol.snapshot import MAX_MODELS
 
@@ -56,7 +56,7 @@ COUNTERS = {
 class FleetCollector(Collector):
     """Asks the broker at each scrape."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ClientSession) -> None:
         self._client = client
 
     def describe(self) -> Iterable[Metric]:

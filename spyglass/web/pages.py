@@ -8,7 +8,7 @@ from typing import Any
 
 import bottle
 
-from spyglass.client.session import Client, RequestFailed
+from spyglass.client.session import ClientSession, RequestFailed
 from spyglass.protocol import Reason
 from spyglass.web import templates
 from spyglass.web.api import openapi
@@ -26,7 +26,7 @@ FRAME_SIDE = 320
 COMPRESSION = 1
 
 
-def make_pages(client: Client, max_upload: int, metrics: Metrics, guard: Guard) -> bottle.Bottle:
+def make_pages(client: ClientSession, max_upload: int, metrics: Metrics, guard: Guard) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:
@@ -77,7 +77,7 @@ class _Guarded:
 # --- health and files -------------------------------------------------------------------------
 
 
-def _add_health(app: bottle.Bottle, client: Client) -> None:
+def _add_health(app: bottle.Bottle, client: ClientSession) -> None:
     def live() -> Response:
         if not client.alive:
             raise Problem.of(Reason.NO_BROKER, "The connection to the broker has stopped.")

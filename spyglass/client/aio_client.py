@@ -50,8 +50,8 @@ class AioClient(ClientSession):
     def open(self) -> None:
         """Read what brokers say on the running loop."""
         self._loop = asyncio.get_running_loop()
-        for link in self._links:
-            for socket in (link.socket, link.monitor):
+        for connection in self._connections:
+            for socket in (connection.socket, connection.monitor):
                 self._loop.add_reader(socket.FD, self._turn)
         self._turn()
 
@@ -126,7 +126,7 @@ class AioClient(ClientSession):
         """A ZeroMQ socket's descriptor tells only of what came since the socket was last used, and
         sending uses it too (zmq_getsockopt(3), ZMQ_FD)."""
         assert self._loop is not None
-        if any([waits(link.socket) for link in self._links]):
+        if any([waits(c.socket) for c in self._connections]):
             self._loop.call_soon(self._turn)
 
     def _plan_sweep(self) -> None:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 CONNECT_AGAIN = 1.0
 
 
-class Link:
+class ClientConnection:
     """One DEALER to one broker; whoever drives the client reads its socket and its monitor."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
@@ -26,7 +26,7 @@ class Link:
         self.connected = False
         self.trouble = unheard(self.address, self._login, False)  # while it is not connected
         self.again_at = float("inf")  # when to connect anew
-        self.on_the_way = 0  # bytes of pictures not acknowledged yet
+        self.unacknowledged_bytes = 0  # bytes of pictures not acknowledged yet
         self.socket = dealer(context, self._login)
         self.inbox = Inbox(self.socket, Direction.BROKER_TO_CLIENT.most_frames)
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)

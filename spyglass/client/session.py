@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from spyglass.client.connection import Link
+from spyglass.client.connection import ClientConnection
 from spyglass.protocol import (
     ID_BYTES,
     MAX_PARTS,
@@ -118,8 +118,8 @@ class Pending:
     future: Promise
     began: float
     deadline: float
-    link: Link | None = None  # where it was sent, if that connection still stands
-    on_the_way: int = 0  # bytes of it that `link` counts
+    connection: ClientConnection | None = None  # where it was sent, if that connection still stands
+    unacknowledged_bytes: int = 0  # bytes of it that `connection` counts
     sent: bool = False
     acked: bool = False
     resend_at: float = 0.0  # when to send (again) unless acknowledged
@@ -137,7 +137,7 @@ class ClientSession(ABC):
         self._pending: dict[bytes, Pending] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         try:
-            self._links = [Link(self._context, address) for address in brokers]
+            self._connections = [ClientConnection(self._context, address) for address in brokers]
         except BaseException:  # an address that is none must not leave sockets and a thread behind
             self._context.destroy(linger=0)
             raise
@@ -154,12 +154,12 @@ class ClientSession(ABC):
     @property
     def connected(self) -> bool:
         """Whether a broker is connected; one that hangs is for 0.75 s more."""
-        return any(link.connected for link in self._links)
+        return any(c.connected for c in self._connections)
 
     @property
     def address(self) -> str:
         """Where the broker is looked for, for messages to people."""
-        return ", ".join(link.address for link in self._links)
+        return ", ".join(c.address for c in self._connections)
 
     def status(self, timeout: float = QUERY_TIMEOUT) -> dict[str, Any]:
         """The broker's snapshot of the fleet.
@@ -202,22 +202,22 @@ class ClientSession(ABC):
         gone = self._pending.pop(request_id, None)
         if gone is not None:
             _arrived(gone)
-            if gone.link is not None:
-                gone.link.send(Cancel(request_id))
+            if gone.connection is not None:
+                gone.connection.send(Cancel(request_id))
 
     def _read(self, now: float) -> None:
         """Take in all that brokers said and what became of the connections."""
-        for link in self._links:
-            self._read_monitor(link, now)
-            self._read_messages(link, now)
+        for connection in self._connections:
+            self._read_monitor(connection, now)
+            self._read_messages(connection, now)
 
     def _send(self, pending: Pending, now: float) -> None:
         """Send it over the first connection there is; else it waits for one."""
         _arrived(pending)
         left = pending.deadline - now
-        link = next((link for link in self._links if link.connected), None)
-        if link is None or left <= 0:
-            pending.link, pending.resend_at = None, now
+        connection = next((c for c in self._connections if c.connected), None)
+        if connection is None or left <= 0:
+            pending.connection, pending.resend_at = None, now
             return
         message = pending.message
         size = 0
@@ -226,43 +226,45 @@ class ClientSession(ABC):
             size = message.body.size
         pending.acked = False
         try:
-            taken = link.send(message)
+            taken = connection.send(message)
         except ProtocolError as error:  # a model's name may be anything
             self._fail(pending, Reason.NO_MODEL, f"This cannot be asked for: {error}.")
             return
         if not taken:
-            pending.link, pending.resend_at = None, now + RESEND_DELAY
+            pending.connection, pending.resend_at = None, now + RESEND_DELAY
             return
-        pending.link, pending.on_the_way = link, size
-        link.on_the_way += size
+        pending.connection, pending.unacknowledged_bytes = connection, size
+        connection.unacknowledged_bytes += size
         if size and (pending.sent or self._detailed):
             told, level = ("sent again", INFO) if pending.sent else ("sent", DEBUG)
             whose = {"request_id": message.id.hex()}
-            log.log(level, "%s to the broker at %s", told, link.address, extra=whose)
+            log.log(level, "%s to the broker at %s", told, connection.address, extra=whose)
         pending.sent = True
-        pending.resend_at = now + ACK_TIMEOUT + link.on_the_way / SLOWEST_LINK
+        pending.resend_at = now + ACK_TIMEOUT + connection.unacknowledged_bytes / SLOWEST_LINK
 
-    def _read_monitor(self, link: Link, now: float) -> None:
-        for event, _ in monitor_events(link.monitor):
+    def _read_monitor(self, connection: ClientConnection, now: float) -> None:
+        for event, _ in monitor_events(connection.monitor):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                link.greeted()
-                log.info("connected to the broker at %s", link.address)
+                connection.greeted()
+                log.info("connected to the broker at %s", connection.address)
                 for pending in list(self._pending.values()):
-                    if pending.link is None:
+                    if pending.connection is None:
                         self._send(pending, now)
-            elif event == zmq.EVENT_DISCONNECTED and link.connected:
-                link.connected = False
-                log.info("lost the broker at %s", link.address)
+            elif event == zmq.EVENT_DISCONNECTED and connection.connected:
+                connection.connected = False
+                log.info("lost the broker at %s", connection.address)
                 for pending in list(self._pending.values()):
-                    if pending.link is link:
+                    if pending.connection is connection:
                         self._send(pending, now)
             elif event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_DISCONNECTED):
-                link.refused(event == zmq.EVENT_HANDSHAKE_FAILED_AUTH, now)
+                connection.refused(event == zmq.EVENT_HANDSHAKE_FAILED_AUTH, now)
 
-    def _read_messages(self, link: Link, now: float) -> None:
-        for message in incoming(link.inbox, Direction.BROKER_TO_CLIENT):
+    def _read_messages(self, connection: ClientConnection, now: float) -> None:
+        for message in incoming(connection.inbox, Direction.BROKER_TO_CLIENT):
             if isinstance(message, ProtocolError):
-                log.warning("the broker at %s sent no message of ours: %s", link.address, message)
+                log.warning(
+                    "the broker at %s sent no message of ours: %s", connection.address, message
+                )
                 continue
             pending = self._pending.get(message.id)
             if pending is None:  # a late answer: its future is settled
@@ -283,7 +285,11 @@ class ClientSession(ABC):
                 pending.acked = True
             case Nack(reason=reason) if reason in RESENT:
                 _arrived(pending)
-                pending.link, pending.acked, pending.resend_at = None, False, now + RESEND_DELAY
+                pending.connection, pending.acked, pending.resend_at = (
+                    None,
+                    False,
+                    now + RESEND_DELAY,
+                )
             case Nack():
                 self._fail(pending, message.reason, message.detail)
             case Result() | Reply() if not message.body.intact():
@@ -313,13 +319,13 @@ class ClientSession(ABC):
 
     def _sweep(self, now: float) -> None:
         """Send again what nobody acknowledged; fail what is past its deadline."""
-        for link in self._links:
-            if now >= link.again_at:
-                link.connect_again()
+        for connection in self._connections:
+            if now >= connection.again_at:
+                connection.connect_again()
         for pending in list(self._pending.values()):
-            if now >= pending.deadline + (GRACE if pending.link else 0):
-                if not any(link.connected for link in self._links):
-                    what = " ".join(link.trouble for link in self._links)
+            if now >= pending.deadline + (GRACE if pending.connection else 0):
+                if not any(c.connected for c in self._connections):
+                    what = " ".join(c.trouble for c in self._connections)
                     self._fail(pending, Reason.NO_BROKER, what)
                 else:
                     self._fail(pending, Reason.DEADLINE, "No answer came in the time allowed.")
@@ -345,8 +351,8 @@ class ClientSession(ABC):
         """Fail whatever is open, and disconnect."""
         for pending in list(self._pending.values()):
             self._fail(pending, Reason.NO_BROKER, "The client was closed.")
-        for link in self._links:
-            link.socket.disable_monitor()
+        for connection in self._connections:
+            connection.socket.disable_monitor()
         self._context.destroy(linger=0)
 
 
@@ -379,6 +385,6 @@ def request_for(picture: bytes, model: str, top_k: int) -> Request:
 
 def _arrived(pending: Pending) -> None:
     """Nothing behind it waits for it any more: the broker has it, or it is sent anew or no more."""
-    if pending.link is not None:
-        pending.link.on_the_way -= pending.on_the_way
-    pending.on_the_way = 0
+    if pending.connection is not None:
+        pending.connection.unacknowledged_bytes -= pending.unacknowledged_bytes
+    pending.unacknowledged_bytes = 0

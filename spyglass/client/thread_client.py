@@ -46,9 +46,9 @@ class BrokerClient(ClientSession):
         self._closing = False
         self._poller = zmq.Poller()
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
-        for link in self._links:
-            self._poller.register(link.socket, zmq.POLLIN)
-            self._poller.register(link.monitor, zmq.POLLIN)
+        for connection in self._connections:
+            self._poller.register(connection.socket, zmq.POLLIN)
+            self._poller.register(connection.monitor, zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name="broker-client", daemon=True)
         self._thread.start()
 

@@ -56,7 +56,10 @@ class Desk:
     def acknowledge(self, request: Request, left: int) -> None:
         """Say ACK, and wait until the client knows that so many bytes are still on their way."""
         self.say(Ack(request.id))
-        eventually(lambda: self.client._links[0].on_the_way == left, "the client has heard it")
+        eventually(
+            lambda: self.client._connections[0].unacknowledged_bytes == left,
+            "the client has heard it",
+        )
 
     def sent_again_at(self, now: float, awaited: int = 0) -> list[bytes]:
         """Ids of what the client sends by itself when its clock shows this: so many are waited for,
@@ -110,7 +113,9 @@ def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> Non
     desk.say(Ack(desk.hear().id))
     desk.submit(LARGE)
     desk.say(Ack(desk.hear().id))
-    eventually(lambda: desk.client._links[0].on_the_way == 0, "the client has heard it")
+    eventually(
+        lambda: desk.client._connections[0].unacknowledged_bytes == 0, "the client has heard it"
+    )
     desk.submit(b"small")
     small = desk.hear()
     assert desk.sent_again_at(ACK_TIMEOUT + 0.1, awaited=1) == [small.id]

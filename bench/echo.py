@@ -38,7 +38,7 @@ from spyglass.protocol import (
     heartbeat_interval,
 )
 from spyglass.runtime.open_files import raise_open_files
-from spyglass.transport.sockets import dealer
+from spyglass.transport.socket_options import dealer
 
 #: Different requests a client has; more than it ever has outstanding. A broker remembers 4,096
 #: pictures, and real ones hardly ever come twice.

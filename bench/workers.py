@@ -37,7 +37,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.runtime.settings import EXIT_FAILED, whole
-from spyglass.transport.sockets import router
+from spyglass.transport.socket_options import router
 
 #: READY may take so many times what importing torch and loading the model take by themselves.
 START_RATIO = 1.5

@@ -36,7 +36,9 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.transport.framing import Inbox, incoming, send
-from spyglass.transport.sockets import DEALER_EVENTS, Waker, dealer, monitor_events
+from spyglass.transport.peers import monitor_events
+from spyglass.transport.socket_options import DEALER_EVENTS, dealer
+from spyglass.transport.waker import Waker
 
 #: Seconds a broker has to acknowledge before the request is sent again.
 ACK_TIMEOUT = 0.5

@@ -23,7 +23,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.transport.credentials import Login
-from spyglass.transport.sockets import dealer
+from spyglass.transport.socket_options import dealer
 
 #: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism.
 GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + bytes(32)

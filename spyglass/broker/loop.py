@@ -42,7 +42,9 @@ from spyglass.runtime import logs
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
 from spyglass.transport.framing import MESSAGES_PER_TURN, Inbox, send
-from spyglass.transport.sockets import DropWatch, Waker, router, user_of
+from spyglass.transport.peers import DropWatch, user_of
+from spyglass.transport.socket_options import router
+from spyglass.transport.waker import Waker
 
 log = logging.getLogger(__name__)
 

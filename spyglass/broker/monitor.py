@@ -10,7 +10,8 @@ from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.journal import Journal
 from spyglass.runtime import memory
 from spyglass.transport.endless import Endless
-from spyglass.transport.sockets import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, DropWatch
+from spyglass.transport.peers import DropWatch
+from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import zmq
 from spyglass.protocol import Direction, Message, encode
 from spyglass.transport.credentials import REFUSED, split, unheard
 from spyglass.transport.framing import Inbox, send
-from spyglass.transport.sockets import DEALER_EVENTS, dealer
+from spyglass.transport.socket_options import DEALER_EVENTS, dealer
 
 log = logging.getLogger(__name__)
 

@@ -48,7 +48,7 @@ from spyglass.protocol import (
 )
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.framing import incoming
-from spyglass.transport.sockets import monitor_events
+from spyglass.transport.peers import monitor_events
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from spyglass.client.session import (
     request_for,
 )
 from spyglass.protocol import DEFAULT_TIMEOUT, Query, Reply, Request
-from spyglass.transport.sockets import Waker
+from spyglass.transport.waker import Waker
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 

@@ -25,7 +25,8 @@ from zmq.utils import z85
 
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
-from spyglass.transport.sockets import PLAIN_DOMAIN, Waker
+from spyglass.transport.socket_options import PLAIN_DOMAIN
+from spyglass.transport.waker import Waker
 
 log = logging.getLogger(__name__)
 

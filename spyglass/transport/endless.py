@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spyglass.protocol import PART_BYTES
-from spyglass.transport.sockets import DropWatch, bytes_received
+from spyglass.transport.peers import DropWatch, bytes_received
 
 #: Bytes between two looks, up to a second, that are ZMTP's pings and answers to ours.
 PINGS = 256

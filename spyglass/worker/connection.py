@@ -24,7 +24,8 @@ from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.addresses import beyond_loopback
 from spyglass.transport.credentials import REFUSED, split, unheard
 from spyglass.transport.framing import Inbox, incoming, send
-from spyglass.transport.sockets import DEALER_EVENTS, bytes_received, dealer, monitor_events
+from spyglass.transport.peers import bytes_received, monitor_events
+from spyglass.transport.socket_options import DEALER_EVENTS, dealer
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
 )
-from spyglass.transport.sockets import Waker
+from spyglass.transport.waker import Waker
 from spyglass.worker import request_log
 from spyglass.worker.children import Child, Children, how_it_ended
 from spyglass.worker.connection import BrokerLink

@@ -19,13 +19,8 @@ from spyglass.protocol import BEAT, MAX_ANSWER_PARTS, PART_BYTES, Direction, Pro
 from spyglass.transport import endless
 from spyglass.transport.endless import MAX_UNEXPLAINED, Endless
 from spyglass.transport.framing import DROPPED_PER_TURN, Inbox, incoming
-from spyglass.transport.sockets import (
-    MAX_ANSWER_BYTES,
-    MAX_MESSAGE_BYTES,
-    DropWatch,
-    dealer,
-    router,
-)
+from spyglass.transport.peers import DropWatch
+from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, dealer, router
 from testbed.peers import GREETING, READY, cut_off, knock
 
 #: ZMTP's frame of one byte, and of 64 KiB, after which more of the message follows.

@@ -16,7 +16,7 @@ from conftest import Fleet, eventually
 
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import Op
-from spyglass.transport.sockets import MAX_MESSAGE_BYTES
+from spyglass.transport.socket_options import MAX_MESSAGE_BYTES
 from testbed.peers import GREETING, READY, cut_off, knock
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.

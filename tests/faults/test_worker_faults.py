@@ -28,7 +28,7 @@ from spyglass.protocol import (
     decode,
     encode,
 )
-from spyglass.transport.sockets import router
+from spyglass.transport.socket_options import router
 from testbed.peers import FakeWorker, Peer, picture_request
 
 

@@ -109,7 +109,7 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where its connection cannot be cut, each message is checked by its own User-Id."""
-    monkeypatch.setattr("spyglass.transport.sockets.DropWatch.cut", lambda *_: None)
+    monkeypatch.setattr("spyglass.transport.peers.DropWatch.cut", lambda *_: None)
     asker = sockets.front(sockets.login(Role.FRONT, "office"))
     asker.say(picture_request())
     assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)
@@ -161,7 +161,7 @@ def test_a_port_without_anybody_to_answer_for_keys_lets_nobody_in(
 ) -> None:
     """ZAP_ENFORCE_DOMAIN: without it libzmq would let everybody in."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    from spyglass.transport.sockets import router
+    from spyglass.transport.socket_options import router
 
     port = router(context, sockets.authority.guard("worker"))
     number = port.bind_to_random_port("tcp://127.0.0.1")

@@ -25,7 +25,7 @@ from spyglass.protocol import (
     encode,
     patience,
 )
-from spyglass.transport.sockets import router
+from spyglass.transport.socket_options import router
 from spyglass.worker.connection import BUSY_PATIENCE, MAX_REBUILD_DELAY, READY_INTERVAL, BrokerLink
 
 HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)

@@ -3,7 +3,7 @@
 A request is kept until it is answered and sent again, with the same id, when a broker restarts or
 does not acknowledge: the Lazy Pirate of the ZeroMQ guide, chapter 4. Its future is always settled
 by its deadline + 0.5 s. A thread drives a BrokerClient (thread_client.py), the event loop
-of the web a AioClient (aio_client.py).
+of the web an AioClient (aio_client.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The web: pages, JSON and health in front of a broker.
 
-`make_app` puts two parts together: coroutines that pass pictures to a AioClient and its answers
+`make_app` puts two parts together: coroutines that pass pictures to an AioClient and its answers
 back (api/classify.py), and a Bottle app for everything else (pages.py), which runs in threads since
 it may wait for the broker. No frames, no decoding: a picture is only measured, and its first bytes
 looked at.

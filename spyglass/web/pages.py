@@ -26,7 +26,9 @@ FRAME_SIDE = 320
 COMPRESSION = 1
 
 
-def make_pages(client: ClientSession, max_upload: int, metrics: Metrics, guard: Guard) -> bottle.Bottle:
+def make_pages(
+    client: ClientSession, max_upload: int, metrics: Metrics, guard: Guard
+) -> bottle.Bottle:
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:

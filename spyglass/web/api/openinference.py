@@ -43,9 +43,7 @@ class OpenInference:
         max_upload: bytes of the largest picture.
     """
 
-    def __init__(
-        self, client: AioClient, classify_routes: ClassifyRoutes, max_upload: int
-    ) -> None:
+    def __init__(self, client: AioClient, classify_routes: ClassifyRoutes, max_upload: int) -> None:
         self._client = client
         self._classify_routes = classify_routes
         self._max_upload = max_upload

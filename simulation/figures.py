@@ -79,7 +79,7 @@ def of(world: World) -> Figures:
     ordered = sorted(ledger.latencies) or [0.0]
     answered = [len(w) / n for w, n in zip(ledger.waits, ledger.asked_by, strict=True) if n]
     means = [sum(wait) / len(wait) for wait in ledger.waits if wait] or [1.0]
-    counters = [side.dispatcher.journal.counters for side in sides]
+    counters = [side.dispatcher.counters for side in sides]
     failover = None
     if world.killed_at is not None and ledger.again:
         first, last = ledger.first_of_again, ledger.last_of_again

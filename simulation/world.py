@@ -129,7 +129,7 @@ class World:
         alive = [side.dispatcher for side in self.sides if side.alive]
         waiting = sum(d.waiting for d in alive)
         at = self.now - self.begun
-        self.samples.append((at, waiting, sum(len(d.jobs.open) for d in alive) - waiting))
+        self.samples.append((at, waiting, sum(d.open_requests for d in alive) - waiting))
         self._after(SAMPLE, self._sample, None)
 
     # --- what dispatchers decide --------------------------------------------------------------

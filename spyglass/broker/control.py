@@ -97,14 +97,16 @@ class Control:
             return self._clear(query, now)
         if query.op is Op.JOIN:
             return self._let_in(query, now)
-        worker = self._dispatcher.find_worker(query.target)
-        if worker is None:
-            return Reply(query.id, False, "No worker with this id is connected.")
         if query.op is Op.DRAIN:
-            self._carry_out(self._dispatcher.drain_worker(worker, now))
-            return Reply(query.id, True, f"{worker.name} finishes its pictures, then stops.")
-        self._carry_out(self._dispatcher.remove_worker(worker, now))
-        return Reply(query.id, True, f"{worker.name} is removed; other workers get its pictures.")
+            name, actions = self._dispatcher.drain_worker(query.target, now)
+            done = "finishes its pictures, then stops."
+        else:
+            name, actions = self._dispatcher.remove_worker(query.target, now)
+            done = "is removed; other workers get its pictures."
+        self._carry_out(actions)
+        if name is None:
+            return Reply(query.id, False, "No worker with this id is connected.")
+        return Reply(query.id, True, f"{name} {done}")
 
     def _status(self, now: float) -> Body:
         """The snapshot as JSON. That of a large fleet takes some milliseconds, so whoever asks
@@ -137,7 +139,8 @@ class Control:
             line = self._port_policy.make_join_command(*self.ends, this_machine(), query.target)
         except BadKeys as error:
             return Reply(query.id, False, str(error))
-        self._dispatcher.journal.log_event("an admin made a line that joins a worker", now)
+        logged = self._dispatcher.log_event("an admin made a line that joins a worker", now)
+        self._carry_out(logged)
         return Reply(query.id, True, line)
 
     def _dial(self, query: Query) -> Reply:

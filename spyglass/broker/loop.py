@@ -16,7 +16,7 @@ import zmq
 
 from spyglass.broker import request_log
 from spyglass.broker.control import Control
-from spyglass.broker.monitor import Lookout
+from spyglass.broker.monitor import Monitor
 from spyglass.dispatcher.actions import Action, LogEvent, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import Policy
@@ -85,6 +85,7 @@ class Broker:
         self.frontend = frontend
         self.backend = backend
         self.dispatcher = Dispatcher(policy, clock(), _random_ids())
+        self._may_wait = policy.max_waiting_bytes
         self._clock = clock
         self._stopping = False
         self._open_files = open_files
@@ -118,13 +119,12 @@ class Broker:
         self._back.bind(self.backend)
         self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
         self.control.ends = self.frontend, self.backend
-        self._lookout = Lookout(
+        self._monitor = Monitor(
             self._front_watch,
             self._back_watch,
-            self.dispatcher.journal,
             self._clock,
             self._kept,
-            self.dispatcher.policy.max_waiting_bytes,
+            self._may_wait,
             self._open_files,
         )
         self._poller = zmq.Poller()
@@ -154,9 +154,9 @@ class Broker:
                 if self._stopping and leave_at == float("inf"):
                     leave_at = now + LEAVE_WITHIN
                     self._carry_out(self.dispatcher.stop(now))
-                if now >= leave_at or (self._stopping and not self.dispatcher.jobs.open):
+                if now >= leave_at or (self._stopping and not self.dispatcher.open_requests):
                     break
-                looks = self._port_policy.next_refresh(), self._lookout.next_look
+                looks = self._port_policy.next_refresh(), self._monitor.next_look
                 self._turn(min(due, leave_at, *looks) - now)
             self._carry_out(self.dispatcher.hand_back())
             farewell = self._clock() + FAREWELL
@@ -174,7 +174,7 @@ class Broker:
         if dropped:
             self._front_watch.read()
             self._back_watch.read()
-            self._carry_out(self._lookout.count_connections(self._clock()))
+            self._log_events(self._monitor.count_connections())
         if self._authority is not None and self._authority.refresh_if_due(self._clock()):
             self._keep_out(self._authority)
         front_drained = back_drained = True
@@ -190,12 +190,16 @@ class Broker:
             for client in self._front_watch.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
         now = self._clock()
-        if now >= self._lookout.next_look:
-            self._carry_out(self._lookout.look(now))
+        if now >= self._monitor.next_look:
+            self._log_events(self._monitor.look(now))
+
+    def _log_events(self, texts: list[str]) -> None:
+        for text in texts:
+            self._carry_out(self.dispatcher.log_event(text, self._clock()))
 
     def _kept(self) -> int:
         """Bytes of what was asked for and is not answered."""
-        return sum([job.size + REQUEST_BYTES for job in self.dispatcher.jobs.open.values()])
+        return self.dispatcher.open_bytes + REQUEST_BYTES * self.dispatcher.open_requests
 
     def _keep_out(self, authority: KeyAuthority) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""
@@ -230,7 +234,7 @@ class Broker:
                     continue
                 self._carry_out(handle(peer, frames[1:]))
             except ProtocolError as error:
-                self.dispatcher.journal.counters.bad_frames += 1
+                self.dispatcher.bad_frame()
                 if self._detailed:
                     place = watch.place_of(frames[0].bytes)
                     log.debug("dropped a message from %s: %s", place, error)
@@ -298,8 +302,7 @@ class Broker:
                 request_log.sent(self._name_of(action.worker), action.message)
 
     def _name_of(self, address: bytes) -> str:
-        worker = self.dispatcher.workers.get(address)
-        return worker.name if worker else self._back_watch.place_of(address)
+        return self.dispatcher.name_of(address) or self._back_watch.place_of(address)
 
     def _to_client(self, action: ToClient) -> None:
         # A client that cannot be reached at all has dropped; it will ask again over its next
@@ -324,7 +327,7 @@ class Broker:
 
     def _mishap(self, what: str, error: Exception) -> None:
         self._mishaps.add(what, error)
-        self.dispatcher.journal.counters.mishaps = self._mishaps.count
+        self.dispatcher.message_failed()
 
     def _close(self) -> None:
         self._front_watch.close()

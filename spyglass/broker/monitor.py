@@ -6,8 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from spyglass.dispatcher.actions import Action
-from spyglass.dispatcher.journal import Journal
 from spyglass.runtime import memory
 from spyglass.transport.endless import Endless
 from spyglass.transport.peers import DropWatch
@@ -32,14 +30,13 @@ RELIEVED = 0.9
 CROWDED = 0.8
 
 
-class Lookout:
+class Monitor:
     """Looks at the broker's own state, and tells the operator once each time it becomes bad."""
 
     def __init__(
         self,
         front: DropWatch,
         back: DropWatch,
-        journal: Journal,
         clock: Callable[[], float],
         kept: Callable[[], int],
         may_wait: int,
@@ -59,7 +56,6 @@ class Lookout:
         self._front = front
         self._back = back
         self._ports = Endless(front, MAX_MESSAGE_BYTES), Endless(back, MAX_ANSWER_BYTES)
-        self._journal = journal
         self._clock = clock
         self._kept = kept
         self._open_files = open_files
@@ -69,21 +65,22 @@ class Lookout:
         self._memory_limit = self._held + may_wait + MEMORY_ROOM
         self._heavy = False
 
-    def look(self, now: float) -> list[Action]:
-        """Due at `next_look`, when all that waits was read: cut whoever floods us, and weigh
-        ourselves."""
+    def look(self, now: float) -> list[str]:
+        """Due at `next_look`, when all that waits was read: cut whoever floods the broker, and
+        look at the memory it takes. What the operator should know."""
+        events: list[str] = []
         held = memory.held()
         grows = held >= self._held + GROWTH
         if grows or now >= self._next_connections:
             self._held = held
             self._next_connections = now + CONNECTIONS_INTERVAL
             self._look_at_connections()
-            self._weigh(held, now)
+            events = self._memory_events(held)
         else:
             self._held = min(self._held, held)
         took = self._clock() - now
         self.next_look = now + max(GROWING_INTERVAL if grows else LOOK_INTERVAL, took / LOOK_SHARE)
-        return self._journal.flush()
+        return events
 
     def _look_at_connections(self) -> None:
         taken = memory.allocated() - self._kept()
@@ -91,21 +88,22 @@ class Lookout:
             for place in port.cut(taken):
                 log.warning("cut a connection whose message never ends: %s", place)
 
-    def _weigh(self, held: int, now: float) -> None:
-        heavy = held > self._memory_limit * (RELIEVED if self._heavy else 1)
-        if heavy and not self._heavy:
+    def _memory_events(self, held: int) -> list[str]:
+        was_heavy = self._heavy
+        self._heavy = held > self._memory_limit * (RELIEVED if was_heavy else 1)
+        if self._heavy and not was_heavy:
             what = f"this broker takes {held / 1e6:.0f} MB of memory, more than all it may let wait"
             advice = "if one sender floods it, shut it out: python keys.py revoke NAME"
-            self._journal.log_event(f"{what}; {advice}", now)
-        self._heavy = heavy
+            return [f"{what}; {advice}"]
+        return []
 
-    def count_connections(self, now: float) -> list[Action]:
-        """Due when some came or went: tell before no more can come."""
+    def count_connections(self) -> list[str]:
+        """Due when some came or went. What the operator should know before no more can come."""
+        was_crowded = self._crowded
         connections = self._front.connections + self._back.connections
-        crowded = connections > CROWDED * self._open_files
-        if crowded and not self._crowded:
+        self._crowded = connections > CROWDED * self._open_files
+        if self._crowded and not was_crowded:
             what = f"{connections} connections are open, and {self._open_files} files are allowed"
             advice = "raise the limit (ulimit -n) before no more can join"
-            self._journal.log_event(f"{what}; {advice}", now)
-        self._crowded = crowded
-        return self._journal.flush()
+            return [f"{what}; {advice}"]
+        return []

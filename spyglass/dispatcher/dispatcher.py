@@ -13,6 +13,7 @@ credit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 
 from spyglass.dispatcher.actions import Action
@@ -26,6 +27,7 @@ from spyglass.dispatcher.pools import Pool, Pools
 from spyglass.dispatcher.quarantine import Loss
 from spyglass.dispatcher.refusals import Refusals
 from spyglass.dispatcher.senders import Connection
+from spyglass.dispatcher.stats import Counters
 from spyglass.dispatcher.trend import Trend
 from spyglass.dispatcher.worker_state import Worker
 from spyglass.protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
@@ -64,7 +66,7 @@ class Dispatcher:
         idle = sum(len(pool.idle) for pool in self.pools.values())
         return (
             f"<Dispatcher {len(self.workers)} workers, {idle} idle,"
-            f" {len(self.jobs.open) - self.waiting} in flight, {self.waiting} waiting>"
+            f" {self.open_requests - self.waiting} in flight, {self.waiting} waiting>"
         )
 
     @property
@@ -76,6 +78,26 @@ class Dispatcher:
     def waiting(self) -> int:
         """Requests that no worker has."""
         return self.pools.waiting
+
+    @property
+    def open_requests(self) -> int:
+        """Requests accepted and not answered yet."""
+        return len(self.jobs.open)
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of their pictures."""
+        return sum([job.size for job in self.jobs.open.values()])
+
+    @property
+    def counters(self) -> Counters:
+        """A copy of the present counts."""
+        return replace(self.journal.counters)
+
+    def name_of(self, address: bytes) -> str | None:
+        """The name of the worker at this address; None if no worker is there."""
+        worker = self.workers.get(address)
+        return worker.name if worker is not None else None
 
     # --- events from workers ------------------------------------------------------------------
 
@@ -219,21 +241,25 @@ class Dispatcher:
 
     # --- events from the operator -------------------------------------------------------------
 
-    def find_worker(self, worker_id: str) -> Worker | None:
-        """By the id on the status page."""
-        return next((worker for worker in self.workers.values() if worker.id == worker_id), None)
-
-    def drain_worker(self, worker: Worker, now: float) -> list[Action]:
-        """No new work; it is told to leave once it has answered what it holds."""
+    def drain_worker(self, worker_id: str, now: float) -> tuple[str | None, list[Action]]:
+        """The worker with this public id gets no new work, and leaves once it has answered what it
+        holds. Its name; None if no such worker is connected."""
+        worker = self._worker(worker_id)
+        if worker is None:
+            return None, []
         worker.dismissed = True
         self.membership.drain(worker, "removed by the operator", now)
         self.membership.settle(worker, now)
-        return self.journal.flush()
+        return worker.name, self.journal.flush()
 
-    def remove_worker(self, worker: Worker, now: float) -> list[Action]:
-        """At once: what it holds is requeued."""
+    def remove_worker(self, worker_id: str, now: float) -> tuple[str | None, list[Action]]:
+        """The worker with this public id leaves at once: what it holds is requeued. Its name; None
+        if no such worker is connected."""
+        worker = self._worker(worker_id)
+        if worker is None:
+            return None, []
         self.membership.dismiss(worker, now)
-        return self.journal.flush()
+        return worker.name, self.journal.flush()
 
     def clear_quarantine(self, sha256: str, now: float) -> tuple[int, list[Action]]:
         """One picture, or all of them without a name, may be sent again; how many."""
@@ -245,13 +271,28 @@ class Dispatcher:
     def stop(self, now: float) -> list[Action]:
         """The broker is leaving: nothing new is accepted, what is held may finish."""
         self.stopping = True
-        self.journal.log_event(f"broker is leaving, {len(self.jobs.open)} requests to finish", now)
+        self.journal.log_event(f"broker is leaving, {self.open_requests} requests to finish", now)
         return self.journal.flush()
 
     def hand_back(self) -> list[Action]:
         """The broker leaves now: whatever is open returns to its client."""
         for job in list(self.jobs.open.values()):
             self.jobs.fail(job, *self._leaving())
+        return self.journal.flush()
+
+    # --- events of the broker itself ----------------------------------------------------------
+
+    def bad_frame(self) -> None:
+        """The frames of a peer were no message."""
+        self.journal.counters.bad_frames += 1
+
+    def message_failed(self) -> None:
+        """A message was lost to a fault of the broker's own."""
+        self.journal.counters.mishaps += 1
+
+    def log_event(self, text: str, now: float) -> list[Action]:
+        """Something happened that the operator shall see in the event log."""
+        self.journal.log_event(text, now)
         return self.journal.flush()
 
     # --- time ---------------------------------------------------------------------------------
@@ -269,7 +310,7 @@ class Dispatcher:
         if now >= self._next_look:
             self._next_look = now + self.policy.longest_sleep
             waiting, answered = self.waiting, self.journal.counters.answered
-            self.trend.sample(waiting, len(self.jobs.open) - waiting, answered, now)
+            self.trend.sample(waiting, self.open_requests - waiting, answered, now)
             self.membership.answer_heartbeats()
             for worker in [worker for pool in self.pools.values() for worker in pool.out.values()]:
                 if self.outliers.end_ejection(worker, now):
@@ -281,6 +322,9 @@ class Dispatcher:
         """When `tick` must be called at the latest."""
         timer, verdict = self.jobs.next_timer(), self.jobs.quarantine.next_verdict()
         return min(self._next_look, self.membership.next_expiry, timer, verdict)
+
+    def _worker(self, worker_id: str) -> Worker | None:
+        return next((worker for worker in self.workers.values() if worker.id == worker_id), None)
 
     def _overdue(self, job: Job, now: float) -> None:
         if job.closed:

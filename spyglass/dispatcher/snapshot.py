@@ -43,7 +43,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
             "waiting_bytes": dispatcher.jobs.waiting_bytes,
             "max_waiting": dispatcher.policy.max_waiting,
             "oldest_wait_s": _age(min(oldest), now) if oldest else 0.0,
-            "in_flight": len(dispatcher.jobs.open) - dispatcher.waiting,
+            "in_flight": dispatcher.open_requests - dispatcher.waiting,
         },
         "models": [_model(pool, dispatcher) for pool in dispatcher.pools.values()],
         "counters": asdict(journal.counters),

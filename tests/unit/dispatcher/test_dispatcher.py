@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, result, told
 
+from spyglass.dispatcher.actions import LogEvent
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import (
@@ -220,6 +221,30 @@ def test_a_foreign_ack_does_not_stop_the_clock() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_acked(b"w2", CAT.id, 0.1)
     assert given(d.tick(0.4)) == [(b"w2", CAT.id)]
+
+
+def test_what_the_broker_could_not_read_or_deal_with_is_counted() -> None:
+    d = fleet()
+    d.bad_frame()
+    for _ in range(2):
+        d.message_failed()
+    assert (d.counters.bad_frames, d.counters.mishaps) == (1, 2)
+
+
+def test_what_the_broker_has_seen_itself_is_logged_with_the_other_events() -> None:
+    d = fleet()
+    assert d.log_event("many connections are open", 1.0) == [LogEvent("many connections are open")]
+    assert d.journal.events[-1].text == "many connections are open"
+
+
+def test_the_broker_sees_copies_and_names_not_what_the_dispatcher_works_with() -> None:
+    d = fleet(b"w1")
+    before = d.counters
+    d.request_arrived(b"web", request(1, size=30), 0.0)
+    d.request_arrived(b"web", request(2, size=12), 0.0)
+    assert before.accepted == 0 and d.counters.accepted == 2
+    assert (d.open_requests, d.open_bytes) == (2, 42)
+    assert (d.name_of(b"w1"), d.name_of(b"stranger")) == ("w1", None)
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ class History:
                 return self.end(client, self.connections[client][0])
             case _ if self.d.workers:
                 named = pick(list(self.d.workers.values()))
-                return pick([self.d.drain_worker, self.d.remove_worker])(named, self.now)
+                return pick([self.d.drain_worker, self.d.remove_worker])(named.id, self.now)[1]
         return []
 
     def may_run(self, pool: Pool, job: Job) -> bool:

@@ -90,7 +90,9 @@ def test_a_new_digest_is_welcome_once_the_old_workers_left() -> None:
 
 @pytest.mark.parametrize("worker_id", ["", "zz", "2", b"w1".hex()])
 def test_no_worker_is_found_by_a_foreign_id(worker_id: str) -> None:
-    assert fleet(b"w1").find_worker(worker_id) is None
+    d = fleet(b"w1")
+    assert d.drain_worker(worker_id, 0.1) == d.remove_worker(worker_id, 0.1) == (None, [])
+    assert b"w1" in d.workers
 
 
 def test_a_name_of_full_length_is_told_apart_too_and_stays_legal() -> None:
@@ -148,19 +150,19 @@ def test_a_goodbye_costs_its_requests_no_attempt() -> None:
 def test_a_drained_worker_is_dismissed_after_its_work_and_draining_twice_is_the_same() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
-    worker = d.workers[b"w1"]
-    assert d.find_worker(worker.id) is worker
+    worker_id = d.workers[b"w1"].id
     for _ in range(2):
-        assert told(d.drain_worker(worker, 0.1), Bye) == []
+        name, actions = d.drain_worker(worker_id, 0.1)
+        assert name == "w1" and told(actions, Bye) == []
     assert told(d.worker_answered(b"w1", result(CAT), 0.2), Bye) == [Bye("removed by the operator")]
-    assert d.find_worker(worker.id) is None
+    assert not d.workers
 
 
 def test_a_removed_worker_loses_its_work_at_once() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
-    actions = d.remove_worker(d.workers[b"w1"], 0.1)
-    assert given(actions) == [(b"w2", CAT.id)]
+    name, actions = d.remove_worker(d.workers[b"w1"].id, 0.1)
+    assert name == "w1" and given(actions) == [(b"w2", CAT.id)]
     assert told(actions, Bye)
 
 
@@ -185,17 +187,17 @@ def test_a_request_that_met_a_leaving_worker_moves_without_costing_an_attempt() 
 
 def test_an_idle_worker_that_is_drained_leaves_at_once() -> None:
     d = fleet(b"w1")
-    worker = d.workers[b"w1"]
-    assert told(d.drain_worker(worker, 0.1), Bye) == [Bye("removed by the operator")]
-    assert d.find_worker(worker.id) is None
+    _, actions = d.drain_worker(d.workers[b"w1"].id, 0.1)
+    assert told(actions, Bye) == [Bye("removed by the operator")]
+    assert not d.workers
 
 
 def test_a_worker_that_was_drained_may_still_be_removed() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
-    worker = d.workers[b"w1"]
-    d.drain_worker(worker, 0.1)
-    actions = d.remove_worker(worker, 0.2)
+    worker_id = d.workers[b"w1"].id
+    d.drain_worker(worker_id, 0.1)
+    _, actions = d.remove_worker(worker_id, 0.2)
     assert given(actions) == [(b"w2", CAT.id)]
     assert told(actions, Bye) == [Bye("removed by the operator")]
 
@@ -203,7 +205,7 @@ def test_a_worker_that_was_drained_may_still_be_removed() -> None:
 def test_a_removal_costs_its_requests_no_attempt() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
-    (sent,) = told(d.remove_worker(d.workers[b"w1"], 0.1), Request)
+    (sent,) = told(d.remove_worker(d.workers[b"w1"].id, 0.1)[1], Request)
     assert sent.attempt == 1
 
 
@@ -272,5 +274,5 @@ def test_only_a_worker_with_credit_is_idle() -> None:
 def test_a_draining_worker_is_shown_as_one() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
-    d.drain_worker(d.workers[b"w1"], 0.1)
+    d.drain_worker(d.workers[b"w1"].id, 0.1)
     assert d.workers[b"w1"].state == "draining"

@@ -1,14 +1,16 @@
-"""Who may come in, and who may stay: the broker's side of its encrypted ports.
+"""Which keys may connect to the broker's encrypted ports, and which stay connected.
 
-libzmq asks over ZAP (rfc.zeromq.org/spec/27) about the key of each new connection, and a thread of
-its own answers. Once a peer is in, each of its messages bears its key as User-Id, and the broker's
-loop compares that with the list, which it reads again when it has changed. If the thread is dead
-nobody new comes in: ZAP_ENFORCE_DOMAIN makes libzmq refuse what nobody has allowed.
+libzmq asks about the key of each new connection over ZAP (rfc.zeromq.org/spec/27), and a thread of
+this module replies. Afterwards each message of the peer carries its key as User-Id, and the
+broker's loop checks that against the list of allowed keys, which is read again when its file has
+changed. If the thread has ended, no connection is accepted: with ZAP_ENFORCE_DOMAIN libzmq refuses
+what no reply has allowed.
 
-The answer also gives the connection its routing id, at random. A peer may bring one of its own, and
-libzmq would take it: whoever guesses the one that libzmq makes next ends the process by it, since
-libzmq asserts that it is free. An id in a reply of ZAP replaces the peer's if it is read later
-(`Handshakes`). pyzmq's own authenticator (zmq.auth) puts nothing into a reply.
+The reply also sets the connection's routing id, at random. A peer may send one of its own choice,
+which libzmq would use; and since libzmq asserts that the ids it generates are free, a peer that
+guesses the next one could end the process. An id in the ZAP reply replaces the peer's, provided
+that libzmq reads the reply later (see `Handshakes`). pyzmq's own authenticator (zmq.auth) cannot
+put an id into a reply.
 """
 
 from __future__ import annotations
@@ -30,51 +32,51 @@ from spyglass.transport.waker import Waker
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks whether the list has changed: a revoked key works that much longer.
+#: Seconds between two checks whether the list has changed: a revoked key stays valid that long.
 REFRESH_INTERVAL = 0.1
-#: Where libzmq asks, in every context.
+#: The endpoint where libzmq sends its ZAP requests, the same in every context.
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
-#: Bytes of a routing id that we give: nobody guesses one, and no two are the same by chance.
+#: Bytes of a routing id that we set: 128 random bits cannot be guessed, nor repeat by chance.
 ROUTING_ID_BYTES = 16
-#: What stands before a routing id among a reply's properties (ZMTP 3.0, "metadata").
+#: A routing id as metadata of a ZAP reply: the property's name, and the length of its value.
 _IDENTITY = b"\x08Identity" + struct.pack("!I", ROUTING_ID_BYTES)
-#: ZAP's words for: come in; stay out; we are at fault.
-_ADMITTED, _REFUSED, _FAILED = b"200", b"400", b"500"
+#: ZAP's status codes: success, authentication failure, internal error.
+_ALLOWED, _REFUSED, _FAILED = b"200", b"400", b"500"
 
 
 class AuthorityStopped(Exception):
-    """The thread that answers ZAP has ended."""
+    """The thread that replies to ZAP requests has ended."""
 
 
 class Handshakes:
-    """Waits until libzmq has read what a peer brought along.
+    """Waits until libzmq has read the metadata that a peer sent in its handshake.
 
-    It asks ZAP just before it reads that, and takes an answer that is quicker first: then the
-    peer's routing id would replace ours. All connections of a context are served by one thread of
-    libzmq, so a message that goes through that thread and comes back proves that it is done. The
-    way is a socket of Linux without a file, that takes connections of this process only.
+    libzmq sends the ZAP request just before it reads them. If it got the reply first, the peer's
+    routing id would replace ours. One thread of libzmq serves all connections of a context, so a
+    message that has passed through that thread proves that the reading is done. The message goes
+    through an abstract Unix socket, which accepts connections of this process only.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self._there = context.socket(zmq.PAIR)
-        self._there.setsockopt(zmq.IPC_FILTER_PID, os.getpid())
-        place = f"ipc://@spyglass-{secrets.token_hex(8)}"
-        self._there.bind(place)
-        self._here = context.socket(zmq.PAIR)
-        self._here.connect(place)
+        self._receiver = context.socket(zmq.PAIR)
+        self._receiver.setsockopt(zmq.IPC_FILTER_PID, os.getpid())
+        endpoint = f"ipc://@spyglass-{secrets.token_hex(8)}"
+        self._receiver.bind(endpoint)
+        self._sender = context.socket(zmq.PAIR)
+        self._sender.connect(endpoint)
 
     def wait(self) -> None:
-        """Return when all that libzmq had begun to read is read."""
-        self._here.send(b"")
-        self._there.recv()
+        """Return once libzmq has read everything that it had begun to read."""
+        self._sender.send(b"")
+        self._receiver.recv()
 
     def close(self) -> None:
-        self._here.close(linger=0)
-        self._there.close(linger=0)
+        self._sender.close(linger=0)
+        self._receiver.close(linger=0)
 
 
 class KeyAuthority:
-    """Answers ZAP, and knows whose key is still on the list."""
+    """Replies to ZAP requests, and knows which keys are allowed at present."""
 
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
@@ -84,20 +86,21 @@ class KeyAuthority:
         self._closing = False
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        """Start answering, before any port of this context is bound. It has one I/O thread."""
-        asked = context.socket(zmq.REP)
-        asked.bind(ZAP_ENDPOINT)
+        """Start to reply. To be called before any port of this context is bound; the context must
+        have a single I/O thread."""
+        requests = context.socket(zmq.REP)
+        requests.bind(ZAP_ENDPOINT)
         self._waker = Waker()
-        serve = partial(self._serve, asked, Handshakes(context))
+        serve = partial(self._serve, requests, Handshakes(context))
         self._thread = threading.Thread(target=serve, name="zap", daemon=True)
         self._thread.start()
 
     def guard(self, domain: str) -> Guard:
-        """What the port of this domain is to be told."""
+        """The socket options of the port of this domain."""
         return Guard(self.keyring.secret, domain)
 
     def allows(self, public: str, domain: str) -> bool:
-        """Whether this key (a User-Id) is on the list for this port."""
+        """Whether this key (a User-Id) is allowed on the port of this domain."""
         entry = self.allowed.find(public)
         return entry is not None and entry.role.domain == domain
 
@@ -107,10 +110,10 @@ class KeyAuthority:
         return entry is not None and entry.role is Role.ADMIN
 
     def refresh_if_due(self, now: float) -> bool:
-        """Read the list again if it is time and it has changed; whether it was time.
+        """Read the list again if it is time and it has changed; returns whether it was time.
 
         Raises:
-            AuthorityStopped: nobody answers ZAP any more, so nobody could ever join again.
+            AuthorityStopped: the thread has ended, so no connection would be accepted any more.
         """
         if now < self.next_refresh:
             return False
@@ -123,7 +126,7 @@ class KeyAuthority:
         return True
 
     def close(self) -> None:
-        """Stop answering, once and for all."""
+        """Stop replying, for good."""
         if self._thread is not None:
             self._closing = True
             self._waker.wake()
@@ -132,39 +135,39 @@ class KeyAuthority:
 
     # --- the thread ---------------------------------------------------------------------------
 
-    def _serve(self, asked: zmq.Socket[bytes], handshakes: Handshakes) -> None:
+    def _serve(self, requests: zmq.Socket[bytes], handshakes: Handshakes) -> None:
         poller = zmq.Poller()
-        poller.register(asked, zmq.POLLIN)
+        poller.register(requests, zmq.POLLIN)
         poller.register(self._waker.fileno(), zmq.POLLIN)
         try:
             while not self._closing:
-                if asked in dict(poller.poll()):
-                    reply = self._reply(asked.recv_multipart())
+                if requests in dict(poller.poll()):
+                    reply = self._reply(requests.recv_multipart())
                     handshakes.wait()
-                    asked.send_multipart(reply)
+                    requests.send_multipart(reply)
         finally:
             handshakes.close()
-            asked.close(linger=0)
+            requests.close(linger=0)
 
-    def _reply(self, question: list[bytes]) -> list[bytes]:
-        """To what libzmq asks of a connection: version, number, domain, address, our own routing
-        id, mechanism, and with CURVE a key."""
-        version, number, domain, _, _, mechanism, *credentials = question
+    def _reply(self, request: list[bytes]) -> list[bytes]:
+        """The reply to a request: version, request id, domain, address, our own routing id,
+        mechanism, and with CURVE a key."""
+        version, request_id, domain, _, _, mechanism, *credentials = request
         try:
             user = self._user(domain.decode(), mechanism, credentials)
-        except Exception:  # whatever it is: the next one may come in
-            log.exception("cannot tell who asks to come in, so he is refused")
-            return [version, number, _FAILED, b"", b"", b""]
+        except Exception:  # a fault here must not end the thread: then nobody could connect
+            log.exception("cannot check the key of a connection, so it is refused")
+            return [version, request_id, _FAILED, b"", b"", b""]
         if user is None:
-            return [version, number, _REFUSED, b"NO ACCESS", b"", b""]
+            return [version, request_id, _REFUSED, b"NO ACCESS", b"", b""]
         identity = _IDENTITY + os.urandom(ROUTING_ID_BYTES) if user else b""
-        return [version, number, _ADMITTED, b"OK", user, identity]
+        return [version, request_id, _ALLOWED, b"OK", user, identity]
 
     def _user(self, domain: str, mechanism: bytes, credentials: list[bytes]) -> bytes | None:
-        """The User-Id of whoever asks to come in, empty on a plain port; None if he may not. Reads
-        the list if it has changed: a new key is good at once."""
+        """The User-Id of the peer, empty on a plain port; None if it is refused. The list is read
+        again if it has changed, so that a new key is valid at once."""
         if mechanism == b"NULL" and domain == PLAIN_DOMAIN.decode():
-            return b""  # asked where the other port is encrypted
+            return b""  # libzmq asks about plain ports too if the other port is encrypted
         if mechanism != b"CURVE" or domain not in (FRONT_DOMAIN, WORKER_DOMAIN):
             return None
         public = z85.encode(*credentials)

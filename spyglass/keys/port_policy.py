@@ -1,7 +1,7 @@
-"""Which of a broker's ports are encrypted, and what is said about it.
+"""Which of a broker's ports are encrypted, how that is reported, and how workers join them.
 
 A port beyond loopback is always encrypted, unless `--insecure` says otherwise. One on loopback is
-encrypted with `--encrypt always`; else only programs of this machine reach it, without keys.
+encrypted with `--encrypt always`; otherwise only programs of this machine reach it, without keys.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from spyglass.transport import credentials
 from spyglass.transport.addresses import as_others_call, beyond_loopback
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
 
-#: Which ports are to be encrypted.
+#: Values of `--encrypt`: which ports are to be encrypted.
 BEYOND, ALWAYS = "beyond-loopback", "always"
-#: What the status page says of a port.
+#: How the status reports a port.
 ENCRYPTED, LOOPBACK, INSECURE = "encrypted", "loopback", "insecure"
-#: What stands for the secret where everybody may read.
+#: Replaces the secret where everybody may read the command.
 HIDDEN = "SECRET"
 
 
 @dataclass(frozen=True, slots=True)
 class PortPolicy:
-    """What was chosen. Without an authority no port is encrypted."""
+    """The protection of both ports. Without an authority neither is encrypted."""
 
     authority: KeyAuthority | None = None
     front: bool = False
@@ -35,10 +35,10 @@ class PortPolicy:
     def from_flags(
         cls, frontend: str, backend: str, keys: Path, encrypt: str, insecure: bool = False
     ) -> PortPolicy:
-        """By the broker's flags.
+        """The policy by the broker's flags.
 
         Raises:
-            BadKeys: keys are needed, and missing or open to others.
+            BadKeys: keys are needed, and missing or accessible to other users.
         """
         always = encrypt == ALWAYS
         if insecure and always:
@@ -63,16 +63,16 @@ class PortPolicy:
 
     @property
     def folder(self) -> Path | None:
-        """Where the keys are."""
+        """The folder of the keys, if they are used."""
         return None if self.authority is None else self.authority.keyring.folder
 
     def guard(self, domain: str) -> Guard | None:
-        """What the port of this domain is to be told; None for one that is not encrypted."""
-        wanted = {FRONT_DOMAIN: self.front, WORKER_DOMAIN: self.back}[domain]
-        return self.authority.guard(domain) if self.authority is not None and wanted else None
+        """The socket options of the port of this domain; None if it is not encrypted."""
+        encrypted = {FRONT_DOMAIN: self.front, WORKER_DOMAIN: self.back}[domain]
+        return self.authority.guard(domain) if self.authority is not None and encrypted else None
 
     def next_refresh(self) -> float:
-        """When the list of keys is to be looked at again."""
+        """When the list of keys is to be read again."""
         return float("inf") if self.authority is None else self.authority.next_refresh
 
     def protection(self, frontend: str, backend: str) -> dict[str, str]:
@@ -84,20 +84,21 @@ class PortPolicy:
         }
 
     def would_leak(self, backend: str, target: str) -> bool:
-        """Whether pictures would go to a worker dialled there in clear, unasked for."""
-        unasked = self.protection("", backend)["backend"] == LOOPBACK
-        return unasked and beyond_loopback(target)
+        """Whether pictures would go to a worker at `target` unencrypted, though nobody allowed that
+        by --insecure."""
+        not_allowed = self.protection("", backend)["backend"] == LOOPBACK
+        return not_allowed and beyond_loopback(target)
 
     def join_command(self, backend: str, host: str) -> str:
-        """The line that joins a worker, typed on another machine; a secret is not shown."""
+        """The command that starts a worker on another machine; its secret is not shown."""
         place = as_others_call(backend, host)
         return f"python worker.py '{place}#{HIDDEN}'" if self.back else f"python worker.py {place}"
 
     def make_join_command(self, frontend: str, backend: str, host: str, name: str) -> str:
-        """The same with a new secret, by which whoever runs it is let in under this name.
+        """The same with the secret of a new key of this name.
 
         Raises:
-            BadKeys: the name is taken, or whoever asks may be anybody.
+            BadKeys: the name is taken, or the request may come from anybody.
         """
         if self.protection(frontend, backend)["frontend"] == INSECURE:
             raise BadKeys("Anybody may ask this broker. On its machine run: python keys.py join")

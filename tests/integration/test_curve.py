@@ -1,4 +1,4 @@
-"""Encrypted fleets: they answer as plain ones do, and the wire tells a stranger nothing."""
+"""Encrypted fleets: they answer as plain ones do, and a stranger on the network learns nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from testbed.relay import Relay
 # --- a fleet ----------------------------------------------------------------------------------
 
 
-def test_an_encrypted_fleet_answers_and_says_that_it_is_encrypted(encrypted: Encrypted) -> None:
+def test_an_encrypted_fleet_answers_and_its_status_reports_the_encryption(
+    encrypted: Encrypted,
+) -> None:
     encrypted.start_worker("kitchen")
     assert encrypted.client.submit(CAT).result(PATIENCE).worker == "kitchen"
     told = encrypted.status()["broker"]
@@ -138,7 +140,7 @@ def test_nothing_readable_passes_on_the_wire(tmp_path: Path, keys: bool) -> None
     assert [word in taps[1].heard for word in READABLE] == [not keys] * len(READABLE)
 
 
-def test_bits_that_flip_on_an_encrypted_way_cut_it_and_the_worker_is_back_at_once(
+def test_flipped_bits_cut_an_encrypted_connection_and_the_worker_is_back_at_once(
     encrypted: Encrypted,
 ) -> None:
     with Relay(encrypted.backend.removeprefix("tcp://")) as relay:
@@ -157,7 +159,7 @@ def test_bits_that_flip_on_an_encrypted_way_cut_it_and_the_worker_is_back_at_onc
         assert encrypted.status()["counters"]["bad_frames"] == 0
 
 
-def test_a_recorded_encrypted_conversation_played_again_comes_to_nothing(
+def test_a_replayed_encrypted_conversation_has_no_effect(
     encrypted: Encrypted,
 ) -> None:
     tap = Tap(encrypted.backend)
@@ -203,7 +205,7 @@ def test_junk_on_encrypted_ports_leaves_the_broker_answering(encrypted: Encrypte
     assert encrypted.broker.poll() is None
 
 
-def test_no_secret_shows_in_what_the_programs_write_or_tell(encrypted: Encrypted) -> None:
+def test_no_secret_appears_in_logs_or_in_the_status(encrypted: Encrypted) -> None:
     place = encrypted.way_in(Role.WORKER, "kitchen")
     worker = encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE)
     said = Said(worker)

@@ -1,4 +1,4 @@
-"""Which key opens which port, who is shut out again, and that in doubt nobody comes in."""
+"""Which key is valid on which port, what revoking one does, and that in doubt none is valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spyglass.protocol import Ack, Direction, Op, Result
 from spyglass.transport.credentials import Login
 from testbed.peers import picture_request
 
-# --- who gets in ------------------------------------------------------------------------------
+# --- allowed keys -----------------------------------------------------------------------------
 
 
 def test_each_key_opens_its_own_port_only(sockets: Sockets) -> None:
@@ -26,7 +26,7 @@ def test_each_key_opens_its_own_port_only(sockets: Sockets) -> None:
     assert all(stays_out(peer) for peer in strangers)
 
 
-def test_strangers_and_plain_peers_stay_out(sockets: Sockets) -> None:
+def test_unknown_keys_and_unencrypted_peers_are_refused(sockets: Sockets) -> None:
     known = sockets.login(Role.WORKER)
     _, secret = zmq.curve_keypair()
     _, elsewhere = zmq.curve_keypair()
@@ -38,7 +38,7 @@ def test_strangers_and_plain_peers_stay_out(sockets: Sockets) -> None:
     assert comes_in(sockets.worker(known))
 
 
-def test_a_key_is_good_as_soon_as_it_is_made(sockets: Sockets) -> None:
+def test_a_key_is_valid_as_soon_as_it_is_made(sockets: Sockets) -> None:
     for _ in range(3):
         assert comes_in(sockets.worker(sockets.login(Role.WORKER)))
 
@@ -61,7 +61,7 @@ def test_a_front_key_may_look_and_only_an_admins_may_change_the_fleet(
     assert encrypted.client.control(Op.REMOVE, target)[0]
 
 
-# --- who is shut out --------------------------------------------------------------------------
+# --- revoked keys -----------------------------------------------------------------------------
 
 
 def test_a_revoked_worker_is_removed_at_once_and_its_work_goes_to_another(
@@ -126,7 +126,7 @@ def _revoked(sockets: Sockets, name: str) -> bool:
     return name not in [entry.name for entry in sockets.authority.allowed.entries()]
 
 
-def test_a_list_that_is_gone_shuts_everybody_out(sockets: Sockets) -> None:
+def test_without_its_list_of_keys_the_broker_disconnects_everybody(sockets: Sockets) -> None:
     worker = sockets.worker(sockets.login(Role.WORKER))
     worker.join("kitchen")
     eventually(sockets.names, "it joins")
@@ -138,7 +138,7 @@ def test_a_list_that_is_gone_shuts_everybody_out(sockets: Sockets) -> None:
 # --- ZAP fails closed -------------------------------------------------------------------------
 
 
-def test_with_the_thread_that_checks_keys_dead_nobody_comes_in(
+def test_when_the_thread_that_checks_keys_has_ended_nobody_can_connect(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = sockets.login(Role.WORKER)
@@ -150,13 +150,13 @@ def test_with_the_thread_that_checks_keys_dead_nobody_comes_in(
     assert stays_out(sockets.worker(login))
 
 
-def test_a_broker_whose_thread_that_checks_keys_is_dead_leaves(sockets: Sockets) -> None:
+def test_a_broker_ends_when_the_thread_that_checks_keys_has_ended(sockets: Sockets) -> None:
     sockets.authority.close()
     sockets.thread.join(PATIENCE)
     assert "the thread that checks keys has ended" in str(sockets.failure)
 
 
-def test_a_port_without_anybody_to_answer_for_keys_lets_nobody_in(
+def test_an_encrypted_port_without_a_zap_handler_accepts_nobody(
     sockets: Sockets,
 ) -> None:
     """ZAP_ENFORCE_DOMAIN: without it libzmq would let everybody in."""

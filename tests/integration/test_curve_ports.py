@@ -72,7 +72,7 @@ def test_a_port_is_encrypted_beyond_loopback_or_always(
         chosen("--encrypt", "always", "--insecure")
 
 
-def test_an_insecure_port_is_told_in_the_log_and_on_the_status_page() -> None:
+def test_an_insecure_port_is_reported_in_the_log_and_on_the_status_page() -> None:
     fleet = Fleet(backend=f"tcp://0.0.0.0:{free_port()}")
     try:
         said = Said(fleet.start_broker("--insecure", stderr=subprocess.PIPE))

@@ -113,9 +113,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
         site.close()
 
 
-def test_a_workers_own_processes_are_told_where_to_look_for_modules(
-    fleet: Fleet, trap: Trap
-) -> None:
+def test_a_workers_own_processes_get_the_path_to_look_for_modules(fleet: Fleet, trap: Trap) -> None:
     program = [str(ROOT / "testbed" / "stand_in.py"), fleet.backend, "--processes", "1"]
     worker = fleet.start(*program, "--name", "attic", cwd=trap.folder, env=environment())
     eventually(lambda: "attic" in fleet.names(), "the worker joins")

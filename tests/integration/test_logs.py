@@ -1,4 +1,4 @@
-"""Logging that neither loses a program's last words nor keeps it from leaving."""
+"""Logging that neither loses a program's last lines nor keeps it from ending."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_log_without_room_goes_on_once_there_is_some() -> None:
     assert b"there is room again" in said and b"nobody reads" not in said and b"Error" not in said
 
 
-# --- what a line says -------------------------------------------------------------------------
+# --- what is in a line ------------------------------------------------------------------------
 
 NASTY = "mallory\n00:00:00 broker: all is well\x1b[2J\u202e"
 
@@ -170,7 +170,7 @@ def test_no_line_of_a_traceback_looks_like_one_of_the_log() -> None:
         "import sys\nprint('nobody foresaw it:\\nchoose another', file=sys.stderr)",
     ],
 )
-def test_what_nobody_foresaw_is_an_object_on_a_line_too(script: str) -> None:
+def test_an_unexpected_exception_is_an_object_on_a_line_too(script: str) -> None:
     (line,) = said_by(script, "--log-format", "json")
     assert "nobody foresaw it" in json.loads(line)["message"]
 
@@ -179,7 +179,7 @@ def test_what_nobody_foresaw_is_an_object_on_a_line_too(script: str) -> None:
     ("level", "told"),
     [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)],
 )
-def test_what_is_beneath_the_level_is_not_told(level: str, told: int) -> None:
+def test_lines_beneath_the_level_are_not_written(level: str, told: int) -> None:
     script = "for level in (10, 20, 30, 40): log.log(level, 'a line')"
     assert len(said_by(script, "--log-level", level)) == told
 
@@ -303,7 +303,7 @@ def test_the_id_a_caller_gave_leads_to_ours(logged: LoggedSite) -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_why_a_program_does_not_start_is_told_in_the_format_wished(format: str) -> None:
+def test_why_a_program_does_not_start_is_logged_in_the_format_asked_for(format: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         flags = ["--port", str(taken.getsockname()[1]), "--log-format", format]
         tried = subprocess.run(

@@ -37,14 +37,16 @@ def test_an_empty_host_is_loopback(fleet: Fleet, flags: list[str]) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])
-def test_a_web_that_others_may_reach_says_so_at_every_level(fleet: Fleet, host: str) -> None:
+def test_a_web_that_other_machines_may_reach_logs_so_at_every_level(
+    fleet: Fleet, host: str
+) -> None:
     flags = ["--host", host, "--port", "0", "--log-level", "error"]
     said = Said(fleet.start("web.py", *flags, stderr=subprocess.PIPE))
     line = said.wait("other machines may reach port")
     assert line.rstrip().endswith("at ::" if host == "::" else "at 0.0.0.0")
 
 
-def test_a_web_on_loopback_says_nothing_of_others() -> None:
+def test_a_web_on_loopback_logs_nothing_about_other_machines() -> None:
     site = Site()
     try:
         site.start_broker()
@@ -57,7 +59,7 @@ def test_a_web_on_loopback_says_nothing_of_others() -> None:
 
 
 @pytest.mark.parametrize("encrypted", [True, False])
-def test_a_broker_that_others_may_reach_says_so_at_every_level(
+def test_a_broker_that_other_machines_may_reach_logs_so_at_every_level(
     tmp_path: Path, encrypted: bool
 ) -> None:
     folder = Keyring.create(tmp_path / "keys").folder
@@ -75,7 +77,7 @@ def test_a_broker_that_others_may_reach_says_so_at_every_level(
 
 
 @pytest.mark.parametrize("encrypted", [True, False])
-def test_a_worker_that_others_may_reach_says_so_at_every_level(
+def test_a_worker_that_other_machines_may_reach_logs_so_at_every_level(
     fleet: Fleet, tmp_path: Path, encrypted: bool
 ) -> None:
     place = f"tcp://0.0.0.0:{free_port()}"

@@ -193,7 +193,7 @@ def test_ctrl_c_while_it_starts_ends_it_without_killing_anything(programs: int) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_before_supervisor_minds_it_leaves_no_folder(
+def test_a_signal_before_supervisor_handles_it_leaves_no_folder(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(

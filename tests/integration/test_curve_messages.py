@@ -1,4 +1,4 @@
-"""What people are told at encrypted ports: why they are kept out, and what lets them in."""
+"""What peers of encrypted ports are shown: why they are refused, and how to join."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Op, Reason
 from spyglass.transport.credentials import join
 
-# --- why somebody is kept out -----------------------------------------------------------------
+# --- why a peer is refused --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from spyglass.transport.credentials import join
         pytest.param("other keys", marks=pytest.mark.slow),
     ],
 )
-def test_a_worker_that_is_kept_out_says_why_and_what_to_do(
+def test_a_refused_worker_logs_why_and_what_to_do(
     encrypted: Encrypted, tmp_path: Path, case: str
 ) -> None:
     if case == "front key":
@@ -64,7 +64,7 @@ def changing(tmp_path: Path) -> Iterator[tuple[Encrypted, Fleet]]:
 
 
 @pytest.mark.slow
-def test_a_worker_with_a_secret_tells_a_plain_broker_by_name_and_joins_once_it_is_encrypted(
+def test_a_worker_with_a_secret_reports_an_unencrypted_broker_and_joins_once_it_is_encrypted(
     changing: tuple[Encrypted, Fleet],
 ) -> None:
     fleet, plain = changing
@@ -80,7 +80,7 @@ def test_a_worker_with_a_secret_tells_a_plain_broker_by_name_and_joins_once_it_i
 
 
 @pytest.mark.slow
-def test_a_client_that_is_kept_out_is_told_why_and_comes_in_when_it_may(
+def test_a_refused_client_gets_the_reason_and_connects_once_it_is_allowed(
     changing: tuple[Encrypted, Fleet],
 ) -> None:
     fleet, plain = changing
@@ -106,10 +106,10 @@ def why(client: BrokerClient) -> str:
     return ""
 
 
-# --- lines made by an admin -------------------------------------------------------------------
+# --- join commands made by an admin -----------------------------------------------------------
 
 
-def test_an_admin_makes_a_line_by_the_front_that_lets_a_worker_in(encrypted: Encrypted) -> None:
+def test_an_admin_makes_a_join_command_with_which_a_worker_joins(encrypted: Encrypted) -> None:
     done, line = encrypted.client.control(Op.JOIN, "kitchen")
     assert done
     program, place = line.strip("'").rsplit(" '", 1)
@@ -121,7 +121,7 @@ def test_an_admin_makes_a_line_by_the_front_that_lets_a_worker_in(encrypted: Enc
     assert not done and "python keys.py revoke kitchen" in why
 
 
-def test_a_front_key_makes_no_line(encrypted: Encrypted) -> None:
+def test_a_front_key_makes_no_join_command(encrypted: Encrypted) -> None:
     office = BrokerClient([encrypted.way_in(Role.FRONT)])
     try:
         with pytest.raises(NotAllowed):
@@ -130,11 +130,11 @@ def test_a_front_key_makes_no_line(encrypted: Encrypted) -> None:
         office.close()
 
 
-def test_a_line_without_a_secret_is_told_where_none_is_needed(fleet: Fleet) -> None:
+def test_a_join_command_has_no_secret_where_none_is_needed(fleet: Fleet) -> None:
     assert fleet.client.control(Op.JOIN, "") == (True, f"python worker.py {fleet.backend}")
 
 
-def test_no_line_is_made_for_whoever_reaches_an_insecure_front(tmp_path: Path) -> None:
+def test_no_join_command_is_made_at_an_insecure_front(tmp_path: Path) -> None:
     keyring = Keyring.create(tmp_path / "keys")
     port_policy = PortPolicy(KeyAuthority(keyring), front=False, back=True)
     with pytest.raises(BadKeys, match=r"python keys\.py join"):

@@ -216,6 +216,7 @@ async def _awaited(future: asyncio.Future[T], limit: float, request: Request) ->
         raise Problem.of(Reason.DEADLINE, "No answer came in the time allowed.") from None
     except asyncio.CancelledError:
         if watch.done():
+            watch.result()  # raises what went wrong in watching, if anything did
             raise ClientDisconnected from None
         raise
     finally:

@@ -231,6 +231,17 @@ def test_a_bug_in_any_route_is_logged_with_its_traceback_and_answered_500(
     assert "Traceback (most recent call last)" in caplog.text
 
 
+def test_a_bug_in_watching_the_connection_does_not_pass_for_a_client_that_left(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(request: Request) -> None:
+        raise ValueError("a secret")
+
+    site.fleet.hangs = True
+    monkeypatch.setattr(Request, "disconnected", broken)
+    assert site("POST", "/v1/classify", jpeg()).status == 500
+
+
 def test_a_bug_in_a_page_is_shown_to_a_person_as_a_page(site: Site) -> None:
     site.fleet.failure = ValueError("a secret")
     page = site("GET", "/status", accept="text/html")

@@ -1,9 +1,8 @@
 """The web: pages, JSON and health in front of a broker.
 
-`make_app` puts two parts together: coroutines that pass pictures to an AioClient and its answers
-back (api/classify.py), and a Bottle app for everything else (pages.py), which runs in threads since
-it may wait for the broker. No frames, no decoding: a picture is only measured, and its first bytes
-looked at.
+`make_app` joins two parts: coroutines that pass pictures to an AioClient and its answers back
+(api/), and a Bottle app for everything else (pages.py), which runs in threads since it may wait for
+the broker. Pictures are not decoded here: only their length and first bytes are checked.
 """
 
 from __future__ import annotations
@@ -35,9 +34,11 @@ from spyglass.web.pages import make_pages
 
 log = logging.getLogger(__name__)
 
+#: An API that other programs speak has failures in a form of its own, a dialect: it turns a problem
+#: into a response.
 Dialect: TypeAlias = Callable[[Problem], Response]
 
-#: How failures are told under an address's first word; elsewhere as application/problem+json.
+#: The dialect of failures by the first part of a path; other paths answer application/problem+json.
 DIALECTS: dict[str, Dialect] = {
     "predictions": torchserve.as_response,
     "models": torchserve.as_response,
@@ -47,10 +48,10 @@ DIALECTS: dict[str, Dialect] = {
 
 #: Bytes of the largest upload: a 24-megapixel photo, well compressed.
 MAX_UPLOAD = 10_000_000
-#: Times that, a body is still read, to tell its sender that it is too large; beyond it the
-#: connection is cut.
+#: A body up to this many times the largest upload is read, so that its sender gets a response that
+#: it is too large; beyond that the connection is cut.
 READ_FACTOR = 4
-#: Threads for pages and health. They wait for the broker, two seconds at most.
+#: Threads for pages and health. They wait for the broker for two seconds at most.
 PAGE_THREADS = 32
 
 
@@ -63,10 +64,10 @@ def make_app(
     """The ASGI application. Opens nothing and keeps nothing but its client.
 
     Args:
-        client: where pictures go.
+        client: sends pictures to a broker.
         max_upload: bytes of the largest picture.
         timeout: seconds a picture may take when the caller names no limit.
-        guard: whom to ask who may act; without one, only this machine may.
+        guard: decides who may act; without one, only this machine may.
     """
     guard = guard or Guard()
     metrics = Metrics(FleetCollector(client))
@@ -80,7 +81,7 @@ def make_app(
     page_rules = {route.rule for route in bottled.routes}
 
     def find(method: str, path: str, request: Request) -> tuple[Route | None, Response | None]:
-        """Who answers: a coroutine, or this refusal at once, or, without both, the pages."""
+        """A request's coroutine, or else its refusal; if it has neither, the pages answer."""
         try:
             route, request.args = router.match({"REQUEST_METHOD": method, "PATH_INFO": path})
             return route, None
@@ -98,8 +99,8 @@ def make_app(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         began, method, path = time.monotonic(), scope["method"], scope["path"]
         request = Request(scope, receive)
-        route, refusal = find(method, path, request)
         try:
+            route, refusal = find(method, path, request)
             guard.check_host(request.headers.get(b"host", ""), path)
             if route:
                 response = await route(request)
@@ -112,19 +113,19 @@ def make_app(
             response = (_dialect(path) or problem_response)(problem)
         except ClientDisconnected:
             return
-        except Exception:  # the one net beneath all routes: a fault of our own is logged whole
+        except Exception:  # a bug: the only place that catches all, for all routes
             response = _refusal(500, request, _dialect(path))
             whose = logs.about(response.headers.get("X-Request-Id", ""))
             log.exception("%s %s failed", method, path, extra=whose)
         await _send(send, response)
         if detailed or response.status >= 500:
-            _tell(scope, request, response, time.monotonic() - began)
+            _log_request(scope, request, response, time.monotonic() - began)
 
     return metrics.measured(app, [*routes, *page_rules])
 
 
 def picture_routes(client: AioClient, max_upload: int, timeout: float, metrics: Metrics) -> Routes:
-    """All routes that are coroutines: those that take pictures, and the other dialects."""
+    """All routes that are coroutines: those that take pictures, and those of other APIs."""
     classify_routes = ClassifyRoutes(client, max_upload, timeout, metrics)
     inference = OpenInference(client, classify_routes, max_upload)
     return classify_routes.routes | TorchServe(client, classify_routes).routes | inference.routes
@@ -134,9 +135,8 @@ def _dialect(path: str) -> Dialect | None:
     return DIALECTS.get(path[1:].partition("/")[0])
 
 
-def _tell(scope: Scope, request: Request, response: Response, took: float) -> None:
-    """The log's line of a request. What was refused, or is its sender's own to mend, is told with
-    `--log-level debug` only."""
+def _log_request(scope: Scope, request: Request, response: Response, took: float) -> None:
+    """Log a request in one line; at debug level unless a worker or the web itself failed."""
     level = logging.INFO if response.status in (500, 502, 504) else logging.DEBUG
     fields = logs.about(response.headers.get("X-Request-Id", ""), status=response.status)
     callers = request.headers.get(b"x-request-id", "")

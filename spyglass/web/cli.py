@@ -66,7 +66,7 @@ def parser() -> Parser:
 
 
 def host_name(text: str) -> str:
-    """A name as it stands in an address, perhaps with a port, for `type=`."""
+    """A host's name, perhaps with a port, for `type=`."""
     if not hostname(text):
         raise BadSetting(f"{text!r} is not a name such as spyglass.example.org")
     return text
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Until the server has handlers of its own; and once more when it has finished.
+        # For signals before the server sets its own handlers, and after it has removed them.
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     log.info("open http://%s:%s/", options.host, server.port)
     if not is_loopback(server.host):

@@ -20,7 +20,7 @@ MAX_BODY = 4096
 
 
 class FleetRoutes:
-    """Passes to the broker what is asked about its fleet, and what is to be done with it.
+    """Passes questions about the fleet, and actions on it, to the broker.
 
     Args:
         client: reaches the broker.
@@ -30,7 +30,7 @@ class FleetRoutes:
         self._client = client
 
     def add_to(self, app: bottle.Bottle) -> None:
-        """Route these addresses here. The app sees to it that only those act who may."""
+        """Add these routes to an app, which checks who may act."""
         app.get("/status", callback=self._status_page)
         app.get("/v1/status", callback=self._status)
         app.post("/v1/workers", callback=self._add_worker)
@@ -45,7 +45,7 @@ class FleetRoutes:
         try:
             status = self._client.status()
         except RequestFailed:
-            status = None  # the page says so, and heals by itself
+            status = None  # the page says so, and shows the fleet once the broker answers
         return templates.page("status", status=status, broker_address=self._client.address)
 
     def _status(self) -> Response:
@@ -102,7 +102,7 @@ def _object_sent(malformed: Problem) -> dict[str, Any]:
     """The JSON object in the request's body; raises `malformed` if there is none."""
     try:
         sent = json.loads(bottle.request.environ["wsgi.input"].read(MAX_BODY))
-    except (ValueError, RecursionError):  # no JSON, or brackets a thousand deep
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         raise malformed from None
     if not isinstance(sent, dict):
         raise malformed

@@ -1,7 +1,7 @@
-"""What a broker's snapshot says, as Prometheus metrics.
+"""A broker's snapshot as Prometheus metrics.
 
-Read anew for each scrape, so that the series of a worker end when it leaves. Names of workers and
-models come from outside: only those that are names by the protocol become labels, and only so many.
+It is fetched for each scrape, so that the series of a worker end when it leaves. Names of workers
+and models come from outside: only those that the protocol allows become labels, and only so many.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from spyglass.protocol.snapshot import MAX_MODELS
 
 Snapshot: TypeAlias = dict[str, Any]
 
-#: Seconds a scrape waits for the broker: whoever scrapes must learn soon that it does not answer.
+#: Seconds a scrape waits for the broker: a scraper must learn soon that it does not answer.
 STATUS_WITHIN = 1.0
 #: Workers with series of their own, the first ones by name, eight series each; the others are
 #: in the sums alone.
 MAX_WORKERS = 250
 
-#: By the counter's name in the snapshot; complete over it, a test says so.
+#: Name and help by the counter's name in the snapshot; a test checks that none is missing.
 COUNTERS = {
     "accepted": ("spyglass_requests_accepted", "Requests the broker took responsibility for."),
     "answered": ("spyglass_requests_answered", "Requests answered with predictions."),
@@ -45,10 +45,13 @@ COUNTERS = {
         "Moves of a request to another worker because its worker was leaving.",
     ),
     "hedged": ("spyglass_hedges", "Slow requests given to a second worker as well."),
-    "late": ("spyglass_late_answers", "Words of workers on requests closed or moved before."),
+    "late": (
+        "spyglass_late_answers",
+        "Responses of workers to requests closed or moved before.",
+    ),
     "duplicate": ("spyglass_unasked_answers", "Answers of workers that nobody had asked for."),
     "ejected": ("spyglass_ejections", "Times a worker was left out for failing repeatedly."),
-    "bad_frames": ("spyglass_bad_messages", "Messages that were none of the protocol's."),
+    "bad_frames": ("spyglass_bad_messages", "Messages that were not valid."),
     "mishaps": ("spyglass_mishaps", "Messages lost to a fault of the broker's own."),
 }
 
@@ -64,7 +67,7 @@ class FleetCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All there is to tell; without a broker only that there is none."""
+        """All metrics of the fleet; without a broker only that it does not answer."""
         status = self._status()
         if status is None:
             yield _gauge("spyglass_broker_up", "Whether the broker answers.", 0)
@@ -77,7 +80,7 @@ class FleetCollector(Collector):
 
     def _status(self) -> Snapshot | None:
         if not self._client.connected:
-            return None  # at once: it might come within the second, but a scrape need not wait
+            return None  # it may connect within the second, but a scrape need not wait for that
         with suppress(RequestFailed):
             return self._client.status(STATUS_WITHIN)
         return None
@@ -88,7 +91,7 @@ def _gauge(name: str, help: str, value: float) -> Metric:
 
 
 def _queue(status: Snapshot) -> Iterator[Metric]:
-    """First what a fleet is scaled on."""
+    """The metrics that a fleet is scaled on; they come first."""
     queue = status["queue"]
     waits = "Seconds the longest waiting request has been in the queue."
     yield _gauge("spyglass_queue_depth", "Requests waiting for a worker.", queue["waiting"])
@@ -101,8 +104,8 @@ def _queue(status: Snapshot) -> Iterator[Metric]:
 def _totals(status: Snapshot) -> Iterator[Metric]:
     up = status["broker"]["uptime_s"]
     yield _gauge("spyglass_broker_uptime_seconds", "Seconds since the broker started.", up)
-    shut_out = "Pictures refused for some minutes: each had cost two workers or children."
-    yield _gauge("spyglass_quarantined_pictures", shut_out, len(status["quarantine"]))
+    quarantined = "Pictures refused for some minutes: each had cost two workers or children."
+    yield _gauge("spyglass_quarantined_pictures", quarantined, len(status["quarantine"]))
     for key, (name, help) in COUNTERS.items():
         if key in status["counters"]:  # a broker of another release may count other things
             yield CounterMetricFamily(name, help, status["counters"][key])
@@ -129,20 +132,20 @@ def _models(status: Snapshot) -> Iterator[Metric]:
 
 def _workers(status: Snapshot) -> Iterator[Metric]:
     named = {w["name"]: w for w in status["workers"] if NAME.fullmatch(w["name"])}
-    told = list(named.values())[:MAX_WORKERS]
+    shown = list(named.values())[:MAX_WORKERS]
     omitted = "Workers without series of their own, being too many or without a proper name."
-    yield _gauge("spyglass_workers_omitted", omitted, len(status["workers"]) - len(told))
+    yield _gauge("spyglass_workers_omitted", omitted, len(status["workers"]) - len(shown))
 
     def gauge(name: str, help: str, key: str, unit: float = 1) -> Metric:
         family = GaugeMetricFamily(f"spyglass_worker_{name}", help, labels=["worker", "model"])
-        for worker in told:
+        for worker in shown:
             if worker[key] is not None:
                 family.add_metric([worker["name"], worker["model"]], worker[key] * unit)
         return family
 
     def counter(name: str, help: str, key: str) -> Metric:
         family = CounterMetricFamily(f"spyglass_worker_{name}", help, labels=["worker", "model"])
-        for worker in told:
+        for worker in shown:
             family.add_metric([worker["name"], worker["model"]], worker[key])
         return family
 

@@ -1,6 +1,6 @@
 """Metrics for Prometheus: the broker's snapshot, and what the web itself counts and times.
 
-What a picture costs here is held by a test: less than twice what its five series take alone.
+A test bounds what counting a picture costs: less than twice what its five series take alone.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from spyglass.protocol import NAME, Reason
 from spyglass.protocol.snapshot import MAX_MODELS
 from spyglass.web.http.request import App, Message, Receive, Scope, Send
 
-#: Seconds at which HTTP requests are told apart, from a page to the longest usual timeout.
+#: Upper bounds of seconds of an HTTP request, from a page to the longest usual timeout.
 HTTP_BUCKETS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-#: Seconds in the queue: next to nothing on an idle fleet.
+#: Upper bounds of seconds in the queue: close to zero on an idle fleet.
 QUEUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-#: Seconds of computing: small models on a CPU take 10 to 20 ms.
+#: Upper bounds of seconds of computing: small models on a CPU take 10 to 20 ms.
 INFER_BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-#: Methods with series of their own; a client may make up any.
+#: Methods with series of their own; a client may send any.
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
-#: Stands for whatever has no series of its own.
+#: The label of everything that has no series of its own.
 OTHER = "other"
 #: Outcomes besides the reasons of a failure.
 ANSWERED, DISCONNECTED = "answered", "hung-up"
 
-# When each counter began would be one more series for each, which Prometheus does not need.
+# The time at which each counter was created would be one more series each, of no use here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """Counts and times requests; all of it as text for whoever scrapes.
+    """Counts and times requests, and renders all metrics as text for a scrape.
 
     Args:
         fleet: gives the fleet's figures, which come before the web's own.
@@ -97,17 +97,17 @@ class Metrics:
         self._of_model: dict[str, tuple[Histogram, Histogram]] = {}
         self._of_route: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    # --- what happened, told on the event loop ------------------------------------------------
+    # --- counting, on the event loop ----------------------------------------------------------
 
     def answered(self, answer: Answer) -> None:
-        """A picture has its predictions."""
+        """Count a picture that was answered with predictions."""
         self._answered.inc()
         queue, infer = self._of_model.get(answer.model) or self._series_of(answer.model)
         queue.observe(answer.times.queue / 1000)
         infer.observe(answer.times.infer / 1000)
 
     def failed(self, outcome: str) -> None:
-        """A picture has none: for this reason, one of our own words."""
+        """Count a picture that failed, by the code of its problem."""
         self._outcomes.labels(outcome).inc()
 
     def measured(self, app: App, rules: Iterable[str]) -> App:
@@ -115,7 +115,7 @@ class Metrics:
 
         Args:
             app: the application.
-            rules: its paths, in Bottle's way of writing them.
+            rules: its paths, as Bottle's rules.
         """
         rules = frozenset(rules)
         router = bottle.Router()
@@ -132,7 +132,7 @@ class Metrics:
         async def timed(scope: Scope, receive: Receive, send: Send) -> None:
             status = 0
 
-            def noting(message: Message) -> Awaitable[None]:
+            def send_and_note(message: Message) -> Awaitable[None]:
                 nonlocal status
                 if not status:
                     status = message["status"]
@@ -141,7 +141,7 @@ class Metrics:
             began = time.perf_counter()
             self._open += 1
             try:
-                await app(scope, receive, noting)
+                await app(scope, receive, send_and_note)
             finally:
                 self._open -= 1
                 path = scope["path"]
@@ -151,28 +151,28 @@ class Metrics:
         return timed
 
     def _served(self, method: str, route: str, status: int, took: float) -> None:
-        told = method if method in METHODS else OTHER  # a client may make up any number
-        series = self._of_route.get((told, route, status))
+        label = method if method in METHODS else OTHER
+        series = self._of_route.get((label, route, status))
         if series is None:
-            counter = self._requests.labels(told, route, status or "none")
-            series = self._of_route[told, route, status] = counter, self._durations.labels(route)
+            counter = self._requests.labels(label, route, status or "none")
+            series = self._of_route[label, route, status] = counter, self._durations.labels(route)
         series[0].inc()
         series[1].observe(took)
 
     def _series_of(self, model: str) -> tuple[Histogram, Histogram]:
-        """Those of this model, or of all others where it has no name or there are too many."""
+        """The series of this model; the shared one if its name is invalid or there are too many."""
         if len(self._of_model) >= MAX_MODELS or not NAME.fullmatch(model):
             return self._queue.labels(OTHER), self._infer.labels(OTHER)
         series = self._queue.labels(model), self._infer.labels(model)
         self._of_model[model] = series
         return series
 
-    # --- for whoever scrapes, any thread ------------------------------------------------------
+    # --- scraping, in any thread --------------------------------------------------------------
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text, and its content type, in the format an Accept header asks for.
 
-        Waits for the broker, a second at most.
+        Waits for the broker for a second at most.
         """
         encoder, kind = choose_encoder(accept)
         return encoder(self._registry), kind

@@ -1,4 +1,4 @@
-"""Pages, the fleet and health: a Bottle app of all routes that carry no picture."""
+"""Pages, health, files and the fleet: the Bottle app of all routes that take no picture."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def make_pages(
     """The WSGI application. Opens nothing and keeps nothing but its client.
 
     Args:
-        client: whom to ask about the fleet.
-        max_upload: bytes of the largest picture, told on the upload page.
-        metrics: what /metrics tells.
-        guard: asked before every action.
+        client: asks a broker about its fleet.
+        max_upload: bytes of the largest picture, shown on the upload page.
+        metrics: what /metrics answers.
+        guard: decides about every action.
     """
     app = bottle.Bottle()
-    app.config["catchall"] = False  # a fault is for the one net around all routes, in app.py
+    app.config["catchall"] = False  # app.py logs and answers a bug, for all routes
     app.install(_compressed)
     app.install(_as_bottle_response)
     app.install(_Guarded(guard))
@@ -54,7 +54,7 @@ def make_pages(
 
 
 class _Guarded:
-    """A Bottle plugin: whatever does not only read is an action, so that none is forgotten."""
+    """A Bottle plugin: every route whose method does not only read is checked, as an action."""
 
     name, api = "guarded", 2
 
@@ -102,7 +102,7 @@ def _add_health(app: bottle.Bottle, client: ClientSession) -> None:
 
     def static(path: str) -> Any:
         found = bottle.static_file(path, root=str(STATIC))
-        if found.status_code == 403:  # outside the folder: nothing is there for anybody
+        if found.status_code == 403:  # outside the folder
             raise problems.not_found("There is no such file.")
         return found
 
@@ -110,19 +110,19 @@ def _add_health(app: bottle.Bottle, client: ClientSession) -> None:
 
 
 def _add_metrics(app: bottle.Bottle, metrics: Metrics) -> None:
-    def scraped() -> Response:
+    def exposition() -> Response:
         text, content_type = metrics.exposition(bottle.request.get_header("Accept", ""))
         return Response(text, content_type=content_type)
 
-    app.get("/metrics", callback=scraped)
+    app.get("/metrics", callback=exposition)
 
 
 def _add_description(app: bottle.Bottle) -> None:
-    def described() -> Response:
+    def description() -> Response:
         return json_response(openapi.document())
 
-    app.get("/openapi.json", callback=described)
-    app.route("/", "OPTIONS", callback=described)  # where TorchServe's clients ask for it
+    app.get("/openapi.json", callback=description)
+    app.route("/", "OPTIONS", callback=description)  # where TorchServe's clients ask for it
 
 
 # --- answers ----------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _as_bottle_response(route: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _compressed(route: Callable[..., Any]) -> Callable[..., Any]:
-    """Text goes out in about a third of its size where the browser takes that."""
+    """Compress text, to about a third of its size, for clients that accept gzip."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         answer = route(*args, **kwargs)

@@ -1,4 +1,7 @@
-"""The pages' templates and static files: where they are, and the pages made from them."""
+"""The pages' templates and static files: where they are, and the pages made from them.
+
+Nothing else knows where views/ and static/ are.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ def page(name: str, **variables: Any) -> str:
 def upload_page(
     max_upload: int, answer: object = None, error: object = None, name: str = ""
 ) -> str:
-    """The upload page; with an answer or an error where the form was sent without script."""
+    """The upload page; with an answer or an error after a form that was sent without JavaScript."""
     accept = ",".join(formats.MIME_TYPES.values())
-    told = {"answer": answer, "error": error, "picture_name": name}
-    return page("index", max_upload=max_upload, accept=accept, **told)
+    shown = {"answer": answer, "error": error, "picture_name": name}
+    return page("index", max_upload=max_upload, accept=accept, **shown)
 
 
 def error_response(status: int, html: bool) -> Response:
-    """The answer where no route has one."""
+    """The response to a request that no route answered: a page, or a problem for programs."""
     problem = problems.for_status(status)
     response = problem_response(problem)
     if html:

@@ -1,8 +1,8 @@
-"""The routes that recognise pictures, as coroutines on the server's event loop.
+"""The routes that classify pictures, as coroutines on the server's event loop.
 
-A picture passes here from its HTTP request to the AioClient and its answer back, without a
-thread of its own: that costs a fifth of the CPU time a thread for each request did. All other
-routes are Bottle's (pages.py).
+A picture goes from its HTTP request to the AioClient here, and the answer comes back, without a
+thread for each request: that takes a fifth of the CPU time that threads took. The routes without
+pictures are Bottle's (pages.py).
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ Route: TypeAlias = Callable[[Request], Awaitable[Response]]
 #: Routes by rule, such as /predictions/<model>, and method.
 Routes: TypeAlias = dict[str, dict[str, Route]]
 
-#: Pictures in the web's hands at a time; more are told "busy" at once.
+#: Pictures being processed at a time; further ones are refused as busy at once.
 MAX_IN_FLIGHT = 200
-#: Bytes of uploads on their way at a time: bounds the web's memory, however many connections
-#: bring large pictures slowly.
+#: Bytes of uploads being received at a time: bounds the web's memory, however many connections
+#: send large pictures slowly.
 MAX_ARRIVING = 256 * 1024 * 1024
 #: Seconds past a request's deadline until the web stops waiting for the client library.
 DEADLINE_GRACE = 0.5
-#: Bytes of a form that are parsed on the event loop; a larger one goes to a thread meanwhile.
+#: Bytes of a form, or of JSON, that are parsed on the event loop; larger ones are parsed in a
+#: thread, so that other requests do not wait meanwhile.
 MAX_PARSED_INLINE = 256 * 1024
 
 
 class ClassifyRoutes:
-    """Takes pictures out of requests, and answers into them.
+    """Has the pictures of requests classified; the other APIs do it through here, too.
 
     Args:
-        client: where pictures go.
+        client: sends pictures to a broker.
         max_upload: bytes of the largest picture.
         timeout: seconds a picture may take when the caller names no limit.
-        metrics: counts what becomes of them.
+        metrics: counts and times the outcomes.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class ClassifyRoutes:
     async def _classify_api(self, request: Request) -> Response:
         answer, _ = await self.classify(request)
         timings: dict[str, float] = answer["timings_ms"]
-        told = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
-        headers = {"X-Request-Id": answer["request_id"], "Server-Timing": told}
+        server_timing = ", ".join(f"{key};dur={ms}" for key, ms in timings.items())
+        headers = {"X-Request-Id": answer["request_id"], "Server-Timing": server_timing}
         return json_response(answer, **headers)
 
     async def _classify_form(self, request: Request) -> Response:
-        """The upload page of a browser without script: with the answer, or what is wrong."""
+        """The upload page for a browser without JavaScript: with the answer, or what is wrong."""
         try:
             answer, name = await self.classify(request)
         except Problem as problem:
@@ -86,16 +87,16 @@ class ClassifyRoutes:
         headers = {"X-Request-Id": answer["request_id"]}
         return Response(shown.encode(), content_type=HTML, headers=headers)
 
-    # --- the way of a picture -----------------------------------------------------------------
+    # --- from request to answer ----------------------------------------------------------------
 
     async def classify(self, request: Request) -> tuple[dict[str, Any], str]:
-        """The picture in a request, recognised: the answer, and its file name."""
+        """The answer for the picture in a request, and the picture's file name."""
         with self.failures_counted():
-            return await self._passed_on(request)
+            return await self._classify_upload(request)
 
     @contextmanager
     def failures_counted(self) -> Iterator[None]:
-        """Tell the metrics of whatever fails within."""
+        """Count a request that fails within this context."""
         try:
             yield
         except Problem as problem:
@@ -105,20 +106,20 @@ class ClassifyRoutes:
             self._metrics.failed(DISCONNECTED)
             raise
 
-    async def _passed_on(self, request: Request) -> tuple[dict[str, Any], str]:
+    async def _classify_upload(self, request: Request) -> tuple[dict[str, Any], str]:
         self.refuse_if_full()
-        model, top_k, limit = _wishes(request.query, self._timeout)
+        model, top_k, limit = _parameters(request.query, self._timeout)
         upload = await self._upload(request)
-        self.refuse_if_full()  # others may have come in while this one arrived
+        self.refuse_if_full()  # others may have begun while this one was received
         began = time.monotonic()
         self._in_flight += 1
         try:
             future = self._client.submit(upload.picture, model=model, top_k=top_k, timeout=limit)
-            answer = await _awaited(future, limit + DEADLINE_GRACE, request)
+            answer = await _wait_for(future, limit + DEADLINE_GRACE, request)
         finally:
             self._in_flight -= 1
         self._metrics.answered(answer)
-        return _told(answer, began), upload.name
+        return _answer_fields(answer, began), upload.name
 
     async def classify_all(
         self,
@@ -136,12 +137,12 @@ class ClassifyRoutes:
         futures: list[asyncio.Future[Answer]] = []
         try:
             futures.extend(map(submit, pictures))
-            found = await _awaited(asyncio.gather(*futures), limit + DEADLINE_GRACE, request)
+            found = await _wait_for(asyncio.gather(*futures), limit + DEADLINE_GRACE, request)
         except Problem as problem:
             for number, future in enumerate(futures):
                 failed = future.done() and not future.cancelled() and future.exception()
                 if failed and str(failed) == problem.detail:
-                    problem.detail = which(number, len(futures)) + problem.detail
+                    problem.detail = image_prefix(number, len(futures)) + problem.detail
                     break
             raise
         finally:
@@ -153,7 +154,7 @@ class ClassifyRoutes:
         return found
 
     def refuse_if_full(self, more: int = 1) -> None:
-        """Raise a problem if so many pictures more than are in hand would be too many."""
+        """Raise a problem if this many pictures more would be too many at a time."""
         if self._in_flight + more > MAX_IN_FLIGHT:
             what = f"{MAX_IN_FLIGHT} pictures are being processed already. Try again shortly."
             raise Problem.of(Reason.BUSY, what)
@@ -168,19 +169,19 @@ class ClassifyRoutes:
             return from_form(body, kind, self._max_upload)
         return await asyncio.to_thread(from_form, body, kind, self._max_upload)
 
-    async def body(self, request: Request, limit: int, told: int) -> bytes:
-        """The whole body, refused by its announced length before it is read where that is known.
+    async def body(self, request: Request, limit: int, named_limit: int) -> bytes:
+        """A request's whole body. One whose announced length is too large is refused unread.
 
         Args:
-            request: whose.
-            limit: bytes of the largest.
-            told: bytes a refusal names as the limit.
+            request: the request.
+            limit: bytes of the largest body.
+            named_limit: bytes that a refusal names as the limit.
         """
         announced = request.headers.get(b"content-length", "0")
         if not announced.isascii() or not announced.isdigit():
             raise problems.malformed("Content-Length is not a number.")
         if int(announced) > limit:
-            raise problems.too_large(told)
+            raise problems.too_large(named_limit)
         parts: list[bytes] = []
         size, more = 0, True
         try:
@@ -190,7 +191,7 @@ class ClassifyRoutes:
                 size += len(part)
                 self._arriving += len(part)
                 if size > limit:
-                    raise problems.too_large(told)
+                    raise problems.too_large(named_limit)
                 if self._arriving > MAX_ARRIVING:
                     raise Problem.of(Reason.BUSY, "Too many uploads at a time. Try again shortly.")
         finally:
@@ -198,13 +199,13 @@ class ClassifyRoutes:
         return b"".join(parts)
 
 
-def which(number: int, of: int) -> str:
+def image_prefix(number: int, of: int) -> str:
     """The start of a sentence about one of several images, counted from 0."""
     return f"Image {number + 1} of {of}: " if of > 1 else ""
 
 
-async def _awaited(future: asyncio.Future[T], limit: float, request: Request) -> T:
-    """The answer, unless `limit` seconds pass or whoever asked hangs up before."""
+async def _wait_for(future: asyncio.Future[T], limit: float, request: Request) -> T:
+    """The answer, unless `limit` seconds pass or the client disconnects before."""
     watch = asyncio.ensure_future(request.disconnected())
     watch.add_done_callback(lambda _: future.cancel())
     try:
@@ -223,7 +224,7 @@ async def _awaited(future: asyncio.Future[T], limit: float, request: Request) ->
         watch.cancel()
 
 
-def _wishes(query: dict[str, str], default_timeout: float) -> tuple[str, int, float]:
+def _parameters(query: dict[str, str], default_timeout: float) -> tuple[str, int, float]:
     """model, top_k and seconds from the query string, checked."""
     model = query.get("model", "")
     if model and not NAME.fullmatch(model):
@@ -242,7 +243,8 @@ def _whole(text: str, name: str, high: int) -> int:
     return int(text)
 
 
-def _told(answer: Answer, began: float) -> dict[str, Any]:
+def _answer_fields(answer: Answer, began: float) -> dict[str, Any]:
+    """The JSON of an answer; its total time is counted from `began`."""
     return {
         "request_id": answer.request_id,
         "model": answer.model,

@@ -1,7 +1,7 @@
 """The HTTP API described: what /openapi.json answers (OpenAPI 3.1).
 
-One entry in PATHS for each route the app has; a test holds both against each other, and every
-answer against its schema. To add a route, add its `operation` here.
+There is one entry in PATHS for each route of the app; a test compares both, and checks every
+response against its schema. To add a route, add its `operation` here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FAILURES = tuple(sorted({400, 413} | {kind.status for kind in problems.REASONS.v
 
 
 def response(description: str, kind: str, content: Json) -> Json:
-    """An answer of this media type and schema."""
+    """A response of this media type and schema."""
     return {"description": description, "content": {kind: {"schema": content}}}
 
 
@@ -72,7 +72,7 @@ def operation(
     Args:
         tag: the group it is shown in.
         summary: what it does, in one line.
-        done: its answer where all goes well.
+        done: its response when it succeeds.
         failures: the statuses of its failures, beside 500.
         failing: makes the description of a failure from its status.
         parameters: from `parameter`.
@@ -125,7 +125,7 @@ VERSION_IN_PATH = parameter("path", "version", TEXT, "The only version is `1.0`.
 
 
 def _form_page() -> Json:
-    """Answers a page whatever happens: it is for browsers without script."""
+    """Answers with a page whatever happens: it is for browsers without JavaScript."""
     return operation(
         "pages",
         "Recognise a picture and show the upload page with the answer",
@@ -209,13 +209,13 @@ def _inference_paths() -> dict[str, Json]:
     """All of the Open Inference Protocol."""
     server = record(name=TEXT, version=TEXT, extensions=several(TEXT))
     paths = {
-        "/v2": _inference("The server", response("It.", JSON, server)),
+        "/v2": _inference("The server", response("The server.", JSON, server)),
         "/v2/health/live": _inference(
-            "Whether the web is alive", response("It is.", JSON, record(live=FLAG))
+            "Whether the web is alive", response("The web is alive.", JSON, record(live=FLAG))
         ),
         "/v2/health/ready": _readiness("Whether a worker of the default model is ready", {}),
     }
-    model = response("It.", JSON, schema("InferenceModel"))
+    model = response("The model.", JSON, schema("InferenceModel"))
     version = (NAME_IN_PATH, parameter("path", "version", TEXT, "The only version is `1`."))
     for start, path in (("", (NAME_IN_PATH,)), ("/versions/{version}", version)):
         start = "/v2/models/{model}" + start
@@ -232,7 +232,7 @@ def _page(summary: str) -> Json:
 
 
 def _health(summary: str) -> Json:
-    return {"get": operation("health", summary, response("It is.", JSON, HEALTHY), 503)}
+    return {"get": operation("health", summary, response("Healthy.", JSON, HEALTHY), 503)}
 
 
 def _admin(summary: str, *failures: int, **more: Any) -> Json:
@@ -264,7 +264,11 @@ PATHS: dict[str, Json] = {
     "/status": _page("The status page"),
     "/static/{path}": {
         "get": operation(
-            "pages", "A file of the pages", response("It.", "*/*", BYTES), 404, parameters=[FILE]
+            "pages",
+            "A file of the pages",
+            response("A file.", "*/*", BYTES),
+            404,
+            parameters=[FILE],
         )
     },
     "/v1/classify": {

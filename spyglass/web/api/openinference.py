@@ -15,7 +15,7 @@ from spyglass.client.aio_client import AioClient
 from spyglass.client.session import Answer, RequestFailed
 from spyglass.protocol import NAME, Reason
 from spyglass.web.api import tensors
-from spyglass.web.api.classify import MAX_PARSED_INLINE, ClassifyRoutes, Route, Routes, which
+from spyglass.web.api.classify import MAX_PARSED_INLINE, ClassifyRoutes, Route, Routes, image_prefix
 from spyglass.web.api.tensors import INPUT, OUTPUTS
 from spyglass.web.http import problems
 from spyglass.web.http.problems import Problem
@@ -35,11 +35,11 @@ def body_limit(max_upload: int) -> int:
 
 
 class OpenInference:
-    """Its routes, in front of the same fleet.
+    """The protocol's routes.
 
     Args:
-        client: whom to ask about the fleet.
-        classify_routes: take the pictures.
+        client: asks a broker about its fleet.
+        classify_routes: classify the pictures.
         max_upload: bytes of the largest picture.
     """
 
@@ -132,7 +132,7 @@ class OpenInference:
             try:
                 raw_picture(image, self._max_upload)
             except Problem as problem:
-                problem.detail = which(number, len(asked.images)) + problem.detail
+                problem.detail = image_prefix(number, len(asked.images)) + problem.detail
                 raise
         found = await self._classify_routes.classify_all(
             asked.images, model, asked.top_k, asked.timeout, request
@@ -141,7 +141,7 @@ class OpenInference:
 
 
 def as_response(problem: Problem) -> Response:
-    """A failure as the protocol tells it."""
+    """A failure in the protocol's form."""
     body = json.dumps({"error": problem.detail}).encode()
     return Response(body, problem.kind.status, JSON, problem_headers(problem))
 
@@ -165,7 +165,7 @@ def _readiness(head: dict[str, Any], ready: bool) -> Response:
 
 
 def _named(request: Request) -> str:
-    """The model's name, its version being the only one."""
+    """The model that a request asks for; a version, if it names one, must be the only one."""
     name, version = request.args["model"], request.args.get("version", VERSION)
     if version != VERSION:
         what = f"The model {name} has no version {version}; its only one is {VERSION}."

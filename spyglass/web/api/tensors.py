@@ -1,8 +1,8 @@
-"""What travels in a request and an answer of the Open Inference Protocol: images in, tensors out.
+"""Bodies of the Open Inference Protocol: images in a request, tensors in its response.
 
-A body is JSON, or JSON and then the tensors' bytes in the same order (the binary tensor data
-extension). An element of a BYTES tensor stands there as its length, 4 bytes little-endian, and its
-bytes; in JSON, which cannot hold an image's bytes, as base64. Pure: no I/O, no clock.
+A body is JSON, or JSON followed by the tensors' bytes in the same order (the binary tensor data
+extension). There an element of a BYTES tensor is its length, 4 bytes little-endian, and its bytes;
+in JSON, which cannot hold an image's bytes, it is base64. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from spyglass.protocol import MAX_TIMEOUT, MAX_TOP_K
 from spyglass.web.http import problems
 
-#: Images in one request; each takes one of the places in the web's hands.
+#: Images in one request; each counts as a picture being processed.
 MAX_IMAGES = 16
 #: Bytes of the JSON before binary tensors.
 MAX_HEADER = 64 * 1024
@@ -26,7 +26,7 @@ MAX_HEADER = 64 * 1024
 MAX_VALUES = 10_000
 #: Bytes of the length before each element of a BYTES tensor.
 LENGTH_BYTES = 4
-#: The one input, and the outputs.
+#: Names of the one input and of the outputs.
 INPUT = "image"
 OUTPUTS = ("labels", "probabilities")
 #: Labels for an image unless the request says how many.
@@ -37,7 +37,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that is asked for."""
+    """An output that a request asks for."""
 
     name: str
     binary: bool
@@ -64,7 +64,7 @@ class InferRequest:
 
 
 def decode(body: bytes, header: str | None) -> InferRequest:
-    """The request in a body.
+    """The request that a body holds.
 
     Args:
         body: all of it.
@@ -72,7 +72,7 @@ def decode(body: bytes, header: str | None) -> InferRequest:
             "0" where all is one image.
 
     Raises:
-        problems.Problem: whatever is wrong with it.
+        problems.Problem: 400, with what is wrong with it.
     """
     length = len(body)
     if header is not None:
@@ -114,7 +114,7 @@ def _images(inputs: Any, binary: memoryview) -> list[bytes]:
     name, datatype, shape = (tensor.get(key) for key in ("name", "datatype", "shape"))
     _expect(name == INPUT, f"The model has no such input; its only one is `{INPUT}`.")
     _expect(datatype == "BYTES", f"`{INPUT}` has datatype BYTES: each element is an image file.")
-    counted = isinstance(shape, list) and 1 <= len(shape) <= 2 and all(map(_counts, shape))
+    counted = isinstance(shape, list) and 1 <= len(shape) <= 2 and all(map(_is_count, shape))
     _expect(counted, f"The shape of `{INPUT}` is [n] or [n, 1].")
     count = math.prod(shape)
     _expect(
@@ -125,7 +125,7 @@ def _images(inputs: Any, binary: memoryview) -> list[bytes]:
     if "binary_data_size" in parameters:
         size = parameters["binary_data_size"]
         _expect(
-            _counts(size) and size == len(binary) and "data" not in tensor,
+            _is_count(size) and size == len(binary) and "data" not in tensor,
             "`binary_data_size` is not the number of bytes that follow the JSON.",
         )
         images = _elements(binary)
@@ -143,7 +143,7 @@ def _images(inputs: Any, binary: memoryview) -> list[bytes]:
 
 
 def _elements(binary: memoryview) -> list[bytes]:
-    """The elements of a binary BYTES tensor, one more than allowed at most."""
+    """The elements of a binary BYTES tensor, up to one more than allowed."""
     elements: list[bytes] = []
     at = 0
     while at < len(binary) and len(elements) <= MAX_IMAGES:
@@ -182,12 +182,13 @@ def _outputs(outputs: Any, top_k: int, binary: bool) -> list[RequestedOutput]:
 
 
 def _expect(holds: object, otherwise: str) -> None:
+    """Refuse the request with this sentence unless the condition holds."""
     if not holds:
         raise problems.malformed(otherwise)
 
 
-def _counts(value: object) -> bool:
-    """Whether it is a whole number, not below 0. True is none."""
+def _is_count(value: object) -> bool:
+    """Whether it is a whole number, not below 0; a bool is not."""
     return type(value) is int and value >= 0
 
 
@@ -201,11 +202,11 @@ def _parameters(holder: dict[str, Any], whose: str) -> dict[str, Any]:
     return parameters
 
 
-def _whole(parameters: dict[str, Any], name: str, otherwise: int, high: int) -> int:
-    value = parameters.get(name, otherwise)
+def _whole(parameters: dict[str, Any], name: str, default: int, high: int) -> int:
+    value = parameters.get(name, default)
     if name in parameters:
         _expect(
-            _counts(value) and 1 <= value <= high, f"`{name}` must be a number from 1 to {high}."
+            _is_count(value) and 1 <= value <= high, f"`{name}` must be a number from 1 to {high}."
         )
     return int(value)
 
@@ -216,31 +217,31 @@ def _whole(parameters: dict[str, Any], name: str, otherwise: int, high: int) -> 
 def encode(
     head: dict[str, Any], outputs: list[RequestedOutput], rows: list[Rows]
 ) -> tuple[bytes, int]:
-    """The body of an answer, and the bytes of its JSON; the rest are binary tensors.
+    """The body of a response, and the length of its JSON; the rest are binary tensors.
 
     Args:
-        head: what the answer says besides its outputs.
-        outputs: the wanted ones.
+        head: the response's fields besides its outputs.
+        outputs: those that were asked for.
         rows: for each image its predictions, the likeliest first.
     """
     tensors: list[bytes] = []
-    told = []
+    described = []
     for wanted in outputs:
         k = min(wanted.top_k, min(map(len, rows)))
         values = [_value(row, wanted) for image in rows for row in image[:k]]
-        words = wanted.classification or wanted.name == "labels"
+        is_text = wanted.classification or wanted.name == "labels"
         tensor: dict[str, Any] = {
             "name": wanted.name,
-            "datatype": "BYTES" if words else "FP32",
+            "datatype": "BYTES" if is_text else "FP32",
             "shape": [len(rows), k],
         }
         if wanted.binary:
-            tensors.append(_binary(values, words))
+            tensors.append(_binary(values, is_text))
             tensor["parameters"] = {"binary_data_size": len(tensors[-1])}
         else:
             tensor["data"] = values
-        told.append(tensor)
-    text = json.dumps({**head, "outputs": told}).encode()
+        described.append(tensor)
+    text = json.dumps({**head, "outputs": described}).encode()
     return b"".join((text, *tensors)), len(text)
 
 
@@ -250,8 +251,8 @@ def _value(row: dict[str, Any], wanted: RequestedOutput) -> Any:
     return row["label"] if wanted.name == "labels" else row["probability"]
 
 
-def _binary(values: list[Any], words: bool) -> bytes:
-    if not words:
+def _binary(values: list[Any], is_text: bool) -> bytes:
+    if not is_text:
         return struct.pack(f"<{len(values)}f", *values)
     texts = [value.encode() for value in values]
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)

@@ -34,9 +34,9 @@ TYPES = {
     405: "MethodNotAllowedException",
     503: "ServiceUnavailableException",
 }
-#: What it gives to all that go wrong in a handler, whatever their status.
+#: What TorchServe names for every failure in a handler, whatever its status.
 HANDLER_TYPE = "InternalServerException"
-#: Its sentences where it has one, by status.
+#: TorchServe's own sentences, by status.
 SENTENCES = {
     404: "Requested resource is not found, please refer to API document.",
     405: "Requested method is not allowed, please refer to API document.",
@@ -44,11 +44,11 @@ SENTENCES = {
 
 
 class TorchServe:
-    """Its routes, in front of the same fleet.
+    """TorchServe's routes.
 
     Args:
-        client: whom to ask about the fleet.
-        classify_routes: take the pictures.
+        client: asks a broker about its fleet.
+        classify_routes: classify the pictures.
     """
 
     def __init__(self, client: AioClient, classify_routes: ClassifyRoutes) -> None:
@@ -73,10 +73,10 @@ class TorchServe:
             answer, _ = await self._classify_routes.classify(request)
         except Problem as problem:
             raise _as_torchserve_problem(problem, model) from None
-        told: dict[str, float] = {}
+        labels: dict[str, float] = {}
         for row in answer["predictions"]:  # two classes may have one label: the likelier counts
-            told.setdefault(row["label"], row["probability"])
-        return _json(told, {"X-Request-Id": answer["request_id"]})
+            labels.setdefault(row["label"], row["probability"])
+        return _json(labels, {"X-Request-Id": answer["request_id"]})
 
     async def _ping(self, request: Request) -> Response:
         try:
@@ -94,11 +94,11 @@ class TorchServe:
             limit = PAGE
         rows = sorted((await self._fleet())["models"], key=lambda model: str(model["name"]))
         page = rows[start : start + limit]
-        told: dict[str, Any] = {}
+        listed: dict[str, Any] = {}
         if start + limit < len(rows):
-            told["nextPageToken"] = str(start + limit)
-        told["models"] = [{"modelName": m["name"], "modelUrl": m["digest"]} for m in page]
-        return _json(told)
+            listed["nextPageToken"] = str(start + limit)
+        listed["models"] = [{"modelName": m["name"], "modelUrl": m["digest"]} for m in page]
+        return _json(listed)
 
     async def _describe(self, request: Request) -> Response:
         name = request.args["model"]
@@ -118,13 +118,13 @@ class TorchServe:
 
 
 def as_response(problem: Problem) -> Response:
-    """A failure as TorchServe tells it."""
+    """A failure in TorchServe's form."""
     status = problem.kind.status
     kind = TYPES.get(problem.code) or TYPES.get(status, HANDLER_TYPE)
     message = problem.detail
     if problem.code in ("not-found", "method-not-allowed"):
         message = SENTENCES[status]
-    if status == 502:  # the worker was lost: TorchServe knows no other server behind itself
+    if status == 502:  # the worker was lost; TorchServe is no gateway and never answers 502
         status = 500
     error = {"code": status, "type": kind, "message": message}
     return _json(error, problem_headers(problem), status)
@@ -154,10 +154,10 @@ def _as_torchserve_problem(problem: Problem, model: str) -> Problem:
     return problem
 
 
-def _whole(request: Request, name: str, otherwise: int) -> int:
-    """A number from the query, or else what TorchServe takes where there is none it can read."""
+def _whole(request: Request, name: str, default: int) -> int:
+    """A number from the query, or else the default that TorchServe takes where it can read none."""
     text = request.query.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
 def _description(model: dict[str, Any], fleet: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Who may act: the guard before every request that changes the fleet, and the names the web has.
+"""Who may change the fleet, and by which host names the web may be called.
 
 A page of another site must never act through an operator's browser: neither across origins (CSRF)
-nor by a name of its own that it lets point here (DNS rebinding). So every request's Host is looked
-at, an action's Origin too, and beyond loopback an action needs the admin token.
+nor under a name of its own that resolves to this server (DNS rebinding). So the Host of every
+request is checked, of an action the Origin too, and beyond loopback an action needs the admin
+token.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ from spyglass.web.http.token import MAX_GUESSES, Guesses
 
 log = logging.getLogger(__name__)
 
-#: What probes ask. They call by any name, and nothing is told there that is worth stealing.
+#: Paths for health probes. These may use any Host, and nothing there is secret.
 HEALTH = frozenset(
     ("/livez", "/readyz", "/healthz", "/ping", "/v2/health/live", "/v2/health/ready")
 )
-#: Headers by which a proxy shows: behind one, a connection from loopback may come from anywhere.
+#: Headers that a proxy adds: behind one, a connection from loopback may come from anywhere.
 PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
 
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?", re.IGNORECASE)
 
 
 class Guard:
-    """Decides by a request's headers and sender; the same object for all threads.
+    """Decides by a request's headers and sender. Safe to use from several threads.
 
     Args:
         bound: the host the web listens on.
         allowed: other names it is reached by, each perhaps with a port.
-        token: what an action must name; "" if there is none.
+        token: the admin token that an action must bring; "" if there is none.
         clock: gives the time in seconds, monotonic.
     """
 
@@ -63,10 +64,10 @@ class Guard:
         )  # few are ever seen, and each very often
 
     def check_host(self, host: str, path: str) -> None:
-        """Refuse a request that calls the web by a name which is not its own.
+        """Refuse a request whose Host is not one of this server's names.
 
-        A browser that another site's DNS has led here sends that site's name. Numeric addresses
-        cannot be led astray, and whoever sends no name at all is no browser.
+        A browser that another site's DNS has sent here sends that site's name. DNS plays no part
+        in numeric addresses, and a client without any Host is no browser.
 
         Raises:
             problems.Problem: 403.
@@ -80,12 +81,12 @@ class Guard:
     def check_action(
         self, method: str, headers: Mapping[str, str], peer: str, protocol: str
     ) -> None:
-        """Let only those act who may.
+        """Refuse an action that its sender may not do.
 
         Args:
             method: POST or DELETE.
             headers: of the request.
-            peer: the address at the connection's other end, never one that a header tells.
+            peer: the address of the connection's other end, never one from a header.
             protocol: of the request, such as HTTP/1.1.
 
         Raises:
@@ -109,15 +110,15 @@ class Guard:
         site = headers.get("Sec-Fetch-Site", "same-origin")
         try:
             named = urlsplit(origin).netloc.lower()
-        except ValueError:  # no address at all, such as http://[x
+        except ValueError:  # not an address, such as http://[x
             named = ""
-        # A proxy may have put its own Host, but the browser tells the name it was given.
+        # A proxy may have set its own Host, but Origin has the name that the browser was given.
         own = not origin or named in self._origins | {host.lower() or "?"}
         if not own or site not in ("same-origin", "none"):
             raise problems.forbidden("This action must come from Spyglass's own page.")
 
     def _from_this_machine(self, headers: Mapping[str, str], peer: str, protocol: str) -> bool:
-        # Browsers and their like speak HTTP/1.1; a proxy that adds no header often speaks 1.0.
+        # Browsers and curl speak HTTP/1.1; a proxy that adds no header often speaks 1.0.
         proxied = protocol != "HTTP/1.1" or any(headers.get(name) for name in PROXY_HEADERS)
         return not proxied and all(map(is_loopback, (peer, hostname(headers.get("Host", "")))))
 
@@ -170,8 +171,9 @@ def is_loopback(name: str) -> bool:
 
 
 def client_network(peer: str) -> str:
-    """Whom to count a connection from this address to: its owner has all of an IPv6 /64. What is
-    no address counts to "", so that nobody fills the memory or the log with texts."""
+    """What limits for each client count by: an IPv4 address, or the /64 network of an IPv6 one, as
+    a client usually has all of it. "" for what is no address, so that made-up texts fill neither
+    the memory nor the log."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every way a request can fail over HTTP: one table from reasons to RFC 9457 problems.
+"""All failures of a request over HTTP: one table from reasons to RFC 9457 problems.
 
 upload ─▶ size, form, format ─▶ queue ─▶ worker ─▶ answer
           400 413 415           503 404   422 502   504
@@ -26,7 +26,7 @@ class Kind:
     retryable: bool = False
 
 
-#: Complete over Reason; a test says so.
+#: A test checks that no Reason is missing.
 REASONS: dict[Reason, Kind] = {
     Reason.CHECKSUM: Kind(502, "Picture damaged in transit", retryable=True),
     Reason.BUSY: Kind(503, "Busy", retryable=True),
@@ -48,7 +48,7 @@ REASONS: dict[Reason, Kind] = {
 
 
 class Problem(Exception):
-    """A request that fails: status, a word for programs and a sentence for people."""
+    """A request that fails: status, a code for programs and a sentence for people."""
 
     def __init__(
         self,
@@ -95,13 +95,13 @@ def too_large(limit: int) -> Problem:
 
 
 def unauthorized(detail: str) -> Problem:
-    """401: an action without the admin token; the same whether it is missing or wrong."""
+    """401: an action without the admin token, be it missing or wrong."""
     asked = {"WWW-Authenticate": "Bearer"}
     return Problem(Kind(401, "Unauthorized"), "unauthorized", detail, headers=asked)
 
 
 def too_many_guesses(wait: float) -> Problem:
-    """429: wrong admin tokens from an address, which must wait so many seconds."""
+    """429: too many wrong admin tokens from an address, which must wait this many seconds."""
     seconds = math.ceil(wait)
     what = f"Too many wrong tokens came from this address. Try again in {seconds} s."
     kind = Kind(429, "Too many wrong tokens", retryable=True)
@@ -109,7 +109,7 @@ def too_many_guesses(wait: float) -> Problem:
 
 
 def forbidden(detail: str) -> Problem:
-    """403: an action from a foreign page or without any token to name, or a foreign Host."""
+    """403: an action from another site's page, or where no token is set, or another site's Host."""
     return Problem(Kind(403, "Forbidden"), "forbidden", detail)
 
 
@@ -124,12 +124,12 @@ def unsupported(detail: str) -> Problem:
 
 
 def title_of(status: int) -> str:
-    """What HTTP calls this status."""
+    """HTTP's phrase for this status."""
     return HTTPStatus(status).phrase
 
 
 def for_status(status: int) -> Problem:
-    """What no route has a word for: no such page, not this method, our own fault."""
+    """A failure of which only the status is known: no such page, a wrong method, a bug."""
     details = {
         404: "There is no such page. The upload page is at /, the status page at /status.",
         405: "This address does not accept this method.",

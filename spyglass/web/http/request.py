@@ -14,7 +14,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ClientDisconnected(Exception):
-    """Whoever asked has closed the connection: nobody is there to be answered."""
+    """The client has closed the connection: there is nobody to respond to."""
 
 
 class Request:
@@ -23,12 +23,12 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self.query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        self.args: dict[str, str] = {}  # what stands in its path where the rule has <names>
+        self.args: dict[str, str] = {}  # parts of its path, by their <name> in the rule
         self._receive = receive
 
     @property
     def wants_html(self) -> bool:
-        """Whether a person with a browser asks."""
+        """Whether the client is a browser, in which a person reads the response."""
         return "text/html" in self.headers.get(b"accept", "")
 
     async def next_part(self) -> tuple[bytes, bool]:
@@ -39,6 +39,6 @@ class Request:
         return message.get("body", b""), message.get("more_body", False)
 
     async def disconnected(self) -> None:
-        """Wait, the body being read, until whoever asked closes the connection."""
+        """Wait until the client closes the connection; only when the body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass

@@ -1,4 +1,4 @@
-"""An HTTP response: status, headers and bytes, the same for routes of both kinds."""
+"""An HTTP response: status, headers and bytes, the same for coroutines and for Bottle's routes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 HTML = "text/html; charset=UTF-8"
 
-#: Sent with every answer: no foreign code, no guessing of types, no framing by other sites.
+#: Sent with every response: no scripts of other sites, no guessing of types, no framing by others.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:;"
     " frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -33,18 +33,18 @@ class Response:
 
 
 def json_response(value: object, **headers: str) -> Response:
-    """200 and JSON."""
+    """A successful response with this value as JSON."""
     return Response(json.dumps(value).encode(), headers=headers)
 
 
 def problem_response(problem: Problem) -> Response:
-    """A failure, for programs (RFC 9457)."""
+    """A failure as a problem document (RFC 9457)."""
     headers = problem_headers(problem)
     return Response(json.dumps(problem.document()).encode(), problem.kind.status, PROBLEM, headers)
 
 
 def problem_headers(problem: Problem) -> dict[str, str]:
-    """What goes with a failure in any form; gives the problem an id if it has none."""
+    """The headers of a failure in any form; gives the problem an id if it has none."""
     problem.request_id = problem.request_id or os.urandom(16).hex()
     headers = {"X-Request-Id": problem.request_id, **problem.headers}
     if problem.kind.status == 503:

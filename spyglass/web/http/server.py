@@ -1,14 +1,14 @@
-"""uvicorn, with what it lacks: a deadline for a whole request, limits, and strict framing.
+"""uvicorn, with limits it does not have: a deadline for a whole request, sizes, and strict framing.
 
 uvicorn reads requests with llhttp (Node's parser), which refuses every request whose length two
-readers might understand differently (request smuggling, RFC 9112 section 6.1). It bounds neither
-the headers nor the time a request may take to arrive, so that a client could pin a connection for
-ever; that is done here.
+parsers might understand differently (request smuggling, RFC 9112 section 6.1). It bounds neither
+the headers nor the time in which a request must arrive, so that a client could occupy a connection
+for ever; that is done here.
 
-Where a head offers another protocol (`Upgrade`), HTTP ends for llhttp, and uvicorn lets it read the
-request's body as the next request: whoever writes a body could hide a request in it, and a proxy
-before us would vouch for it. No other protocol is spoken here, so that offers are ignored, as RFC
-9110 section 7.8 has it, and the body is read as it is framed.
+When a request offers another protocol (`Upgrade`), HTTP ends for llhttp, and uvicorn lets it read
+the request's body as the next request: a body could hide a request, which a proxy in front of the
+web has never checked. No other protocol is spoken here, so such offers are ignored, as RFC 9110
+section 7.8 allows, and the body is read by its Content-Length or chunks.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from spyglass.web.http.guard import client_network, is_loopback
 from spyglass.web.http.response import SECURITY_HEADERS
 
-#: Seconds a client has to send a whole request, to begin its first one, or to take an answer.
+#: Seconds a client has to send a whole request, to begin its first one, or to read a response.
 RECEIVE_WITHIN = 20.0
 #: Connections at a time.
 MAX_CONNECTIONS = 1000
-#: Of these, connections from one address: a browser opens six, so that a dozen people behind one
-#: router find room, and nobody alone can take all.
+#: Of these, connections from one address: a browser opens six, so a dozen people behind one router
+#: have enough, and no single address can take all.
 MAX_PER_ADDRESS = 100
 #: Connections that wait in the kernel's queue.
 BACKLOG = 1024
 #: Bytes of a request's line and headers.
 MAX_HEADER_BYTES = 16 * 1024
-#: Bytes a header costs besides its name and value.
+#: Bytes counted for a header besides its name and value.
 HEADER_OVERHEAD = 4
-#: Of so many bytes of a body one may be framing, besides as much as a head: chunks of a byte each
-#: cost the server hundreds of times what a plain body does.
+#: One byte of framing is allowed for this many bytes of a body, besides MAX_HEADER_BYTES: chunks of
+#: one byte each cost the server hundreds of times what a plain body does.
 FRAMING_SHARE = 16
 #: Headers that say where a request ends.
 FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 HEAD_TOO_LARGE = f"The request's line and headers must not exceed {MAX_HEADER_BYTES} bytes."
-#: Seconds between two looks at slow connections.
+#: Seconds between two checks for slow connections.
 SLOW_CHECK_INTERVAL = 0.25
-#: Seconds a leaving server lets requests finish.
+#: Seconds a server that is shutting down lets requests finish.
 SHUTDOWN_WITHIN = 10
 
 
 class RequestRefused(Exception):
-    """Stops the parser; the connection is closed already."""
+    """Stops the parser; the connection has been closed."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -74,17 +74,17 @@ class LimitedProtocol(HttpToolsProtocol):
     callers: Counter[str]
     receiving_since: float | None = None
     stuck_since: float | None = None
-    _caller = ""  # whom this connection is counted to
+    _caller = ""  # the network this connection is counted by
     _in_head = False
     _in_body = False
-    _head = 0  # bytes of the present request's line and headers, those that are whole
-    _unread_head = 0  # bytes received since for a head that is not whole
+    _head = 0  # bytes of the present request's line and headers that are complete
+    _unread_head = 0  # bytes received since then for the incomplete rest of its head
     _began = False  # whether a request began in the bytes just received
     _body = 0
-    _framing = 0  # bytes received for the present body that are none of it
+    _framing = 0  # bytes received with the present body that are not its content
     _hosts = 0  # Host headers of the present request
     _coding = b""  # its Transfer-Encoding
-    _cycles: deque[RequestResponseCycle]  # requests in hand, oldest first; uvicorn keeps the last
+    _cycles: deque[RequestResponseCycle]  # unanswered requests, oldest first; uvicorn has the last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -94,7 +94,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(503, "There are too many connections. Try again shortly.")
             return
         peer = self.client[0] if self.client else ""
-        if peer and not is_loopback(peer):  # there many may come through one proxy
+        if peer and not is_loopback(peer):  # on loopback, many may come through one proxy
             self._caller = client_network(peer)
             self.callers[self._caller] += 1
             if self.callers[self._caller] > self.max_per_address:
@@ -117,8 +117,8 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            if not self.transport.is_closing():  # else it was stopped here
-                self._refuse(400, "This is no HTTP request.")
+            if not self.transport.is_closing():  # else RequestRefused stopped it
+                self._refuse(400, "This is not an HTTP request.")
             return
         if self._began:
             return  # of these bytes, those before belong to other requests
@@ -142,11 +142,11 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._ignore_upgrade()
 
     def _ignore_upgrade(self) -> None:
-        """Go on behind a head for which this parser reads no body: with one that is fed a head of
-        the same framing, and no offer in it."""
+        """Read on after a head whose body this parser does not read: replace the parser by one that
+        has been fed a head with the same framing and no offer."""
         headers = [header for header in self.headers if header[0] in FRAMING_HEADERS]
         if not self.cycle.keep_alive:
-            headers.append((b"connection", b"close"))  # what comes behind the body is dropped
+            headers.append((b"connection", b"close"))  # what follows the body is dropped
         lines = [b"%b: %b\r\n" % header for header in headers]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
@@ -154,7 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if self._in_body:
-            return  # its head is fed once more, and is no news
+            return  # _ignore_upgrade feeds its head a second time
         super().on_message_begin()
         self._in_head, self._head, self._unread_head, self._body = True, 0, 0, 0
         self._framing, self._hosts, self._coding = 0, 0, b""
@@ -168,7 +168,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # nor must a trailer pass for a header
+            return  # a trailer must not pass for a header
         self._head += len(name) + len(value) + HEADER_OVERHEAD
         super().on_header(name, value)
         name = self.headers[-1][0]  # in lower case now
@@ -184,14 +184,14 @@ class LimitedProtocol(HttpToolsProtocol):
         modern = version == "1.1"
         if version not in ("1.1", "1.0"):
             self._refuse(505, "Speak HTTP/1.1.")
-        elif self.parser.get_method() == b"CONNECT":  # its body, too, would be no HTTP
-            self._refuse(400, "Spyglass is no proxy and connects to nowhere.")
+        elif self.parser.get_method() == b"CONNECT":  # what follows would not be HTTP
+            self._refuse(400, "Spyglass is not a proxy.")
         elif self._head > MAX_HEADER_BYTES:
             self._refuse(431, HEAD_TOO_LARGE)
         elif self._hosts != 1 and (modern or self._hosts):
             self._refuse(400, "Send one Host header.")
         elif self._coding and (self._coding != b"chunked" or not modern):
-            self._refuse(400, "Send the body with a Content-Length, or chunked and not coded.")
+            self._refuse(400, "Send the body with a Content-Length, or chunked and not compressed.")
         else:
             super().on_headers_complete()
             self._in_head, self._in_body = False, True
@@ -210,13 +210,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # for the parser only: its body follows
+            return  # only for the parser: the body follows
         self._in_body = False
         self.receiving_since = None
         super().on_message_complete()
 
     def cut_if_slow(self, now: float, limit: float) -> None:
-        """Close the connection if its client has let the server wait for too long."""
+        """Cut the connection if the server has waited for its client for too long."""
         if not self.transport.get_write_buffer_size():
             self.stuck_since = None
         elif self.stuck_since is None:
@@ -226,26 +226,26 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._cut()
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Tell why and close; without a word where it would pass for another request's answer, or
-        for a second answer of this one."""
+        """Send the reason and close; close without it where it could be taken for the response to
+        another request, or for a second response to this one."""
         running = self.cycle is not None and not self.cycle.response_complete
-        if self._in_body and not running:  # it was answered before its end
+        if self._in_body and not running:  # it was answered before its body ended
             self.transport.close()
             return
         if running and (self.cycle.response_started or self.pipeline or not self._in_body):
             self._cut()
             return
         self._stop_requests()
-        told = f"{detail}\n"
+        body = f"{detail}\n"
         headers = {
             "Content-Type": "text/plain; charset=utf-8",
-            "Content-Length": str(len(told)),
+            "Content-Length": str(len(body)),
             "Connection": "close",
             **SECURITY_HEADERS,
         }
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name.lower()}: {value}" for name, value in headers.items()]
-        self.transport.write("\r\n".join([*lines, "", told]).encode())
+        self.transport.write("\r\n".join([*lines, "", body]).encode())
         self.transport.close()
 
     def _cut(self) -> None:
@@ -253,7 +253,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _stop_requests(self) -> None:
-        """Nobody takes the answers of the requests in hand any more: stop them."""
+        """Stop the unanswered requests: nobody can receive their responses any more."""
         for cycle in self._cycles:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -270,7 +270,7 @@ class Server(uvicorn.Server):
         receive_within: seconds for a client to send its request.
 
     Raises:
-        OSError: the address is in use or not ours.
+        OSError: the address is in use, or not of this machine.
     """
 
     def __init__(
@@ -283,8 +283,8 @@ class Server(uvicorn.Server):
         receive_within: float = RECEIVE_WITHIN,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # asyncio turns Nagle's algorithm off only where the protocol is told; with it an answer's
-        # body waits 40 ms for the client to acknowledge its head.
+        # asyncio turns Nagle's algorithm off only for a socket whose protocol is named; with it a
+        # response's body waits 40 ms for the client to acknowledge its head.
         self._listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -316,11 +316,11 @@ class Server(uvicorn.Server):
         )
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until SIGTERM, SIGINT, or `should_exit` is set; finish what is in hand."""
+        """Serve until SIGTERM, SIGINT, or `should_exit` is set; finish begun requests."""
         super().run(sockets or [self._listening])
 
     async def main_loop(self) -> None:
-        """Serve, with an eye on slow connections."""
+        """Serve, and cut slow connections meanwhile."""
         self._on_loop()
         async with self._slow_clients_cut():
             await super().main_loop()

@@ -15,16 +15,16 @@ from spyglass.runtime.settings import from_environment
 MIN_TOKEN_LENGTH = 22
 #: Characters of the longest; more does not fit the headers of some proxies.
 MAX_TOKEN_LENGTH = 1000
-#: Wrong tokens an address may name within GUESS_WINDOW; then it has to wait.
+#: Wrong tokens an address may send within GUESS_WINDOW; then it has to wait.
 MAX_GUESSES = 10
 #: Seconds a wrong token counts.
 GUESS_WINDOW = 60.0
-#: Addresses whose guesses are remembered; the one heard of first is forgotten first.
+#: Addresses whose wrong tokens are remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 10_000
 
 
 class BadToken(Exception):
-    """The admin token cannot be used; says why and what to do."""
+    """The admin token cannot be used; `str()` is a sentence with the reason and the remedy."""
 
 
 def load_token(file: str) -> str:
@@ -46,10 +46,10 @@ def load_token(file: str) -> str:
             about = os.fstat(opened.fileno())
             text = opened.read(MAX_TOKEN_LENGTH + 2)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise BadToken(f"the admin token's file cannot be read: {why}.") from None
     if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadToken(f"others may read the admin token in {file}. Run: chmod 600 {file}")
+        raise BadToken(f"other users may read the admin token in {file}. Run: chmod 600 {file}")
     if not text.strip():
         raise BadToken(f"there is no admin token in {file}.")
     return _checked_token(text.strip(), file)
@@ -66,13 +66,13 @@ def _checked_token(token: str, origin: str) -> str:
 
 
 class Guesses:
-    """Wrong tokens of late, by address. Times are seconds on any monotonic clock."""
+    """Recent wrong tokens, by address. Times are seconds on any monotonic clock."""
 
     def __init__(self) -> None:
         self._wrong: dict[str, deque[float]] = {}
 
     def wait(self, address: str, now: float) -> float:
-        """Seconds until this address may name a token again; 0 if it may now."""
+        """Seconds until this address may send a token again; 0 if it may now."""
         times = self._wrong.get(address)
         if times is None or len(times) < MAX_GUESSES:
             return 0.0

@@ -22,7 +22,7 @@ FIELDS = ("image", "data", "body")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture's bytes, and its file name if a form told one."""
+    """A picture's bytes, and its file name if a form has one."""
 
     picture: bytes
     name: str = ""
@@ -34,7 +34,7 @@ def is_form(content_type: str) -> bool:
 
 
 def raw_picture(body: bytes, limit: int) -> Upload:
-    """The body itself is the picture.
+    """The picture in a body that holds nothing else.
 
     Raises:
         problems.Problem: empty, too large, or not an accepted format.

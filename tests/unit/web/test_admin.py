@@ -393,7 +393,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(token_file: Path) -> Non
     with pytest.raises(BadToken, match="No such file"):
         load_token(f"{token_file}.none")
     token_file.write_bytes(b"\xff" * 40)
-    with pytest.raises(BadToken, match="no text"):
+    with pytest.raises(BadToken, match="not text"):
         load_token(str(token_file))
 
 

@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-#: Failures in a row that eject. One bad picture or one lost packet never does.
-FAILURES_IN_A_ROW = 5
-#: Outcomes looked back upon; at least half of them failures (and five) eject as well.
-OUTCOMES_KEPT = 20
-#: Answers nobody asked for that eject: each means that the worker is not what it says.
-STRIKES = 3
-#: Seconds of the first ejection; the n-th in a short time is n times as long.
-EJECTION = 30.0
-#: Seconds of the longest ejection.
-LONGEST_EJECTION = 600.0
+from spyglass.dispatcher.policy import (
+    EJECTION,
+    FAILURES_IN_A_ROW,
+    LONGEST_EJECTION,
+    OUTCOMES_KEPT,
+    UNASKED_ANSWERS,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +63,7 @@ class Health:
     def struck(self) -> bool:
         """An answer nobody asked for; whether the worker should be ejected."""
         self.strikes += 1
-        return self.strikes >= STRIKES
+        return self.strikes >= UNASKED_ANSWERS
 
     def eject(self, now: float) -> float:
         """Leave the worker out; for how many seconds."""

@@ -17,7 +17,7 @@ from itertools import count
 
 from spyglass.dispatcher.job_state import Attempt, Job
 from spyglass.dispatcher.journal import Event, Journal, Move
-from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.policy import FEW_TIMERS, Policy
 from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.quarantine import Loss, Quarantine
 from spyglass.dispatcher.senders import Connection, Senders, Waiting
@@ -29,8 +29,6 @@ QUARANTINED = (
     "Two processes died while this picture was being processed, so it is refused for some minutes."
     " Send another one; an operator can release it on the status page."
 )
-#: Timers below which sweeping out those of answered jobs is not worth a pass.
-FEW_TIMERS = 1000
 
 
 class Jobs:

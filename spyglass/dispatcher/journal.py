@@ -6,13 +6,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from spyglass.dispatcher.actions import Action, LogEvent, ToClient, ToWorker
+from spyglass.dispatcher.policy import DEPARTED_KEPT, EVENTS_KEPT
 from spyglass.dispatcher.stats import Counters
 from spyglass.protocol import Message
-
-#: Events kept for the status page: some screens full.
-EVENTS_KEPT = 200
-#: Departed workers kept for the status page.
-DEPARTED_KEPT = 50
 
 
 @dataclass(frozen=True, slots=True)

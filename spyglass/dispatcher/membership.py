@@ -12,9 +12,9 @@ from spyglass.dispatcher.jobs import Jobs
 from spyglass.dispatcher.journal import Departed, Journal
 from spyglass.dispatcher.names import Names
 from spyglass.dispatcher.outliers import Outliers
-from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.policy import INTERVAL_SHRINK, RETURN_GRACE, Policy
 from spyglass.dispatcher.pools import Pool
-from spyglass.dispatcher.quarantine import RETURN_GRACE, Loss
+from spyglass.dispatcher.quarantine import Loss
 from spyglass.dispatcher.worker_state import Worker
 from spyglass.protocol import (
     BEAT,
@@ -26,10 +26,6 @@ from spyglass.protocol import (
     heartbeat_interval,
     patience,
 )
-
-#: Of the interval of heartbeats, at least so much is left at the next look, 0.25 s later: it halves
-#: in 5.7 s, so that who was told the longest, 3 s, is missed after 4.2 s at the earliest.
-SHORTENING = 0.97
 
 
 class Membership:
@@ -99,7 +95,7 @@ class Membership:
         interval, by the size of the fleet. It is shortened only step by step: a worker hears of it
         at its next heartbeat, and must not be missed before."""
         wanted = heartbeat_interval(len(self.workers))
-        self.interval = max(wanted, SHORTENING * self.interval)
+        self.interval = max(wanted, INTERVAL_SHRINK * self.interval)
         beat = BEAT
         if self.interval != HEARTBEAT_INTERVAL:
             beat = Heartbeat(interval_ms=round(1000 * self.interval))

@@ -5,8 +5,7 @@ Part of the dispatcher: no I/O.
 
 from __future__ import annotations
 
-#: Characters kept of a name that gets a number: with it, 64 at most, as PROTOCOL.md allows.
-KEPT = 58
+from spyglass.dispatcher.policy import NUMBERED_NAME_KEPT
 
 
 class Names:
@@ -20,7 +19,7 @@ class Names:
         """The name, or the first free one made of it."""
         free = name
         if name in self._taken:
-            base = name[:KEPT]
+            base = name[:NUMBERED_NAME_KEPT]
             number = self._free_from.get(base, 2)
             while (free := f"{base}#{number}") in self._taken:
                 number += 1

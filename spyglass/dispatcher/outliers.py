@@ -11,12 +11,9 @@ from collections import OrderedDict
 
 from spyglass.dispatcher.health import Health
 from spyglass.dispatcher.journal import Journal
-from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.policy import HEALTHS_KEPT, Policy
 from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.worker_state import Worker
-
-#: Records of departed workers kept, so that one that comes back is not a stranger.
-HEALTHS_KEPT = 1000
 
 
 class Outliers:

@@ -11,17 +11,13 @@ from collections.abc import Callable, Iterable
 
 from spyglass.dispatcher.idle import Idle
 from spyglass.dispatcher.job_state import Attempt, Job
-from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.policy import LATENCY_REFRESH, LATENCY_WINDOW, LEAST_TYPICAL, Policy
 from spyglass.dispatcher.stats import percentile
-from spyglass.dispatcher.worker_state import LATENCY_WINDOW, Worker
+from spyglass.dispatcher.worker_state import Worker
 from spyglass.protocol import PROTOCOL_REVISION, Ready
 
 #: The model asked for when a request names none, if a worker offers it.
 DEFAULT_MODEL = "squeezenet1_1"
-#: Answers between two looks at a pool's latencies: sorting them costs some 10 us.
-LATENCY_REFRESH = 20
-#: Seconds a typical answer counts as at least: among faster ones no difference matters.
-LEAST_TYPICAL = 0.005
 
 
 class Pool:

@@ -14,14 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-#: Losses after which a picture is refused (DESIGN: "two different workers or children").
-LOSSES_ALLOWED = 2
-#: Seconds a worker that was lost has to come back. After the network heals it needs 1.5 s at most;
-#: a partition that lasts longer than the rest is not told from a death.
-RETURN_GRACE = 5.0
-#: Suspects and known good pictures remembered. Beyond it the oldest are forgotten, which costs
-#: a picture its good name, or a deadly one another child, and never grows.
-REMEMBERED = 4096
+from spyglass.dispatcher.policy import LOSSES_TO_QUARANTINE, PICTURES_REMEMBERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Suspect:
     def accused(self) -> bool:
         """Twice at the scene, once with no other there: of a slow picture's two attempts, the
         one that began in a batch may be the second to end."""
-        return len(self.losses) >= LOSSES_ALLOWED and any(loss.alone for loss in self.losses)
+        return len(self.losses) >= LOSSES_TO_QUARANTINE and any(loss.alone for loss in self.losses)
 
     @property
     def verdict_at(self) -> float:
@@ -68,7 +61,7 @@ class Quarantine:
         #: By process, the pictures that may have a loss of it: so that a whole fleet can come back
         #: at once without a look at every suspect for each worker.
         self._lost: dict[tuple[str, int], dict[str, None]] = {}
-        self._sweep_at = REMEMBERED
+        self._sweep_at = PICTURES_REMEMBERED
 
     # --- what is computed ---------------------------------------------------------------------
 
@@ -92,7 +85,7 @@ class Quarantine:
             del self._suspects[sha256]
         self._proven[sha256] = None
         self._proven.move_to_end(sha256)
-        if len(self._proven) > REMEMBERED:
+        if len(self._proven) > PICTURES_REMEMBERED:
             self._proven.popitem(last=False)
         return self._on_trial.pop(sha256, None) is not None
 
@@ -105,7 +98,7 @@ class Quarantine:
             self._remember(loss.process, sha256)
         suspect.until = now + self._seconds
         self._suspects.move_to_end(sha256)
-        if len(self._suspects) > REMEMBERED:
+        if len(self._suspects) > PICTURES_REMEMBERED:
             self._on_trial.pop(self._suspects.popitem(last=False)[0], None)
         if suspect.accused and not suspect.quarantined:
             self._on_trial[sha256] = suspect
@@ -170,7 +163,7 @@ class Quarantine:
                 for loss in suspect.losses:
                     if loss.process is not None:
                         self._lost.setdefault(loss.process, {})[suspect.sha256] = None
-            self._sweep_at = max(REMEMBERED, 2 * len(self._lost))
+            self._sweep_at = max(PICTURES_REMEMBERED, 2 * len(self._lost))
 
     def _forget(self, now: float) -> None:
         while self._suspects and (first := next(iter(self._suspects.values()))).until <= now:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-#: Seconds in which the same refusal is said once, whoever goes on knocking.
-SAID_EVERY = 60.0
-#: Refusals remembered; the one said longest ago is forgotten first.
-MAX_REMEMBERED = 100
+from spyglass.dispatcher.policy import REFUSAL_LOGGED_EVERY, REFUSALS_REMEMBERED
 
 
 class Refusals:
@@ -17,11 +14,11 @@ class Refusals:
     def line(self, name: str, why: str, now: float) -> str | None:
         """What to say of a refusal of this name, or None if it was said just now."""
         said, since = self._said.get((name, why), (float("-inf"), 0))
-        if now < said + SAID_EVERY:
+        if now < said + REFUSAL_LOGGED_EVERY:
             self._said[name, why] = said, since + 1
             return None
         self._said.pop((name, why), None)  # so that it is the last again
         self._said[name, why] = now, 0
-        if len(self._said) > MAX_REMEMBERED:
+        if len(self._said) > REFUSALS_REMEMBERED:
             del self._said[next(iter(self._said))]
         return f"{name} refused{f' {since + 1} times' if since else ''}: {why}"

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-#: Seconds between two samples, at least: a point on the chart each second.
-SAMPLE_INTERVAL = 1.0
-#: Samples kept: five minutes of them.
-SAMPLES_KEPT = 300
+from spyglass.dispatcher.policy import SAMPLE_INTERVAL, SAMPLES_KEPT
 
 
 @dataclass(frozen=True, slots=True)

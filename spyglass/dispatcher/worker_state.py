@@ -8,21 +8,11 @@ from typing import TYPE_CHECKING
 
 from spyglass.dispatcher.health import Health
 from spyglass.dispatcher.job_state import Attempt, Job
+from spyglass.dispatcher.policy import LATENCY_WINDOW, MAX_HANDICAP, PACE_WEIGHT, SLOW_FACTOR
 from spyglass.protocol import Ready
 
 if TYPE_CHECKING:  # it refers to workers in turn
     from spyglass.dispatcher.pools import Pool
-
-#: Answers the latency figures are drawn from: recent enough to follow a change, enough for a
-#: 95th percentile.
-LATENCY_WINDOW = 200
-#: Weight of the newest answer in a worker's mean latency.
-PACE_WEIGHT = 0.2
-#: A worker this many times slower than the typical one of its pool counts as slow: less is what
-#: chance and its queue make of equal machines.
-SLOW = 3
-#: A slow worker's handicap is at most this: beyond it, it is the last choice anyway.
-MAX_HANDICAP = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -89,4 +79,4 @@ class Worker:
         self.pace += (seconds - self.pace) * (PACE_WEIGHT if len(self.latencies) > 1 else 1)
         self.pool.answered_in(seconds)
         slower = self.pace / self.pool.typical
-        self.handicap = min(MAX_HANDICAP, int(slower)) if slower >= SLOW else 1
+        self.handicap = min(MAX_HANDICAP, int(slower)) if slower >= SLOW_FACTOR else 1

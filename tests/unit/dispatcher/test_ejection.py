@@ -7,8 +7,7 @@ from itertools import count
 from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, ready, request, result, told
 
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.health import FAILURES_IN_A_ROW
-from spyglass.dispatcher.outliers import HEALTHS_KEPT
+from spyglass.dispatcher.policy import FAILURES_IN_A_ROW, HEALTHS_KEPT
 from spyglass.protocol import Nack, Reason, Request, Result
 
 NUMBERS = count(1000)

@@ -6,8 +6,8 @@ import pytest
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, ticked, told
 
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.policy import Policy
-from spyglass.dispatcher.refusals import MAX_REMEMBERED, SAID_EVERY, Refusals
+from spyglass.dispatcher.policy import REFUSAL_LOGGED_EVERY, REFUSALS_REMEMBERED, Policy
+from spyglass.dispatcher.refusals import Refusals
 from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason, Request, Result
 
 # --- joining ----------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> No
     def said() -> list[str]:
         return [event.text.split(":")[0] for event in d.journal.events if "stranger" in event.text]
 
-    for second in range(minute := int(SAID_EVERY)):
+    for second in range(minute := int(REFUSAL_LOGGED_EVERY)):
         assert told(d.worker_ready(b"s%d" % second, stranger, float(second)), Nack)
     assert said() == ["stranger refused"]
     d.worker_ready(b"s", stranger, float(minute))
@@ -258,7 +258,7 @@ def test_a_broker_serves_so_many_models_and_refuses_the_next() -> None:
 
 def test_of_the_refused_only_the_last_hundred_are_remembered() -> None:
     refusals = Refusals()
-    names = [f"w{number}" for number in range(MAX_REMEMBERED + 1)]
+    names = [f"w{number}" for number in range(REFUSALS_REMEMBERED + 1)]
     assert all(refusals.line(name, "no", 0.0) for name in names)
     assert refusals.line(names[1], "no", 1.0) is None, "it was named just now"
     assert refusals.line(names[0], "no", 1.0), "it was named too, and is forgotten"

@@ -8,8 +8,8 @@ from dispatching import CAT, DOG, fleet, given, live, ready, result, told
 
 from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.policy import Policy
-from spyglass.dispatcher.quarantine import REMEMBERED, RETURN_GRACE, Loss, Quarantine
+from spyglass.dispatcher.policy import PICTURES_REMEMBERED, RETURN_GRACE, Policy
+from spyglass.dispatcher.quarantine import Loss, Quarantine
 from spyglass.protocol import Nack, Reason, Request, Result
 
 
@@ -232,12 +232,12 @@ def test_a_suspect_that_takes_long_is_not_computed_twice_at_a_time() -> None:
 
 def test_processes_that_never_come_back_are_forgotten_with_their_pictures() -> None:
     q = Quarantine(600.0)
-    for number in range(3 * REMEMBERED):
+    for number in range(3 * PICTURES_REMEMBERED):
         q.blame(f"{number:064x}", Loss("w", True, ("host", number)), float(number))
-    assert len(q._lost) <= 2 * REMEMBERED
-    last = f"{3 * REMEMBERED - 1:064x}"
+    assert len(q._lost) <= 2 * PICTURES_REMEMBERED
+    last = f"{3 * PICTURES_REMEMBERED - 1:064x}"
     assert q.suspected(last)
-    q.came_back("host", 3 * REMEMBERED - 1)
+    q.came_back("host", 3 * PICTURES_REMEMBERED - 1)
     assert not q.suspected(last)
 
 
@@ -272,7 +272,7 @@ def test_a_worker_whose_picture_is_forgotten_may_come_back() -> None:
 
 def test_of_good_pictures_the_last_are_remembered() -> None:
     q = Quarantine(600.0)
-    for number in range(REMEMBERED + 1):
+    for number in range(PICTURES_REMEMBERED + 1):
         q.acquit(f"{number:064x}")
     assert q.holds_up(f"{0:064x}", computing=True), "as one that was never answered"
     assert not q.holds_up(f"{1:064x}", computing=True)
@@ -281,7 +281,7 @@ def test_of_good_pictures_the_last_are_remembered() -> None:
 def test_processes_are_forgotten_while_pictures_are_suspected_of_costing_children() -> None:
     q = Quarantine(600.0)
     q.blame(CAT.sha256, Loss("w", True), 0.0)
-    for number in range(REMEMBERED + 1):
+    for number in range(PICTURES_REMEMBERED + 1):
         q.blame(CAT.sha256, Loss("w", True, ("host", number)), 0.0)
     q.came_back("host", 0)
     assert len(q.entries(0.0)) == 0 and q.verdicts(0.0) == [CAT.sha256]

@@ -10,7 +10,7 @@ from dispatching import CAT, DOG, EEL, fleet, given, ready, receivers, request, 
 
 from spyglass.dispatcher.actions import ToClient
 from spyglass.dispatcher.job_state import JobState
-from spyglass.dispatcher.jobs import FEW_TIMERS
+from spyglass.dispatcher.policy import FEW_TIMERS
 from spyglass.protocol import (
     Ack,
     Body,

@@ -9,9 +9,8 @@ from dispatching import fleet, ready, request, result
 
 from spyglass.broker.loop import Broker
 from spyglass.dispatcher.dispatcher import Dispatcher
-from spyglass.dispatcher.policy import Policy
+from spyglass.dispatcher.policy import SAMPLES_KEPT, Policy
 from spyglass.dispatcher.snapshot import snapshot
-from spyglass.dispatcher.trend import SAMPLES_KEPT
 from spyglass.keys.port_policy import PLAIN
 from spyglass.protocol import ID_BYTES, Nack, Op, Query, Reason
 from spyglass.protocol.snapshot import Counters

@@ -65,6 +65,13 @@ def hide(brokers: Sequence[str], listen: str | None) -> None:
         os.execve(sys.executable, [sys.executable, *rest], environment)
 
 
+def forget_addresses() -> None:
+    """Take the addresses, which may hold secrets, out of this process's environment: its children
+    are started with that, and decode strangers' pictures."""
+    for variable in ("SPYGLASS_BROKERS", "SPYGLASS_LISTEN"):
+        os.environ.pop(variable, None)
+
+
 def safe_to_listen(place: str, login: Login | None) -> bool:
     """Whether only the broker can connect there."""
     return login is not None or not beyond_loopback(place)
@@ -131,6 +138,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
             f" {options.listen}, and listen at what it prints (--insecure leaves the port open to"
             " everybody)"
         )
+    forget_addresses()
     name = options.name or default_name()
     logs.configure("worker", options, name)
     arguments = {k: getattr(options, k) for k in ("model", "weights", "device")}

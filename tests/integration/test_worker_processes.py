@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import CAT, ROOT, Fleet, eventually
+from encrypting import Encrypted
 
-from chaos.fleet import child_of
+from chaos.fleet import child_of, free_port
+from spyglass.keys.keyring import Role
+from spyglass.protocol import Op
 
 #: What neither a fork server nor a child has any use for: sockets to strangers, and the web.
 NETWORK = {"zmq", "uvloop", "bottle", "uvicorn"}
@@ -44,6 +47,11 @@ def below_worker(worker: int, but: Sequence[int] = ()) -> tuple[int, int] | None
     return None
 
 
+def environment_of(pid: int) -> bytes:
+    """The variables that a process was started with."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def loaded_by(code: str, **environment: str) -> set[str]:
     """Names of the modules that a new Python has loaded after this code."""
     program = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
@@ -71,6 +79,25 @@ def test_no_child_has_zeromq_in_its_memory_nor_one_of_a_new_fork_server(
     after = eventually(lambda: below_worker(worker.pid, before), "both are replaced", limit)
     assert fleet.client.submit(CAT).result(30).predictions, "it serves"
     assert [mapped(pid) for pid in after] == [[], []]
+
+
+@pytest.mark.parametrize("flags", [["--listen"], []], ids=["listens", "dials"])
+def test_no_process_that_decodes_pictures_is_started_with_its_workers_secret(
+    encrypted: Encrypted, flags: list[str]
+) -> None:
+    free = f"tcp://127.0.0.1:{free_port()}"
+    address = encrypted.way_in(Role.WORKER, "attic", free if flags else "")
+    command = ["testbed/stand_in.py", *flags, address, "--processes", "1", "--name", "attic"]
+    worker = encrypted.start(*command)
+    if flags:
+        assert encrypted.client.control(Op.ADD, free)[0]
+    eventually(lambda: "attic" in encrypted.names(), "it joins")
+    secret = address.partition("#")[2].encode()
+    assert secret in environment_of(worker.pid), "where ps does not show it"
+    below_it = below_worker(worker.pid)
+    assert below_it is not None
+    for pid in below_it:
+        assert secret not in environment_of(pid)
 
 
 def test_what_a_fork_server_imports_for_its_children_is_not_of_the_network() -> None:

@@ -42,7 +42,7 @@ from spyglass.runtime import logs
 from spyglass.runtime.mishaps import Mishaps
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
 from spyglass.transport.framing import MESSAGES_PER_TURN, Inbox, send
-from spyglass.transport.peers import DropWatch, user_of
+from spyglass.transport.peers import PeerTracker, user_of
 from spyglass.transport.socket_options import router
 from spyglass.transport.waker import Waker
 
@@ -112,16 +112,16 @@ class Broker:
         self._back = router(self._context, self._port_policy.guard(WORKER_DOMAIN), workers=True)
         self._from_clients = Inbox(self._front, 1 + Direction.CLIENT_TO_BROKER.most_frames)
         self._from_workers = Inbox(self._back, 1 + Direction.WORKER_TO_BROKER.most_frames)
-        self._front_watch = DropWatch(self._front)
-        self._back_watch = DropWatch(self._back)
+        self._front_peers = PeerTracker(self._front)
+        self._back_peers = PeerTracker(self._back)
         self._front.bind(self.frontend)
         self.frontend = self._front.last_endpoint.decode()  # type: ignore[union-attr]
         self._back.bind(self.backend)
         self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
         self.control.ends = self.frontend, self.backend
         self._monitor = Monitor(
-            self._front_watch,
-            self._back_watch,
+            self._front_peers,
+            self._back_peers,
             self._clock,
             self._kept,
             self._may_wait,
@@ -131,8 +131,8 @@ class Broker:
         for source in (
             self._front,
             self._back,
-            self._front_watch.monitor,
-            self._back_watch.monitor,
+            self._front_peers.monitor,
+            self._back_peers.monitor,
             self._waker.fileno(),
         ):
             self._poller.register(source, zmq.POLLIN)
@@ -170,24 +170,24 @@ class Broker:
         if self._waker.fileno() in ready:
             self._waker.clear()
         # Whoever dropped may have said something since its socket was polled: then read both.
-        dropped = self._front_watch.monitor in ready or self._back_watch.monitor in ready
+        dropped = self._front_peers.monitor in ready or self._back_peers.monitor in ready
         if dropped:
-            self._front_watch.read()
-            self._back_watch.read()
+            self._front_peers.read_monitor()
+            self._back_peers.read_monitor()
             self._log_events(self._monitor.count_connections())
         if self._authority is not None and self._authority.refresh_if_due(self._clock()):
             self._keep_out(self._authority)
         front_drained = back_drained = True
         if dropped or self._front in ready:
-            front_drained = self._drain(self._from_clients, self._front_watch, self._from_client)
+            front_drained = self._drain(self._from_clients, self._front_peers, self._from_client)
         if dropped or self._back in ready:
-            back_drained = self._drain(self._from_workers, self._back_watch, self._from_worker)
+            back_drained = self._drain(self._from_workers, self._back_peers, self._from_worker)
         if back_drained:
-            for worker in self._back_watch.take_dropped():
+            for worker in self._back_peers.take_dropped():
                 gone = self.dispatcher.worker_gone(worker, "connection closed", self._clock())
                 self._carry_out(gone)
         if front_drained:
-            for client in self._front_watch.take_dropped():
+            for client in self._front_peers.take_dropped():
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
         now = self._clock()
         if now >= self._monitor.next_look:
@@ -203,40 +203,40 @@ class Broker:
 
     def _keep_out(self, authority: KeyAuthority) -> None:
         """Shut out whoever is connected with a key that is not on the list any more."""
-        for worker, user in list(self._back_watch.users.items()):
+        for worker, user in list(self._back_peers.users.items()):
             if not authority.allows(user, WORKER_DOMAIN):
-                self._back_watch.cut(worker)
+                self._back_peers.disconnect(worker)
                 gone = self.dispatcher.worker_shut_out(worker, KEY_REVOKED, self._clock())
                 self._carry_out(gone)
-        for client, user in list(self._front_watch.users.items()):
+        for client, user in list(self._front_peers.users.items()):
             if not authority.allows(user, FRONT_DOMAIN):
-                self._front_watch.cut(client)
+                self._front_peers.disconnect(client)
                 self._carry_out(self.dispatcher.client_gone(client, self._clock()))
 
     def _drain(
         self,
         inbox: Inbox,
-        watch: DropWatch,
+        peers: PeerTracker,
         handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
     ) -> bool:
         """Handle what waits on a port, for a turn; whether that was all."""
-        authority = self._authority if watch.domain else None
+        authority = self._authority if peers.domain else None
         handled = 0
         for frames in inbox.messages():
             handled += 1
             try:
-                peer = watch.saw(frames[0])
+                peer = peers.message_from(frames[0])
                 if inbox.overlong:
-                    log.warning("cut %s: a message of too many frames", watch.place_of(peer))
-                    watch.cut(peer)
-                if authority is not None and not authority.allows(user_of(frames[0]), watch.domain):
-                    log.debug("dropped a message from %s: %s", watch.place_of(peer), KEY_REVOKED)
+                    log.warning("cut %s: a message of too many frames", peers.describe(peer))
+                    peers.disconnect(peer)
+                if authority is not None and not authority.allows(user_of(frames[0]), peers.domain):
+                    log.debug("dropped a message from %s: %s", peers.describe(peer), KEY_REVOKED)
                     continue
                 self._carry_out(handle(peer, frames[1:]))
             except ProtocolError as error:
                 self.dispatcher.bad_frame()
                 if self._detailed:
-                    place = watch.place_of(frames[0].bytes)
+                    place = peers.describe(frames[0].bytes)
                     log.debug("dropped a message from %s: %s", place, error)
             except zmq.ZMQError:
                 raise  # a socket of ours is broken, not a message
@@ -272,12 +272,12 @@ class Broker:
             request_log.arrived(message)
         match message:
             case Request():
-                made = self._front_watch.generation(client)
+                made = self._front_peers.generation(client)
                 return self.dispatcher.request_arrived(client, message, self._clock(), made)
             case Cancel():
                 return self.dispatcher.request_cancelled(client, message.id, self._clock())
             case Query():
-                user = self._front_watch.users.get(client)
+                user = self._front_peers.users.get(client)
                 may = user is None or self._authority is None or self._authority.is_admin(user)
                 self._to_client(ToClient(client, self.control.reply(message, may)))
                 return []
@@ -302,7 +302,7 @@ class Broker:
                 request_log.sent(self._name_of(action.worker), action.message)
 
     def _name_of(self, address: bytes) -> str:
-        return self.dispatcher.name_of(address) or self._back_watch.place_of(address)
+        return self.dispatcher.name_of(address) or self._back_peers.describe(address)
 
     def _to_client(self, action: ToClient) -> None:
         # A client that cannot be reached at all has dropped; it will ask again over its next
@@ -318,7 +318,7 @@ class Broker:
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 if error.errno == zmq.EHOSTUNREACH and socket is self._front:
-                    self._front_watch.unreachable(peer)
+                    self._front_peers.mark_unreachable(peer)
                 return False
             raise
         except ProtocolError as error:
@@ -330,8 +330,8 @@ class Broker:
         self.dispatcher.message_failed()
 
     def _close(self) -> None:
-        self._front_watch.close()
-        self._back_watch.close()
+        self._front_peers.close()
+        self._back_peers.close()
         if self._authority is not None:
             self._authority.close()
         self._context.destroy(linger=200)  # ms for last answers to leave

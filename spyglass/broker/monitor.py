@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from spyglass.runtime import memory
 from spyglass.transport.endless import Endless
-from spyglass.transport.peers import DropWatch
+from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ class Monitor:
 
     def __init__(
         self,
-        front: DropWatch,
-        back: DropWatch,
+        front: PeerTracker,
+        back: PeerTracker,
         clock: Callable[[], float],
         kept: Callable[[], int],
         may_wait: int,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spyglass.protocol import PART_BYTES
-from spyglass.transport.peers import DropWatch, bytes_received
+from spyglass.transport.peers import PeerTracker, bytes_received
 
 #: Bytes between two looks, up to a second, that are ZMTP's pings and answers to ours.
 PINGS = 256
@@ -34,7 +34,7 @@ class Endless:
     comes between a whole message and the second look after it is not bounded.
     """
 
-    def __init__(self, watch: DropWatch, longest: int) -> None:
+    def __init__(self, watch: PeerTracker, longest: int) -> None:
         """
         Args:
             watch: the connections of a port.
@@ -54,7 +54,7 @@ class Endless:
             memory: bytes this process took, but for what it knows to keep.
         """
         before, self._begun = self._begun, {}
-        for connection in self._watch.silent():
+        for connection in self._watch.without_message():
             received = bytes_received(connection[0])
             if connection[1] > self._newest:  # all that came over it is its first message
                 then = Begun(0, 0, self._memory)
@@ -63,7 +63,7 @@ class Endless:
             came = received - then.received
             size = then.size + (came if came > PINGS else 0)
             self._begun[connection] = Begun(received, size, then.memory if size else memory)
-        self._newest, self._memory = self._watch.youngest, memory
+        self._newest, self._memory = self._watch.newest_generation, memory
         explained = sum([begun.size for begun in self._begun.values()])
         return [
             self._watch.end(connection)

@@ -53,7 +53,7 @@ def user_of(frame: zmq.Frame) -> str:
     return str(frame.get("User-Id"))
 
 
-class DropWatch:
+class PeerTracker:
     """Knows, within milliseconds, which peer's connection to a ROUTER has dropped.
 
     The monitor tells file descriptors, messages tell identities; `Frame.get(SRCFD)` joins them.
@@ -65,7 +65,7 @@ class DropWatch:
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.monitor = socket.get_monitor_socket(ROUTER_EVENTS)
         self._socket = socket
-        self.youngest = 0  # its generation
+        self.newest_generation = 0  # its generation
         self._live: dict[int, int] = {}
         self._peers: dict[tuple[int, int], list[bytes]] = {}
         self._connection: dict[bytes, tuple[int, int]] = {}
@@ -80,17 +80,17 @@ class DropWatch:
         """Open connections, also of strangers who have not said anything."""
         return len(self._live)
 
-    def read(self) -> None:
+    def read_monitor(self) -> None:
         """Take in what the monitor has to tell. Call before trusting a message's descriptor."""
         for event, fd in monitor_events(self.monitor):
             if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
-                self.youngest += 1
-                self._live[fd] = self.youngest
+                self.newest_generation += 1
+                self._live[fd] = self.newest_generation
             elif event == zmq.EVENT_DISCONNECTED:
                 for peer in self._peers.pop((fd, self._live.pop(fd, 0)), ()):
                     self._dropped[peer] = None
 
-    def saw(self, identity: zmq.Frame) -> bytes:
+    def message_from(self, identity: zmq.Frame) -> bytes:
         """A message came from this peer; remember over which connection. Returns its address.
 
         Raises:
@@ -106,7 +106,7 @@ class DropWatch:
             except zmq.ZMQError as error:
                 raise ProtocolError(f"a message without a connection: {error}") from None
             self._spoke.add(fd)
-            self.read()
+            self.read_monitor()
             connection = (fd, self._live.get(fd, 0))
             self._connection[address] = connection
             if self.domain:
@@ -121,11 +121,11 @@ class DropWatch:
         """The later this peer's connection was made, the higher; 0 if it has dropped."""
         return self._connection.get(address, (-1, 0))[1]
 
-    def unreachable(self, address: bytes) -> None:
+    def mark_unreachable(self, address: bytes) -> None:
         """A message for this peer found no connection, so it has dropped."""
         self._dropped[address] = None
 
-    def place_of(self, address: bytes) -> str:
+    def describe(self, address: bytes) -> str:
         """Where this peer is, for the log: not its address, from which others could be guessed."""
         fd, generation = self._connection.get(address, (-1, 0))
         return _name_of_peer(fd) if self._live.get(fd) == generation else "somebody who left"
@@ -139,12 +139,12 @@ class DropWatch:
             self.users.pop(address, None)
         return dropped
 
-    def cut(self, address: bytes) -> None:
+    def disconnect(self, address: bytes) -> None:
         """End this peer's connection. libzmq has no stable call for it, but it takes the end of
         the TCP connection beneath as the peer's own."""
         self._end(*self._connection.get(address, (-1, 0)))
 
-    def silent(self) -> list[tuple[int, int]]:
+    def without_message(self) -> list[tuple[int, int]]:
         """Connections over which no whole message came since the last call."""
         silent = [live for live in self._live.items() if live[0] not in self._spoke]
         self._spoke.clear()
@@ -157,7 +157,7 @@ class DropWatch:
         return place
 
     def _end(self, fd: int, generation: int) -> None:
-        self.read()
+        self.read_monitor()
         if generation and self._live.get(fd) == generation:
             with contextlib.suppress(OSError), network.socket(fileno=os.dup(fd)) as connection:
                 connection.shutdown(network.SHUT_RDWR)

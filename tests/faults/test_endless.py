@@ -19,7 +19,7 @@ from spyglass.protocol import BEAT, MAX_ANSWER_PARTS, PART_BYTES, Direction, Pro
 from spyglass.transport import endless
 from spyglass.transport.endless import MAX_UNEXPLAINED, Endless
 from spyglass.transport.framing import DROPPED_PER_TURN, Inbox, incoming
-from spyglass.transport.peers import DropWatch
+from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, dealer, router
 from testbed.peers import GREETING, READY, cut_off, knock
 
@@ -35,7 +35,7 @@ class Port:
     def __init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.back, self.peer = router(self.context), dealer(self.context)
-        self.watch = DropWatch(self.back)
+        self.peers = PeerTracker(self.back)
         self.inbox = Inbox(self.back, 1 + MOST)
         self.peer.connect(f"tcp://127.0.0.1:{self.back.bind_to_random_port('tcp://127.0.0.1')}")
 
@@ -43,7 +43,7 @@ class Port:
         """The next message, without who sent it."""
         assert self.back.poll(30_000)
         who, *frames = self.back.recv_multipart(copy=False)
-        self.watch.saw(who)
+        self.peers.message_from(who)
         return [frame.bytes for frame in frames]
 
     def beat(self) -> None:
@@ -110,7 +110,7 @@ def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whol
         return 0
 
     monkeypatch.setattr(endless, "bytes_received", nothing_received)
-    flood = Endless(port.watch, MAX_ANSWER_BYTES)
+    flood = Endless(port.peers, MAX_ANSWER_BYTES)
     for _ in range(2):
         port.beat()
         assert flood.cut(0) == []
@@ -125,7 +125,7 @@ class Bytes:
     def __init__(self, port: Port, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.received, self.taken = 1000, 0
         monkeypatch.setattr(endless, "bytes_received", lambda fd: self.received)
-        self.flood = Endless(port.watch, longest)
+        self.flood = Endless(port.peers, longest)
         port.beat()
         self.look()  # it spoke
         assert self.look() == [], "its message has not begun"
@@ -145,8 +145,8 @@ def test_a_message_longer_than_any_is_cut_before_its_end(
     assert "127.0.0.1" in place
 
     def ended() -> bool:
-        port.watch.read()
-        return not port.watch.connections
+        port.peers.read_monitor()
+        return not port.peers.connections
 
     eventually(ended, "its connection is ended")
 

@@ -36,8 +36,8 @@ class Idle:
 
     @property
     def connections(self) -> int:
-        self.broker._front_watch.read()
-        return self.broker._front_watch.connections
+        self.broker._front_peers.read_monitor()
+        return self.broker._front_peers.connections
 
     def start(self) -> None:
         self._loop.start()

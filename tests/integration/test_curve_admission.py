@@ -109,7 +109,7 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where its connection cannot be cut, each message is checked by its own User-Id."""
-    monkeypatch.setattr("spyglass.transport.peers.DropWatch.cut", lambda *_: None)
+    monkeypatch.setattr("spyglass.transport.peers.PeerTracker.disconnect", lambda *_: None)
     asker = sockets.front(sockets.login(Role.FRONT, "office"))
     asker.say(picture_request())
     assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 
 from spyglass.runtime import memory
-from spyglass.transport.endless import Endless
 from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
+from spyglass.transport.unfinished import UnfinishedMessages
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,10 @@ class Monitor:
         self.next_look = 0.0
         self._front = front
         self._back = back
-        self._ports = Endless(front, MAX_MESSAGE_BYTES), Endless(back, MAX_ANSWER_BYTES)
+        self._ports = (
+            UnfinishedMessages(front, MAX_MESSAGE_BYTES),
+            UnfinishedMessages(back, MAX_ANSWER_BYTES),
+        )
         self._clock = clock
         self._kept = kept
         self._open_files = open_files
@@ -85,7 +88,7 @@ class Monitor:
     def _look_at_connections(self) -> None:
         taken = memory.allocated() - self._kept()
         for port in self._ports:
-            for place in port.cut(taken):
+            for place in port.disconnect_senders(taken):
                 log.warning("cut a connection whose message never ends: %s", place)
 
     def _memory_events(self, held: int) -> list[str]:

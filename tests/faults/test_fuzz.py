@@ -119,7 +119,7 @@ MUTATIONS: list[Mutation] = [
 
 def mutants(seed: int, direction: Direction, count: int) -> Iterator[list[bytes]]:
     """Messages that are almost legal in this direction, and no longer: whoever sends one of more
-    frames is cut, and what it sends next is lost with its connection (test_endless.py)."""
+    frames is cut, and what it sends next is lost with its connection (test_unfinished.py)."""
     chance = random.Random(seed)
     legal = [[bytes(f) for f in encode(m)] for d, m in ROUTES if d is direction]
     for _ in range(count):

@@ -16,11 +16,11 @@ import zmq
 from conftest import PATIENCE, Fleet, eventually
 
 from spyglass.protocol import BEAT, MAX_ANSWER_PARTS, PART_BYTES, Direction, ProtocolError, encode
-from spyglass.transport import endless
-from spyglass.transport.endless import MAX_UNEXPLAINED, Endless
+from spyglass.transport import unfinished
 from spyglass.transport.framing import DROPPED_PER_TURN, Inbox, incoming
 from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, dealer, router
+from spyglass.transport.unfinished import MAX_UNEXPLAINED, UnfinishedMessages
 from testbed.peers import GREETING, READY, cut_off, knock
 
 #: ZMTP's frame of one byte, and of 64 KiB, after which more of the message follows.
@@ -109,13 +109,13 @@ def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whol
         asked.append(fd)
         return 0
 
-    monkeypatch.setattr(endless, "bytes_received", nothing_received)
-    flood = Endless(port.peers, MAX_ANSWER_BYTES)
+    monkeypatch.setattr(unfinished, "bytes_received", nothing_received)
+    flood = UnfinishedMessages(port.peers, MAX_ANSWER_BYTES)
     for _ in range(2):
         port.beat()
-        assert flood.cut(0) == []
+        assert flood.disconnect_senders(0) == []
     assert asked == []
-    assert flood.cut(0) == []
+    assert flood.disconnect_senders(0) == []
     assert len(asked) == 1, "it said nothing since the last look"
 
 
@@ -124,8 +124,8 @@ class Bytes:
 
     def __init__(self, port: Port, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.received, self.taken = 1000, 0
-        monkeypatch.setattr(endless, "bytes_received", lambda fd: self.received)
-        self.flood = Endless(port.peers, longest)
+        monkeypatch.setattr(unfinished, "bytes_received", lambda fd: self.received)
+        self.flood = UnfinishedMessages(port.peers, longest)
         port.beat()
         self.look()  # it spoke
         assert self.look() == [], "its message has not begun"
@@ -133,7 +133,7 @@ class Bytes:
     def look(self, came: int = 0, taken: int = 0) -> list[str]:
         self.received += came
         self.taken += taken
-        return self.flood.cut(self.taken)
+        return self.flood.disconnect_senders(self.taken)
 
 
 def test_a_message_longer_than_any_is_cut_before_its_end(

@@ -47,7 +47,7 @@
 %   ('handed_back', 'Handed back'), ('hedged', 'Hedged'), ('quarantined', 'Quarantined'),
 %   ('refused', 'Refused'), ('expired', 'Expired'), ('cancelled', 'Cancelled'), ('late', 'Late'),
 %   ('duplicate', 'Duplicate'), ('ejected', 'Workers ejected'), ('bad_frames', 'Bad frames'),
-%   ('mishaps', 'Mishaps'))
+%   ('internal_errors', 'Internal errors'))
 %
 % # The sentences of the lists, as in status.js.
 % def counted(n, thing):

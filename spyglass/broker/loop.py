@@ -39,7 +39,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.runtime import logs
-from spyglass.runtime.mishaps import Mishaps
+from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN
 from spyglass.transport.framing import MESSAGES_PER_TURN, Inbox, send
 from spyglass.transport.peers import PeerTracker, user_of
@@ -98,7 +98,7 @@ class Broker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._waker = Waker()
         self._detailed = logs.detailed()
-        self._mishaps = Mishaps()
+        self._internal_errors = InternalErrors()
 
     def open(self) -> None:
         """Bind both ports.
@@ -241,7 +241,7 @@ class Broker:
             except zmq.ZMQError:
                 raise  # a socket of ours is broken, not a message
             except Exception as error:
-                self._mishap("a message could not be dealt with", error)
+                self._internal_error("a message could not be dealt with", error)
         return handled < MESSAGES_PER_TURN and not inbox.overlong
 
     # --- messages in --------------------------------------------------------------------------
@@ -322,11 +322,11 @@ class Broker:
                 return False
             raise
         except ProtocolError as error:
-            self._mishap(f"a {type(message).__name__} could not be sent", error)
+            self._internal_error(f"a {type(message).__name__} could not be sent", error)
         return True
 
-    def _mishap(self, what: str, error: Exception) -> None:
-        self._mishaps.add(what, error)
+    def _internal_error(self, what: str, error: Exception) -> None:
+        self._internal_errors.add(what, error)
         self.dispatcher.message_failed()
 
     def _close(self) -> None:

@@ -46,7 +46,7 @@ from spyglass.protocol import (
     Result,
     Times,
 )
-from spyglass.runtime.mishaps import Mishaps
+from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.transport.framing import incoming
 from spyglass.transport.peers import monitor_events
 
@@ -142,7 +142,7 @@ class ClientSession(ABC):
             self._context.destroy(linger=0)
             raise
         self._detailed = log.isEnabledFor(DEBUG)
-        self._mishaps = Mishaps()
+        self._internal_errors = InternalErrors()
 
     # --- for callers, any thread --------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class ClientSession(ABC):
             except zmq.ZMQError:
                 raise  # a socket of ours is broken, not a message
             except Exception as error:
-                self._mishaps.add("an answer could not be dealt with", error)
+                self._internal_errors.add("an answer could not be dealt with", error)
                 if message.id in self._pending:
                     self._fail(pending, Reason.CHECKSUM, "The answer cannot be read.")
 

@@ -288,7 +288,7 @@ class Dispatcher:
 
     def message_failed(self) -> None:
         """A message was lost to a fault of the broker's own."""
-        self.journal.counters.mishaps += 1
+        self.journal.counters.internal_errors += 1
 
     def log_event(self, text: str, now: float) -> list[Action]:
         """Something happened that the operator shall see in the event log."""

@@ -24,7 +24,7 @@ class Counters:
     duplicate: int = 0
     ejected: int = 0
     bad_frames: int = 0
-    mishaps: int = 0
+    internal_errors: int = 0
 
 
 def percentile(ascending: list[float], share: float) -> float:

@@ -44,4 +44,4 @@ class Counters(TypedDict):
     #: Messages that were not valid.
     bad_frames: int
     #: Messages lost to a fault of the broker's own.
-    mishaps: int
+    internal_errors: int

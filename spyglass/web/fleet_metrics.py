@@ -52,7 +52,10 @@ COUNTERS = {
     "duplicate": ("spyglass_unasked_answers", "Answers of workers that nobody had asked for."),
     "ejected": ("spyglass_ejections", "Times a worker was left out for failing repeatedly."),
     "bad_frames": ("spyglass_bad_messages", "Messages that were not valid."),
-    "mishaps": ("spyglass_mishaps", "Messages lost to a fault of the broker's own."),
+    "internal_errors": (
+        "spyglass_internal_errors",
+        "Messages lost to a fault of the broker's own.",
+    ),
 }
 
 

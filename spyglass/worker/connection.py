@@ -20,7 +20,7 @@ from spyglass.protocol import (
     patience,
 )
 from spyglass.runtime import logs
-from spyglass.runtime.mishaps import Mishaps
+from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.transport.addresses import beyond_loopback
 from spyglass.transport.credentials import REFUSED, split, unheard
 from spyglass.transport.framing import Inbox, incoming, send
@@ -65,7 +65,7 @@ class BrokerLink:
         self._context = context
         self._listen = listen
         self._hello = hello
-        self._mishaps = Mishaps()
+        self._internal_errors = InternalErrors()
         self._heard = 0.0
         self._fd = -1  # of the connection
         self._received = 0  # bytes, when we beat last
@@ -132,7 +132,7 @@ class BrokerLink:
         except zmq.Again:
             log.debug("%s takes nothing; dropped a %s", self.address, type(message).__name__)
         except ProtocolError as error:
-            self._mishaps.add(f"a {type(message).__name__} could not be sent", error)
+            self._internal_errors.add(f"a {type(message).__name__} could not be sent", error)
 
     def receive(self, now: float) -> list[Message]:
         """What the broker said, and what became of the connection."""

@@ -30,7 +30,7 @@ from spyglass.protocol import (
     Times,
 )
 from spyglass.runtime import logs
-from spyglass.runtime.mishaps import Mishaps
+from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
@@ -76,7 +76,7 @@ class Worker:
         self._poller = zmq.Poller()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
-        self._mishaps = Mishaps()
+        self._internal_errors = InternalErrors()
         self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
         self._inflight = InflightRequests(self._credit * len(self._links))
         self._linked = False
@@ -186,7 +186,7 @@ class Worker:
             except zmq.ZMQError:
                 raise  # a socket of ours is broken, not a message
             except Exception as error:
-                self._mishaps.add("a message could not be dealt with", error)
+                self._internal_errors.add("a message could not be dealt with", error)
 
     def _handle(self, link: BrokerLink, message: Message) -> None:
         match message:

@@ -228,7 +228,7 @@ def test_what_the_broker_could_not_read_or_deal_with_is_counted() -> None:
     d.bad_frame()
     for _ in range(2):
         d.message_failed()
-    assert (d.counters.bad_frames, d.counters.mishaps) == (1, 2)
+    assert (d.counters.bad_frames, d.counters.internal_errors) == (1, 2)
 
 
 def test_what_the_broker_has_seen_itself_is_logged_with_the_other_events() -> None:

@@ -26,7 +26,7 @@ from spyglass.protocol import (
     Result,
     Times,
 )
-from spyglass.runtime.mishaps import Mishaps
+from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.worker.loop import Worker
 from spyglass.worker.spawner import ChildSpawner
 from testbed.peers import PATIENCE_MS, FakeWorker, Peer, picture_request
@@ -41,7 +41,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_each_fault_is_counted_and_logged_once_with_where_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    mishaps = Mishaps()
+    internal_errors = InternalErrors()
 
     def fail(how: type[Exception]) -> None:
         raise how("no such thing")
@@ -50,8 +50,8 @@ def test_each_fault_is_counted_and_logged_once_with_where_it_is(
         try:
             fail(how)
         except Exception as error:
-            mishaps.add("nothing was done", error)
-    assert mishaps.count == 3
+            internal_errors.add("nothing was done", error)
+    assert internal_errors.count == 3
     assert len(errors(caplog)) == 2
     assert "in fail" in caplog.text
 
@@ -85,7 +85,7 @@ def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
     monkeypatch.setattr(sockets.broker.dispatcher, "request_cancelled", fail)
     for _ in range(3):
         asker.say(Cancel(bytes(16)))
-    eventually(lambda: counters.mishaps == 3, "they are counted")
+    eventually(lambda: counters.internal_errors == 3, "they are counted")
     asker.say(picture_request())
     worker.serve(worker.request())
     assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Result)
@@ -104,7 +104,7 @@ def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
     monkeypatch.setattr("spyglass.broker.loop.encode", fail)
     worker.say(BEAT)
     counters = sockets.broker.dispatcher.journal.counters
-    eventually(lambda: counters.mishaps == 1, "the answer to it cannot be written")
+    eventually(lambda: counters.internal_errors == 1, "the answer to it cannot be written")
     monkeypatch.undo()
     worker.say(BEAT)
     assert worker.hear(Direction.BROKER_TO_WORKER) == BEAT

@@ -142,7 +142,7 @@ class Dispatcher:
             return self.journal.flush()
         attempt = worker.in_flight.get(result.id)
         job = self.jobs.returned(worker, result.id)
-        if job is None and self.jobs.is_late(worker, result.id):
+        if job is None and worker.silence.late_reply(result.id):
             self.journal.counters.late += 1
         elif job is None:
             self.outliers.unasked(worker, now)
@@ -160,14 +160,14 @@ class Dispatcher:
         if worker is None:
             self.journal.counters.late += 1
             return self.journal.flush()
-        if nack.reason is Reason.CANCELLED and self.jobs.is_late(worker, nack.id):
+        if nack.reason is Reason.CANCELLED and worker.silence.late_reply(nack.id):
             # It may have the request again by now, perhaps since this very word was heard.
             self.journal.counters.late += 1
             return self.journal.flush()
         attempt = worker.in_flight.get(nack.id)
         job = self.jobs.returned(worker, nack.id)
         if job is None:
-            self.jobs.is_late(worker, nack.id)
+            worker.silence.late_reply(nack.id)
             self.journal.counters.late += 1
         elif nack.reason in LETHAL:
             self.jobs.blame(job, Loss(worker.name, nack.batch == 1), now)
@@ -334,13 +334,13 @@ class Dispatcher:
             self.jobs.assign(job.pool, now)
             return
         for attempt in [a for a in job.attempts if now >= a.deadline]:
-            self._give_up(attempt, now)
+            self._attempt_timed_out(attempt, now)
         if not job.closed:
             if now >= job.hedge_at:
                 self.jobs.hedge(job, now)
             self.jobs.arm(job)
 
-    def _give_up(self, attempt: Attempt, now: float) -> None:
+    def _attempt_timed_out(self, attempt: Attempt, now: float) -> None:
         """A worker did not acknowledge, or not answer, in time."""
         worker, request_id = attempt.worker, attempt.job.request.id
         what = "answer" if attempt.acked else "acknowledge"
@@ -348,14 +348,14 @@ class Dispatcher:
         event = self.journal.log_event(text, now, (request_id,))
         self.jobs.follow(event, [attempt])
         self.journal.to_worker(worker.address, Cancel(request_id))
-        same_pause = not attempt.acked and worker.heard <= worker.last_ack_timeout
+        new_failure = True
         if not attempt.acked:
-            self.jobs.abandon(worker, request_id)
-            worker.silent = worker.heard <= attempt.sent
-            worker.last_ack_timeout = now
-            attempt.job.uncounted_attempts += worker.silent
+            silence, most = worker.silence, worker.hello.credit
+            new_failure = silence.ack_timed_out(request_id, attempt.sent, most, now)
+            self.jobs.returned(worker, request_id)  # it may not have it, so its credit is free
+            attempt.job.uncounted_attempts += silence.silent
         self.jobs.retry(attempt, Reason.WORKER_LOST)
-        if not same_pause:  # one pause is one failure
+        if new_failure:
             self.outliers.failed(worker, now)
         self.membership.settle(worker, now)
 

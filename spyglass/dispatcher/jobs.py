@@ -135,7 +135,7 @@ class Jobs:
         """The worker has it whole."""
         if not attempt.acked:
             attempt.acked = True
-            attempt.worker.on_the_way -= attempt.job.size
+            attempt.worker.silence.request_off_the_way(attempt.job.size)
             attempt.deadline = now + self._policy.attempt_timeout
             if len(attempt.job.attempts) == 1:
                 attempt.job.hedge_at = now + self._hedge_after(attempt.job.pool)
@@ -154,26 +154,12 @@ class Jobs:
                 self._journal.counters.late += 1
         return job
 
-    def abandon(self, worker: Worker, request_id: bytes) -> None:
-        """It never acknowledged the request, so it owes nothing, though it may have it yet."""
-        self.returned(worker, request_id)
-        worker.abandoned[request_id] = worker.abandoned.pop(request_id, 0) + 1
-        if len(worker.abandoned) > worker.hello.credit:
-            del worker.abandoned[next(iter(worker.abandoned))]
-
-    def is_late(self, worker: Worker, request_id: bytes) -> bool:
-        """Take note of a last word: whether it is on an attempt that was given up. Each has one."""
-        words = worker.abandoned.pop(request_id, 0)
-        if words > 1:
-            worker.abandoned[request_id] = words - 1
-        return words > 0
-
     def take_back(self, attempt: Attempt) -> None:
         """Part a job from a worker, which may still be computing it."""
         job = attempt.job
         del attempt.worker.in_flight[job.request.id]
         if not attempt.acked:
-            attempt.worker.on_the_way -= job.size
+            attempt.worker.silence.request_off_the_way(job.size)
         job.attempts.remove(attempt)
         job.hedge_at = float("inf")
         job.pool.ends(attempt)
@@ -217,8 +203,8 @@ class Jobs:
     def _hand_out(self, job: Job, worker: Worker, now: float) -> None:
         pool, request = job.pool, job.request
         job.tried += 1
-        worker.on_the_way += job.size
-        allowed = self._policy.ack_timeout + worker.on_the_way / self._policy.slowest_link
+        on_the_way = worker.silence.request_sent(job.size)
+        allowed = self._policy.ack_timeout + on_the_way / self._policy.slowest_link
         attempt = Attempt(job, worker, job.tried, now, now + allowed)
         job.attempts.append(attempt)
         pool.begins(attempt)

@@ -15,7 +15,7 @@ from spyglass.dispatcher.outliers import Outliers
 from spyglass.dispatcher.policy import INTERVAL_SHRINK, RETURN_GRACE, Policy
 from spyglass.dispatcher.pools import Pool
 from spyglass.dispatcher.quarantine import Loss
-from spyglass.dispatcher.worker_state import Worker
+from spyglass.dispatcher.worker_state import Silence, Worker
 from spyglass.protocol import (
     BEAT,
     HEARTBEAT_INTERVAL,
@@ -54,7 +54,7 @@ class Membership:
         """It said READY, and takes work from now on; `id` is for people and programs."""
         name = self._names.take(hello.name)
         health = self._outliers.recall(hello.host, name)
-        worker = Worker(address, id, hello, name, pool, now, now, hello.credit, health)
+        worker = Worker(address, id, hello, name, pool, now, Silence(now), hello.credit, health)
         self.workers[address] = pool.workers[address] = worker
         self._journal.log_event(f"{name} joined from {hello.host} with {hello.model}", now)
         self._outliers.joined(worker, now)
@@ -80,12 +80,11 @@ class Membership:
         except KeyError:
             self._journal.to_worker(address, Bye("unknown here", again=True))
             return None
-        worker.heard = now
+        silence_ends = worker.silence.message_came(now)
         self.workers.move_to_end(address)
         if worker.acknowledged:
             self.at_work.move_to_end(address)
-        if worker.silent:
-            worker.silent = False
+        if silence_ends:
             worker.pool.idle.put(worker)
             self._jobs.assign(worker.pool, now)
         return worker
@@ -108,7 +107,7 @@ class Membership:
         """Whoever was silent for too long is gone."""
         while (worker := self._silent_too_long(now)) is not None:
             self._journal.to_worker(worker.address, Bye("silent for too long", again=True))
-            self.lose(worker, f"silent for {now - worker.heard:.1f} s", now)
+            self.lose(worker, f"silent for {now - worker.silence.last_message:.1f} s", now)
 
     def _silent_too_long(self, now: float) -> Worker | None:
         """One whose time is over, or None: then nobody's is before `next_expiry`."""
@@ -119,7 +118,7 @@ class Membership:
         ):
             if workers:
                 worker = next(iter(workers.values()))
-                expiry = max(worker.heard + allowed, self.no_expiry_before)
+                expiry = max(worker.silence.last_message + allowed, self.no_expiry_before)
                 if now >= expiry:
                     return worker
                 self.next_expiry = min(self.next_expiry, expiry)

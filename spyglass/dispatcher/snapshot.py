@@ -107,7 +107,7 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "mean_ms": round(1000 * sum(recent) / len(recent), 2) if recent else None,
         "p50_ms": round(1000 * percentile(recent, 0.5), 2) if recent else None,
         "p95_ms": round(1000 * percentile(recent, 0.95), 2) if recent else None,
-        "last_heartbeat_s": _age(worker.heard, now),
+        "last_heartbeat_s": _age(worker.silence.last_message, now),
         "uptime_s": _age(worker.joined, now),
     }
 

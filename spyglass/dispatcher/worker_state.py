@@ -16,8 +16,64 @@ if TYPE_CHECKING:  # it refers to workers in turn
 
 
 @dataclass(slots=True, eq=False)
+class Silence:
+    """What a worker did not acknowledge in time, and whether it has been silent since.
+
+        SPEAKING --- no ACK in time, and no message since the request was sent ---> SILENT
+            ^                                                                         |
+            '------------------------------- any message -----------------------------'
+
+    A silent worker gets no more work, and a request that it did not acknowledge has lost no attempt
+    by it: rather the network failed. A worker that sends other messages but no ACK goes on
+    SPEAKING, and has failed.
+    """
+
+    last_message: float  # when it was read
+    silent: bool = False
+    last_ack_timeout: float = float("-inf")
+    bytes_on_the_way: int = 0  # of pictures sent and not acknowledged
+    #: Requests abandoned without an ACK, the earliest first, and how many times: a reply may still
+    #: come for each time.
+    abandoned: dict[bytes, int] = field(default_factory=dict)
+
+    def message_came(self, now: float) -> bool:
+        """Any message from the worker. Whether it ends a silence."""
+        was_silent, self.silent, self.last_message = self.silent, False, now
+        return was_silent
+
+    def request_sent(self, size: int) -> int:
+        """A request with so many bytes follows those on the way; how many bytes are on it now."""
+        self.bytes_on_the_way += size
+        return self.bytes_on_the_way
+
+    def request_off_the_way(self, size: int) -> None:
+        """The worker acknowledged it, or it was taken back before."""
+        self.bytes_on_the_way -= size
+
+    def ack_timed_out(self, request_id: bytes, sent: float, most: int, now: float) -> bool:
+        """A request sent at `sent` is abandoned; of the abandoned, `most` are kept. Whether a
+        pause of the worker begins with it: all that it misses in one pause is one failure."""
+        begins = self.last_message > self.last_ack_timeout
+        self.abandoned[request_id] = self.abandoned.pop(request_id, 0) + 1
+        if len(self.abandoned) > most:
+            del self.abandoned[next(iter(self.abandoned))]
+        self.silent = self.last_message <= sent
+        self.last_ack_timeout = now
+        return begins
+
+    def late_reply(self, request_id: bytes) -> bool:
+        """A result or a refusal came: whether it is on an attempt that was abandoned, each of which
+        has one."""
+        expected = self.abandoned.pop(request_id, 0)
+        if expected > 1:
+            self.abandoned[request_id] = expected - 1
+        return expected > 0
+
+
+@dataclass(slots=True, eq=False)
 class Worker:
-    """One connected worker. Alive is `heard`, willing is `credit`, what is lost is `in_flight`."""
+    """One connected worker. `silence` shows whether it is alive, `credit` whether it is ready,
+    `in_flight` what is lost when it dies."""
 
     address: bytes
     id: str  # how people and programs name it: never its address, which tells others' addresses
@@ -25,7 +81,7 @@ class Worker:
     name: str
     pool: Pool
     joined: float
-    heard: float
+    silence: Silence
     credit: int
     health: Health = field(default_factory=Health)
     in_flight: dict[bytes, Attempt] = field(default_factory=dict)
@@ -33,12 +89,6 @@ class Worker:
     #: taken from it (deadline, hung) that its child may still be computing.
     awaiting_reply: dict[bytes, Job] = field(default_factory=dict)
     acknowledged: set[bytes] = field(default_factory=set)  # those of them that it acknowledged
-    #: Requests it let go unacknowledged, and how many times, each time with a last word that it may
-    #: still say; the earliest first.
-    abandoned: dict[bytes, int] = field(default_factory=dict)
-    on_the_way: int = 0  # bytes of pictures sent and not acknowledged
-    last_ack_timeout: float = float("-inf")  # when it last let a request go unacknowledged
-    silent: bool = False  # it let a request go unacknowledged, and has said nothing since
     draining: bool = False
     dismissed: bool = False  # told by the operator to leave after its work
     done: int = 0
@@ -59,7 +109,7 @@ class Worker:
     @property
     def fit(self) -> bool:
         """Whether it may get work at all: it stays, is not ejected, and answers."""
-        return not (self.draining or self.silent or self.health.until is not None)
+        return not (self.draining or self.silence.silent or self.health.until is not None)
 
     @property
     def willing(self) -> bool:

@@ -157,7 +157,7 @@ def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
     d.tick(0.29)
     assert given(d.tick(0.31)) == [(b"w2", CAT.id)]
     d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.5)
-    assert not d.workers[b"w1"].abandoned
+    assert not d.workers[b"w1"].silence.abandoned
     assert d.journal.counters.late == 1
 
 
@@ -171,7 +171,7 @@ def test_a_late_word_does_not_end_an_attempt_that_began_after_it() -> None:
     d.worker_refused(b"w2", Nack(CAT.id, Reason.CANCELLED), 0.7)
     assert CAT.id in d.workers[b"w1"].in_flight and d.journal.counters.late == 2
     assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
-    assert not d.workers[b"w1"].abandoned and d.workers[b"w1"].credit == 1
+    assert not d.workers[b"w1"].silence.abandoned and d.workers[b"w1"].credit == 1
 
 
 def test_each_attempt_that_was_given_up_has_a_last_word_of_its_own() -> None:

@@ -106,7 +106,7 @@ def test_a_second_ack_does_not_prolong_an_attempt() -> None:
     (attempt,) = d.workers[b"w1"].in_flight.values()
     ends = attempt.deadline
     d.worker_acked(b"w1", CAT.id, 1.0)
-    assert attempt.deadline == ends and d.workers[b"w1"].on_the_way == 0
+    assert attempt.deadline == ends and d.workers[b"w1"].silence.bytes_on_the_way == 0
 
 
 def test_a_hedge_that_a_leaving_worker_hands_back_is_not_queued_anew() -> None:

@@ -120,9 +120,9 @@ class History:
         if self.now >= self.d.membership.no_expiry_before:
             policy = self.d.policy
             allowed = patience(self.d.membership.interval)
-            assert all(self.now < w.heard + allowed for w in self.d.workers.values())
+            assert all(self.now < w.silence.last_message + allowed for w in self.d.workers.values())
             assert all(
-                self.now < w.heard + policy.expiry_at_work
+                self.now < w.silence.last_message + policy.expiry_at_work
                 for w in self.d.membership.at_work.values()
             )
         return actions
@@ -270,7 +270,7 @@ class History:
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)
         for silent_longest_first in (self.d.workers, self.d.membership.at_work):
-            last_words = [worker.heard for worker in silent_longest_first.values()]
+            last_words = [worker.silence.last_message for worker in silent_longest_first.values()]
             assert last_words == sorted(last_words)
         assert set(self.d.membership.at_work) <= set(self.d.workers)
         for worker in self.d.workers.values():

@@ -17,13 +17,14 @@ from dataclasses import replace
 from itertools import count
 
 from spyglass.dispatcher.actions import Action
+from spyglass.dispatcher.admission import LEAVING, Admission, Refusal
 from spyglass.dispatcher.job_state import Attempt, Job
-from spyglass.dispatcher.jobs import QUARANTINED, Jobs
+from spyglass.dispatcher.jobs import Jobs
 from spyglass.dispatcher.journal import Journal
 from spyglass.dispatcher.membership import Membership
 from spyglass.dispatcher.outliers import Outliers
 from spyglass.dispatcher.policy import Policy
-from spyglass.dispatcher.pools import Pool, Pools
+from spyglass.dispatcher.pools import Pools
 from spyglass.dispatcher.quarantine import Loss
 from spyglass.dispatcher.refusals import Refusals
 from spyglass.dispatcher.senders import Connection
@@ -56,6 +57,7 @@ class Dispatcher:
         self.outliers = Outliers(policy, self.journal)
         self.pools = Pools(policy)
         self.membership = Membership(policy, self.journal, self.jobs, self.outliers, now)
+        self._admission = Admission(policy, self.journal, self.jobs, self.pools)
         self.trend = Trend()
         self.stopping = False
         self._next_look = now
@@ -210,11 +212,10 @@ class Dispatcher:
         if known is not None:
             self.jobs.sent_again(known, sender)
             return self.journal.flush()
-        pool = self.pools.of(request.model)
-        if pool is None:
-            self._turn_away(client, request, Reason.NO_MODEL, self.pools.unknown())
-        elif refusal := self._in_quarantine(request, now) or self._no_room(pool, request):
-            self._turn_away(client, request, *refusal)
+        pool = self._admission.admit(request, self.stopping, now)
+        if isinstance(pool, Refusal):
+            self.journal.counters.refused += 1
+            self.journal.to_client(client, Nack(request.id, pool.reason, pool.detail))
         else:
             self.jobs.accept(sender, request, pool, now)
         return self.journal.flush()
@@ -277,7 +278,7 @@ class Dispatcher:
     def hand_back(self) -> list[Action]:
         """The broker leaves now: whatever is open returns to its client."""
         for job in list(self.jobs.open.values()):
-            self.jobs.fail(job, *self._leaving())
+            self.jobs.fail(job, *LEAVING)
         return self.journal.flush()
 
     # --- events of the broker itself ----------------------------------------------------------
@@ -381,35 +382,3 @@ class Dispatcher:
             self.jobs.follow(self.journal.log_event(what, now, (nack.id,)), [attempt])
             self.jobs.retry(attempt, nack.reason)
             self.outliers.failed(worker, now)
-
-    # --- who may come in ----------------------------------------------------------------------
-
-    def _turn_away(self, client: bytes, request: Request, reason: Reason, detail: str) -> None:
-        self.journal.counters.refused += 1
-        self.journal.to_client(client, Nack(request.id, reason, detail))
-
-    def _in_quarantine(self, request: Request, now: float) -> tuple[Reason, str] | None:
-        suspect = self.jobs.quarantine.refuses(request.sha256, now)
-        if suspect is None:
-            return None
-        suspect.refused += 1
-        self.journal.counters.quarantined += 1
-        return Reason.QUARANTINED, QUARANTINED
-
-    def _no_room(self, pool: Pool, request: Request) -> tuple[Reason, str] | None:
-        policy = self.policy
-        if self.stopping:
-            return self._leaving()
-        if request.budget_ms <= 0:
-            return Reason.DEADLINE, "The time allowed for this picture ran out."
-        if pool.idle:
-            return None
-        if (
-            self.waiting >= policy.max_waiting
-            or self.jobs.waiting_bytes + request.body.size > policy.max_waiting_bytes
-        ):
-            return Reason.BUSY, f"{self.waiting} pictures are waiting already. Try again shortly."
-        return None
-
-    def _leaving(self) -> tuple[Reason, str]:
-        return Reason.DRAINING, "The broker is restarting. Send the picture again."

@@ -23,7 +23,7 @@ from PIL import Image
 
 from bench.http import MEMORY
 from chaos.fleet import alive, below, free_port
-from spyglass.local import run
+from spyglass.local import supervise
 from spyglass.model.classifier import Classifier
 
 CAT = ROOT / "static" / "samples" / "cat.jpg"
@@ -165,8 +165,8 @@ def test_supervisor_writes_no_file_outside_its_own_folder() -> None:
 
 def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
     hurried = (
-        "import sys; from spyglass.local import run; sys.argv = ['spyglass'];"
-        " run.READY_WITHIN = 1.5; sys.exit(run.main())"
+        "import sys; from spyglass.local import run, supervise; sys.argv = ['spyglass'];"
+        " supervise.READY_WITHIN = 1.5; sys.exit(run.main())"
     )
     env = environment(free_port()) | {"SPYGLASS_WEIGHTS": "lost.pt"}
     tried = subprocess.run(
@@ -216,7 +216,7 @@ def test_a_fork_that_fails_leaves_ctrl_c_as_it_was(monkeypatch: pytest.MonkeyPat
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         with pytest.raises(BlockingIOError):
-            run.Options.fork(run.Options.__new__(run.Options))
+            supervise.Options.fork(supervise.Options.__new__(supervise.Options))
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

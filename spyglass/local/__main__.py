@@ -3,7 +3,7 @@
 if __name__ == "__main__":
     import sys
 
-    sys.path.insert(0, __file__.rsplit("/", 3)[0])  # for when it is started as a file
+    sys.path.insert(0, __file__.rsplit("/", 3)[0])  # needed when it is started by its path
     from spyglass.runtime.import_path import leave_current_folder
 
     leave_current_folder()  # before anything else is imported

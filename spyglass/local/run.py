@@ -1,4 +1,4 @@
-"""The whole of Spyglass on this machine, under supervisor: broker, two workers, web."""
+"""`make run`: broker, two workers and web on this machine, under supervisor."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from urllib.parse import urlsplit
 
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys, Role
 from spyglass.keys.port_policy import BEYOND, PortPolicy
-from spyglass.local.supervise import ENDING, supervise, undisturbed
+from spyglass.local.supervise import END_SIGNALS, signals_blocked, supervise
 from spyglass.runtime import settings
 from spyglass.runtime.settings import from_environment
 from spyglass.transport.addresses import as_others_call
 from spyglass.transport.credentials import join
 
-#: The checkout: supervisor starts its programs there.
+#: The folder of the checkout, in which supervisor starts the programs.
 CHECKOUT = Path(__file__).resolve().parents[2]
-#: Workers started here, as a fleet of one machine: one can die without a pause.
+#: Two, so that one can die without any pause in the service.
 WORKERS = 2
 
 
 def environment() -> dict[str, str]:
-    """The environment of all parts: what the user set, and the defaults they share."""
+    """The environment of all programs: the user's variables, and defaults for what is not set."""
     env = {
         name: value
         for name, value in os.environ.items()
@@ -44,11 +44,11 @@ def environment() -> dict[str, str]:
     return env
 
 
-def let_in(env: dict[str, str]) -> None:
-    """Give what is started here its keys to those of the broker's ports that are encrypted.
+def give_keys(env: dict[str, str]) -> None:
+    """Give web and workers a key for each of the broker's ports that is encrypted.
 
     Raises:
-        BadKeys: keys are needed, and missing or open to others.
+        BadKeys: keys are needed, and missing or accessible to other users.
     """
     front, back = env["SPYGLASS_FRONTEND"], env["SPYGLASS_BACKEND"]
     keys = Path(env.get("SPYGLASS_KEYS", DEFAULT_FOLDER))
@@ -60,13 +60,13 @@ def let_in(env: dict[str, str]) -> None:
         (port_policy.back, back, "SPYGLASS_BROKERS", "make-run-workers", Role.WORKER),
     ):
         if encrypted and env[variable] == port:
-            port_policy.authority.keyring.revoke(name)  # of the last time
+            port_policy.authority.keyring.revoke(name)  # left from the last start
             _, login = port_policy.authority.keyring.issue(role, name)
             env[variable] = join(as_others_call(port, "127.0.0.1"), login)
 
 
-def taken(env: dict[str, str]) -> str:
-    """A sentence on the first port that is in use, or nothing."""
+def port_in_use(env: dict[str, str]) -> str:
+    """A sentence about the first port that cannot be used, or an empty string."""
     ports = [("SPYGLASS_PORT", f"tcp://{env['SPYGLASS_HOST']}:{env['SPYGLASS_PORT']}")]
     ports += [(v, env[v]) for v in ("SPYGLASS_FRONTEND", "SPYGLASS_BACKEND")]
     for variable, address in ports:
@@ -84,26 +84,26 @@ def taken(env: dict[str, str]) -> str:
 
 
 def main() -> int:
-    """Run until Ctrl-C; the exit code."""
+    """Run until Ctrl-C; returns the exit code."""
     settings.Parser(
         "python -m spyglass.local",
         "Starts broker, two workers and web on this machine, and ends them on Ctrl-C.",
         "  make run\n  SPYGLASS_PORT=9000 make run",
     ).parse_args()
     env = environment()
-    if problem := taken(env):
+    if problem := port_in_use(env):
         print(f"spyglass: {problem}", file=sys.stderr)
         return settings.EXIT_FAILED
     try:
-        let_in(env)
+        give_keys(env)
     except BadKeys as error:
         print(f"spyglass: {error}", file=sys.stderr)
         return settings.EXIT_USAGE
-    # Until supervisor minds them: no folder stays.
-    for number in (*ENDING, signal.SIGHUP):
+    # Until supervisor installs its own handlers, so that the folder is removed in any case.
+    for number in (*END_SIGNALS, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda *_: sys.exit(settings.EXIT_OK))
-    with undisturbed():  # a folder whose making is cut short would be nobody's
+    with signals_blocked():  # a signal right after the folder is made would leave it behind
         folder = tempfile.TemporaryDirectory(prefix="spyglass-")
     with folder as state:
         return supervise(env | {"SPYGLASS_STATE": state})

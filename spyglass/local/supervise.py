@@ -1,4 +1,4 @@
-"""Supervisor, which keeps the programs of `make run` alive, in this very process."""
+"""Runs supervisor, which keeps the programs of `make run` alive, in this very process."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from spyglass.runtime import settings
 CONFIG = Path(__file__).with_name("supervisord.conf")
 #: Seconds until the fleet must be ready. The first start reads torch from a cold disk.
 READY_WITHIN = 120.0
-#: Seconds between two looks at it.
-LOOK_EVERY = 0.1
-#: Signals by which a process is told to end.
-ENDING = (signal.SIGINT, signal.SIGTERM)
-#: File in supervisor's folder that tells it was not.
+#: Seconds between two requests whether it is.
+POLL_INTERVAL = 0.1
+#: Signals that ask a process to end.
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: A file of this name in supervisor's folder marks that the fleet was not ready in time.
 LATE = "late"
 
 
 def announce(url: str, state: Path, supervisor: int, workers: int) -> None:
-    """In a process of its own, below supervisor: say when all workers are ready, or end it all."""
-    import urllib.request  # here alone: the process that stays needs none of it
+    """Print when all workers are ready, or end supervisor if they are not in time. Runs in a child
+    process of supervisor's."""
+    import urllib.request  # here alone, so that the process that stays does not load it
 
     until = time.monotonic() + READY_WITHIN
     while time.monotonic() < until and os.getppid() == supervisor:
@@ -38,7 +39,7 @@ def announce(url: str, state: Path, supervisor: int, workers: int) -> None:
             if json.load(answer)["workers"] >= workers:
                 print(f"\nSpyglass is ready. Ctrl-C ends it. Open {url}", flush=True)
                 return
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
     if os.getppid() == supervisor:
         print(f"spyglass: not ready within {READY_WITHIN:.0f} s; see above.", file=sys.stderr)
         (state / LATE).touch()
@@ -46,9 +47,9 @@ def announce(url: str, state: Path, supervisor: int, workers: int) -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Meanwhile no signal comes that tells to end; afterwards those that did come do."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, signal.SIGHUP))
+def signals_blocked() -> Iterator[None]:
+    """Deliver signals that ask this process to end only afterwards."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*END_SIGNALS, signal.SIGHUP))
     try:
         yield
     finally:
@@ -56,27 +57,27 @@ def undisturbed() -> Iterator[None]:
 
 
 class Options(ServerOptions):  # type: ignore[misc]
-    """Supervisor's own, but for two signals."""
+    """Supervisor's own options, with two changes in how signals are handled."""
 
     def fork(self) -> int:
-        """Let nothing be lost on the new process until it has become a program: told to end before
-        that, it would take it as supervisor does, forget it, and be killed after 12 s."""
-        with undisturbed():  # also if there are too many processes: supervisor tries again
+        """Fork such that a signal to the child is not lost before it has become a program: until
+        then it would run supervisor's handler, ignore the signal, and be killed after 12 s."""
+        with signals_blocked():  # which ends also if the fork fails: supervisor tries again
             pid = os.fork()
             if pid == 0:
-                for number in ENDING:
+                for number in END_SIGNALS:
                     signal.signal(number, signal.SIG_DFL)
         return pid
 
     def setsignals(self) -> None:
-        """When its terminal is closed, supervisor would start all programs anew and live on."""
-        kept = signal.getsignal(signal.SIGHUP)
+        """End when the terminal is closed, where supervisor would restart all programs."""
+        previous = signal.getsignal(signal.SIGHUP)
         super().setsignals()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN if kept == signal.SIG_IGN else end_unseen)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if previous == signal.SIG_IGN else end_silently)
 
 
-def end_unseen(*_: object) -> None:
-    """End as by Ctrl-C, though nothing can be written any more. Under `nohup` it is not called."""
+def end_silently(*_: object) -> None:
+    """End as on Ctrl-C, without the terminal to write to. Not called under `nohup`."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nowhere, standard)
@@ -84,13 +85,13 @@ def end_unseen(*_: object) -> None:
 
 
 def supervise(env: dict[str, str]) -> int:
-    """Become supervisor until Ctrl-C, or the end of the terminal; the exit code.
+    """Be supervisor until Ctrl-C, or until the terminal is closed; returns the exit code.
 
-    In this very process: one that only waited for another would take 11 MiB more.
+    It runs in this very process: one that only waited for another would take 11 MiB more.
     """
     state = Path(env["SPYGLASS_STATE"])
     supervisor = os.getpid()
-    with undisturbed():  # Python ignores what a signal's handler raises amid a fork
+    with signals_blocked():  # Python ignores an exception of a signal handler during a fork
         announcer = os.fork()
     if announcer == 0:
         try:
@@ -99,10 +100,10 @@ def supervise(env: dict[str, str]) -> int:
         except Exception:
             traceback.print_exc()
         finally:
-            os._exit(0)  # whatever happened: the folder is not this process's to delete
+            os._exit(0)  # without cleaning up: the folder belongs to the parent
     os.environ.update(env)
-    # It puts each program into a process group of its own, so Ctrl-C reaches this one alone, which
-    # then stops the others in order.
+    # It starts each program in a process group of its own, so Ctrl-C reaches this process only,
+    # which then stops the others in order.
     supervisord.ServerOptions = Options
     supervisord.main(["-n", "-c", str(CONFIG)])
     return settings.EXIT_FAILED if (state / LATE).exists() else settings.EXIT_OK

@@ -122,7 +122,7 @@ def test_make_run_gives_its_own_parts_keys_to_encrypted_ports_only(
     }
     for _ in range(2):  # the second time replaces the first
         told = dict(env)
-        run.let_in(told)
+        run.give_keys(told)
     assert told["SPYGLASS_BROKER"] == "tcp://127.0.0.1:5555"
     place, login = split(told["SPYGLASS_BROKERS"])
     assert place == "tcp://127.0.0.1:5556"

@@ -45,7 +45,7 @@ PICTURE_BYTES = 4096
 FIRST_REBUILD_DELAY, MAX_REBUILD_DELAY = 0.1, 5.0
 
 
-class BrokerLink:
+class BrokerConnection:
     """One DEALER and what is known of the broker behind it.
 
     libzmq reconnects by itself, and each connection is a new peer to the broker: so READY is

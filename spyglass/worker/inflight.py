@@ -15,7 +15,7 @@ from itertools import chain, count
 from spyglass.protocol import ID_BYTES, Ack, Message, Nack, Reason, Request
 from spyglass.runtime import logs
 from spyglass.worker import request_log
-from spyglass.worker.connection import BrokerLink
+from spyglass.worker.connection import BrokerConnection
 from spyglass.worker.pipe import Frame
 
 
@@ -23,8 +23,8 @@ from spyglass.worker.pipe import Frame
 class InflightRequest:
     """A request this worker was given and has not yet answered."""
 
-    link: BrokerLink
-    epoch: int  # the link's connection it came over
+    connection: BrokerConnection
+    epoch: int  # the connection's, when it came
     request: Request
     arrived: float
     deadline: float
@@ -48,19 +48,25 @@ class InflightRequests:
         self._tokens = count(1)
         self._detailed = logs.detailed()
 
-    def awaiting_reply(self, link: BrokerLink) -> int:
+    def awaiting_reply(self, connection: BrokerConnection) -> int:
         """How many of this broker's requests are not answered yet."""
-        return sum(entry.link is link for entry in chain(self.running.values(), self.waiting))
+        return sum(
+            entry.connection is connection for entry in chain(self.running.values(), self.waiting)
+        )
 
-    def holds(self, link: BrokerLink) -> bool:
+    def holds(self, connection: BrokerConnection) -> bool:
         """Whether any is: then heartbeats are sent more often, as somebody waits."""
-        return any(entry.link is link for entry in chain(self.running.values(), self.waiting))
+        return any(
+            entry.connection is connection for entry in chain(self.running.values(), self.waiting)
+        )
 
     # --- in -----------------------------------------------------------------------------------
 
-    def take(self, link: BrokerLink, request: Request, now: float) -> None:
+    def take(self, connection: BrokerConnection, request: Request, now: float) -> None:
         """A request has arrived: queue it for a child, or refuse it."""
-        entry = InflightRequest(link, link.epoch, request, now, now + request.budget_ms / 1000)
+        entry = InflightRequest(
+            connection, connection.epoch, request, now, now + request.budget_ms / 1000
+        )
         if self.leaving:
             self.answer(entry, Nack(request.id, Reason.DRAINING, "the worker is leaving"))
         elif not request.body.intact():
@@ -83,7 +89,9 @@ class InflightRequests:
         """Whether more arrived than credit was given for. Requests of connections that are gone
         are dropped: their brokers have sent them to other workers."""
         if len(self.waiting) >= self._room:
-            self.waiting = deque(entry for entry in self.waiting if entry.epoch == entry.link.epoch)
+            self.waiting = deque(
+                entry for entry in self.waiting if entry.epoch == entry.connection.epoch
+            )
         return len(self.waiting) >= self._room
 
     # --- to a child and back ------------------------------------------------------------------
@@ -97,7 +105,7 @@ class InflightRequests:
                 break
             entry = self.waiting.popleft()
             request = entry.request
-            if entry.epoch != entry.link.epoch:
+            if entry.epoch != entry.connection.epoch:
                 continue  # it came over a connection that is gone
             if now >= entry.deadline:
                 self.answer(entry, Nack(request.id, Reason.DEADLINE, "no time was left"))
@@ -124,10 +132,10 @@ class InflightRequests:
             request_log.sent_to_broker(message)
         self._send(entry, message)
 
-    def cancel(self, link: BrokerLink, request_id: bytes) -> None:
+    def cancel(self, connection: BrokerConnection, request_id: bytes) -> None:
         """Drop it if it has not begun. One that is being computed is finished: no child stops."""
         for entry in self.waiting:
-            if entry.request.id == request_id and entry.link is link:
+            if entry.request.id == request_id and entry.connection is connection:
                 self.waiting.remove(entry)
                 self.answer(entry, Nack(request_id, Reason.CANCELLED))
                 return
@@ -140,5 +148,5 @@ class InflightRequests:
             self.answer(entry, Nack(entry.request.id, Reason.DRAINING, "the worker is leaving"))
 
     def _send(self, entry: InflightRequest, message: Message) -> None:
-        if entry.link.connected and entry.epoch == entry.link.epoch:
-            entry.link.send(message)
+        if entry.connection.connected and entry.epoch == entry.connection.epoch:
+            entry.connection.send(message)

@@ -38,7 +38,7 @@ from spyglass.runtime.settings import (
 from spyglass.transport.waker import Waker
 from spyglass.worker import request_log
 from spyglass.worker.children import Child, Children, how_it_ended
-from spyglass.worker.connection import BrokerLink
+from spyglass.worker.connection import BrokerConnection
 from spyglass.worker.inflight import InflightRequests
 from spyglass.worker.pipe import NO_ID, REFUSED, TOOK, Frame
 from spyglass.worker.spawner import ChildSpawner
@@ -77,9 +77,11 @@ class Worker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
         self._internal_errors = InternalErrors()
-        self._links = [BrokerLink(self._context, a, dials, self._hello) for a, dials in targets]
-        self._inflight = InflightRequests(self._credit * len(self._links))
-        self._linked = False
+        self._connections = [
+            BrokerConnection(self._context, a, dials, self._hello) for a, dials in targets
+        ]
+        self._inflight = InflightRequests(self._credit * len(self._connections))
+        self._opened = False
         self._stops = 0
         self._detailed = logs.detailed()
 
@@ -107,7 +109,7 @@ class Worker:
     def _turn(self) -> None:
         now = self._clock()
         self._children.keep_up(now)
-        due = min([self._children.next_due(), *(link.next_due() for link in self._links)])
+        due = min([self._children.next_due(), *(each.next_due() for each in self._connections)])
         wait = 1000 * (due - now) if due != float("inf") else 60_000
         ready = dict(self._poller.poll(max(0, int(wait) + 1)))
         if self._waker.fileno() in ready:
@@ -117,17 +119,17 @@ class Worker:
         for c in list(self._children.alive):
             if c.connection.fileno() in ready:
                 self._serve_pipe(c)
-        if self._linked:
-            for link in self._links:
-                self._listen(link)
+        if self._opened:
+            for connection in self._connections:
+                self._listen(connection)
         now = self._clock()
         for late in self._children.overdue(now):
             log.warning("child %d took longer than its limit; killed", late.pid)
         self._feed(now)
         self._inflight.acknowledge()
-        if self._linked:
-            for link in self._links:
-                link.tick(now, self._inflight.holds(link), self._heartbeat)
+        if self._opened:
+            for connection in self._connections:
+                connection.tick(now, self._inflight.holds(connection), self._heartbeat)
 
     def _finished(self) -> bool:
         if self.exit_code != EXIT_OK or self._stops > 1:
@@ -140,18 +142,18 @@ class Worker:
         """Take nothing new, hand back what has not begun, finish what has."""
         running, waiting = len(self._inflight.running), len(self._inflight.waiting)
         log.info("leaving: finishing %d, handing back %d", running, waiting)
-        for link in self._links:
-            awaiting_reply = self._inflight.awaiting_reply(link)
-            if self._linked and awaiting_reply:
-                link.send(Bye("stopped by its operator", awaiting_reply))
+        for connection in self._connections:
+            awaiting_reply = self._inflight.awaiting_reply(connection)
+            if self._opened and awaiting_reply:
+                connection.send(Bye("stopped by its operator", awaiting_reply))
         self._inflight.leave()
 
     def _send_goodbye(self) -> None:
-        if not self._linked:
+        if not self._opened:
             return
-        for link in self._links:
-            link.send(Bye("stopped by its operator"))
-            link.close()
+        for connection in self._connections:
+            connection.send(Bye("stopped by its operator"))
+            connection.close()
 
     # --- brokers ------------------------------------------------------------------------------
 
@@ -179,32 +181,36 @@ class Worker:
             )
         )
 
-    def _listen(self, link: BrokerLink) -> None:
-        for message in link.receive(self._clock()):
+    def _listen(self, connection: BrokerConnection) -> None:
+        for message in connection.receive(self._clock()):
             try:
-                self._handle(link, message)
+                self._handle(connection, message)
             except zmq.ZMQError:
                 raise  # a socket of ours is broken, not a message
             except Exception as error:
                 self._internal_errors.add("a message could not be dealt with", error)
 
-    def _handle(self, link: BrokerLink, message: Message) -> None:
+    def _handle(self, connection: BrokerConnection, message: Message) -> None:
         match message:
             case Request():
-                self._inflight.take(link, message, self._clock())
+                self._inflight.take(connection, message, self._clock())
             case Cancel():
-                self._inflight.cancel(link, message.id)
+                self._inflight.cancel(connection, message.id)
             case Bye(again=True):
-                log.info("the broker at %s asks to start over: %s", link.address, message.reason)
-                link.introduce(self._clock())
+                log.info(
+                    "the broker at %s asks to start over: %s", connection.address, message.reason
+                )
+                connection.introduce(self._clock())
             case Bye():
-                log.info("dismissed by the broker at %s: %s", link.address, message.reason)
+                log.info("dismissed by the broker at %s: %s", connection.address, message.reason)
                 self._stops = max(1, self._stops)
             case Nack(id=b""):
-                log.error("the broker at %s refuses this worker: %s", link.address, message.detail)
+                log.error(
+                    "the broker at %s refuses this worker: %s", connection.address, message.detail
+                )
                 self.exit_code = EXIT_FAILED
             case Nack() | Heartbeat():
-                pass  # the link itself has noted that the broker lives
+                pass  # the connection has noted that the broker lives
 
     # --- children -----------------------------------------------------------------------------
 
@@ -252,10 +258,10 @@ class Worker:
             return
         c.model, c.digest, c.ready = report["model"], report["digest"], True
         log.info("child %d ready with %s, %.2f s", c.pid, c.model, self._clock() - c.started)
-        if not self._linked and len(self._children.ready) == self._children.wanted:
-            self._linked = True
-            for link in self._links:
-                link.open(self._poller, self._clock())
+        if not self._opened and len(self._children.ready) == self._children.wanted:
+            self._opened = True
+            for connection in self._connections:
+                connection.open(self._poller, self._clock())
 
     def _child_answered(self, c: Child, frame: Frame) -> None:
         c.answered(frame.id, self._clock())

@@ -115,7 +115,7 @@ def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
 
 
 class Line:
-    """A link by which a broker has said two things."""
+    """A connection over which a broker has sent two requests."""
 
     def receive(self, now: float) -> list[Any]:
         return [picture_request(b"first"), picture_request(b"second")]
@@ -127,7 +127,7 @@ def test_a_message_that_a_worker_cannot_deal_with_costs_itself_only(
     worker = Worker(["tcp://127.0.0.1:1"], None, "attic", 1, 1, 5.0, ChildSpawner("none", {}))
     taken: list[bytes] = []
 
-    def take(link: Line, request: Any, now: float) -> None:
+    def take(connection: Line, request: Any, now: float) -> None:
         if request.body.join() == b"first":
             raise KeyError("nobody foresaw it")
         taken.append(request.body.join())

@@ -26,7 +26,12 @@ from spyglass.protocol import (
     patience,
 )
 from spyglass.transport.socket_options import router
-from spyglass.worker.connection import BUSY_PATIENCE, MAX_REBUILD_DELAY, READY_INTERVAL, BrokerLink
+from spyglass.worker.connection import (
+    BUSY_PATIENCE,
+    MAX_REBUILD_DELAY,
+    READY_INTERVAL,
+    BrokerConnection,
+)
 
 HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)
 PATIENCE = patience(HEARTBEAT_INTERVAL)
@@ -34,7 +39,7 @@ SILENCE = PATIENCE + 0.01
 
 
 class Wire:
-    """A link and the silent broker it is connected to, in one process."""
+    """A connection to a silent broker, and that broker, in one process."""
 
     def __init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -42,12 +47,12 @@ class Wire:
         port = self.broker.bind_to_random_port("tcp://127.0.0.1")
         self.poller = zmq.Poller()
         address = f"tcp://127.0.0.1:{port}"
-        self.link = BrokerLink(self.context, address, False, lambda: HELLO)
-        self.link.open(self.poller, 0.0)
+        self.connection = BrokerConnection(self.context, address, False, lambda: HELLO)
+        self.connection.open(self.poller, 0.0)
 
     def connected(self, now: float) -> bytes:
         """Wait for READY; the address it came from."""
-        eventually(lambda: self.link.receive(now) or self.link.connected, "a handshake")
+        eventually(lambda: self.connection.receive(now) or self.connection.connected, "a handshake")
         return self.heard(Ready)
 
     def heard(self, kind: type) -> bytes:
@@ -68,7 +73,7 @@ def wire() -> Iterator[Wire]:
     try:
         yield wire
     finally:
-        wire.link.close()
+        wire.connection.close()
         wire.context.destroy(linger=0)
 
 
@@ -77,8 +82,8 @@ def test_a_message_that_cannot_be_written_costs_itself_only(
 ) -> None:
     wire.connected(0.0)
     for _ in range(3):
-        wire.link.send(replace(HELLO, pid={1}))  # type: ignore[arg-type]
-    wire.link.send(Bye("the next"))
+        wire.connection.send(replace(HELLO, pid={1}))  # type: ignore[arg-type]
+    wire.connection.send(Bye("the next"))
     wire.heard(Bye)
     told = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [record.getMessage().split(";")[0] for record in told] == ["a Ready could not be sent"]
@@ -89,103 +94,103 @@ def test_all_words_of_the_widest_worker_arrive_when_it_says_them_at_once(wire: W
     words = 2 * MAX_CREDIT  # an ACK and a last word for each
     for _ in range(3):
         for n in range(words):
-            wire.link.send(Ack(n.to_bytes(ID_BYTES, "big")))
+            wire.connection.send(Ack(n.to_bytes(ID_BYTES, "big")))
         for _ in range(words):
             wire.heard(Ack)
 
 
 def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> None:
     first = wire.connected(0.0)
-    wire.link.tick(SILENCE, False, Heartbeat)
-    assert not wire.link.connected and wire.link.next_due() > SILENCE
-    assert wire.link.receive(SILENCE) == []
-    wire.link.send(Heartbeat())
-    wire.link.tick(SILENCE, False, Heartbeat)
-    assert wire.link.next_due() < SILENCE + 0.2, "the first wait is short"
-    wire.link.tick(wire.link.next_due(), False, Heartbeat)
+    wire.connection.tick(SILENCE, False, Heartbeat)
+    assert not wire.connection.connected and wire.connection.next_due() > SILENCE
+    assert wire.connection.receive(SILENCE) == []
+    wire.connection.send(Heartbeat())
+    wire.connection.tick(SILENCE, False, Heartbeat)
+    assert wire.connection.next_due() < SILENCE + 0.2, "the first wait is short"
+    wire.connection.tick(wire.connection.next_due(), False, Heartbeat)
     assert wire.connected(SILENCE + 1) != first, "a new connection"
 
 
 def test_a_link_can_be_closed_while_it_waits_to_connect_anew(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(SILENCE, False, Heartbeat)
-    wire.link.close()
+    wire.connection.tick(SILENCE, False, Heartbeat)
+    wire.connection.close()
     assert not wire.poller.sockets
-    wire.link.close()
+    wire.connection.close()
 
 
 def test_silence_up_to_the_limit_is_borne(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(PATIENCE, False, Heartbeat)
-    assert wire.link.connected
+    wire.connection.tick(PATIENCE, False, Heartbeat)
+    assert wire.connection.connected
     wire.heard(Heartbeat)
 
 
 def test_silence_is_borne_for_a_shorter_time_while_something_is_in_hand(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(0.0, True, Heartbeat)
-    wire.link.tick(BUSY_PATIENCE, True, Heartbeat)
-    assert wire.link.connected
+    wire.connection.tick(0.0, True, Heartbeat)
+    wire.connection.tick(BUSY_PATIENCE, True, Heartbeat)
+    assert wire.connection.connected
     wire.heard(Heartbeat)
-    wire.link.tick(wire.link.next_due(), True, Heartbeat)
-    assert not wire.link.connected
+    wire.connection.tick(wire.connection.next_due(), True, Heartbeat)
+    assert not wire.connection.connected
 
 
 def test_it_beats_seldom_with_empty_hands_and_often_with_a_request(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(0.0, False, Heartbeat)
-    assert wire.link.next_due() == HEARTBEAT_INTERVAL
-    wire.link.tick(1.0, True, Heartbeat)
+    wire.connection.tick(0.0, False, Heartbeat)
+    assert wire.connection.next_due() == HEARTBEAT_INTERVAL
+    wire.connection.tick(1.0, True, Heartbeat)
     wire.heard(Heartbeat)
-    assert wire.link.next_due() == 1.0 + BUSY_INTERVAL
-    wire.link.tick(1.1, False, Heartbeat)
-    assert wire.link.next_due() == 1.0 + HEARTBEAT_INTERVAL
+    assert wire.connection.next_due() == 1.0 + BUSY_INTERVAL
+    wire.connection.tick(1.1, False, Heartbeat)
+    assert wire.connection.next_due() == 1.0 + HEARTBEAT_INTERVAL
 
 
 def test_it_beats_as_seldom_as_the_broker_says_and_bears_as_much_more_silence(wire: Wire) -> None:
     address = wire.connected(0.0)
     wire.say(address, Heartbeat(interval_ms=2500))
-    eventually(lambda: wire.link.receive(0.0), "the broker's word")
-    wire.link.tick(0.1, False, Heartbeat)
-    assert wire.link.next_due() == 2.5
+    eventually(lambda: wire.connection.receive(0.0), "the broker's word")
+    wire.connection.tick(0.1, False, Heartbeat)
+    assert wire.connection.next_due() == 2.5
     for now in (2.5, 5.0):
-        wire.link.tick(now, False, Heartbeat)
+        wire.connection.tick(now, False, Heartbeat)
         wire.heard(Heartbeat)
-    wire.link.tick(7.5, False, Heartbeat)
-    assert not wire.link.connected
-    wire.link.tick(wire.link.next_due(), False, Heartbeat)
+    wire.connection.tick(7.5, False, Heartbeat)
+    assert not wire.connection.connected
+    wire.connection.tick(wire.connection.next_due(), False, Heartbeat)
     wire.connected(8.0)
-    assert wire.link.next_due() == 8.0 + HEARTBEAT_INTERVAL, "another broker may be there now"
+    assert wire.connection.next_due() == 8.0 + HEARTBEAT_INTERVAL, "another broker may be there now"
 
 
 def test_an_answer_that_names_no_interval_means_the_shortest(wire: Wire) -> None:
     address = wire.connected(0.0)
     for answer, interval in ((Heartbeat(interval_ms=1000), 1.0), (BEAT, HEARTBEAT_INTERVAL)):
         wire.say(address, answer)
-        eventually(lambda: wire.link.receive(0.0), "the broker's word")
-        assert wire.link.next_due() == interval
+        eventually(lambda: wire.connection.receive(0.0), "the broker's word")
+        assert wire.connection.next_due() == interval
 
 
 def test_the_answer_to_a_heartbeat_does_not_put_off_the_next_one(wire: Wire) -> None:
     address = wire.connected(0.0)
-    wire.link.tick(0.0, True, Heartbeat)
+    wire.connection.tick(0.0, True, Heartbeat)
     for now in (0.25, 0.5, 0.75):
-        wire.link.tick(now, True, Heartbeat)
+        wire.connection.tick(now, True, Heartbeat)
         wire.heard(Heartbeat)
         wire.say(address, Heartbeat())
-        eventually(partial(wire.link.receive, now + 0.2), "its answer")
-        assert wire.link.next_due() == now + BUSY_INTERVAL
+        eventually(partial(wire.connection.receive, now + 0.2), "its answer")
+        assert wire.connection.next_due() == now + BUSY_INTERVAL
 
 
 def test_what_both_say_anyway_takes_the_place_of_heartbeats(wire: Wire) -> None:
     address = wire.connected(0.0)
-    wire.link.tick(0.0, False, Heartbeat)
+    wire.connection.tick(0.0, False, Heartbeat)
     wire.say(address, Heartbeat())
-    eventually(lambda: wire.link.receive(0.2), "the broker's word")
-    wire.link.send(Ack(bytes(16)))
-    wire.link.tick(0.2, True, Heartbeat)
+    eventually(lambda: wire.connection.receive(0.2), "the broker's word")
+    wire.connection.send(Ack(bytes(16)))
+    wire.connection.tick(0.2, True, Heartbeat)
     wire.heard(Ack)
-    assert wire.link.next_due() == 0.2 + BUSY_INTERVAL
+    assert wire.connection.next_due() == 0.2 + BUSY_INTERVAL
     assert not wire.broker.poll(100), "the ACK says as much"
 
 
@@ -193,31 +198,31 @@ def test_however_much_is_said_a_heartbeat_asks_for_the_next_interval(wire: Wire)
     address = wire.connected(0.0)
     for now in (0.2, 0.4, HEARTBEAT_INTERVAL):
         wire.say(address, Heartbeat())
-        eventually(partial(wire.link.receive, now), "the broker's word")
-        wire.link.send(Ack(bytes(16)))
-        wire.link.tick(now, True, Heartbeat)
+        eventually(partial(wire.connection.receive, now), "the broker's word")
+        wire.connection.send(Ack(bytes(16)))
+        wire.connection.tick(now, True, Heartbeat)
         wire.heard(Ack)
     wire.heard(Heartbeat)
 
 
 def test_who_only_speaks_and_hears_nothing_asks_by_a_heartbeat(wire: Wire) -> None:
     wire.connected(0.0)
-    wire.link.tick(0.0, False, Heartbeat)
+    wire.connection.tick(0.0, False, Heartbeat)
     for tenth in range(1, 9):
-        wire.link.send(Ack(bytes(16)))
-        wire.link.tick(tenth / 10, True, Heartbeat)
+        wire.connection.send(Ack(bytes(16)))
+        wire.connection.tick(tenth / 10, True, Heartbeat)
     for _ in range(2):  # at 0.3 and 0.6
         wire.heard(Heartbeat)
 
 
 def test_a_broker_that_asks_several_times_at_once_hears_ready_once(wire: Wire) -> None:
     wire.connected(0.0)
-    joined = wire.link.epoch
+    joined = wire.connection.epoch
     for now in (1.0, 1.0, 1.0 + READY_INTERVAL - 0.01):
-        wire.link.introduce(now)
-    assert wire.link.epoch == joined + 1
-    wire.link.introduce(1.0 + READY_INTERVAL)
-    assert wire.link.epoch == joined + 2
+        wire.connection.introduce(now)
+    assert wire.connection.epoch == joined + 1
+    wire.connection.introduce(1.0 + READY_INTERVAL)
+    assert wire.connection.epoch == joined + 2
 
 
 def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: Wire) -> None:
@@ -225,14 +230,14 @@ def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: 
     for _ in range(8):
         wire.connected(now)
         now += SILENCE
-        wire.link.tick(now, False, Heartbeat)
-        waits.append(wire.link.next_due() - now)
-        now = wire.link.next_due()
-        wire.link.tick(now, False, Heartbeat)
+        wire.connection.tick(now, False, Heartbeat)
+        waits.append(wire.connection.next_due() - now)
+        now = wire.connection.next_due()
+        wire.connection.tick(now, False, Heartbeat)
     assert waits[0] <= 0.1 < waits[2] < waits[5] <= MAX_REBUILD_DELAY
     assert MAX_REBUILD_DELAY / 2 <= waits[7] <= MAX_REBUILD_DELAY
     wire.say(wire.connected(now), Heartbeat())
-    eventually(lambda: wire.link.receive(now), "the broker's word")
+    eventually(lambda: wire.connection.receive(now), "the broker's word")
     now += SILENCE
-    wire.link.tick(now, False, Heartbeat)
-    assert wire.link.next_due() - now <= 0.1
+    wire.connection.tick(now, False, Heartbeat)
+    assert wire.connection.next_due() - now <= 0.1

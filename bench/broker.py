@@ -15,9 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import table
-from bench.echo import CREDIT, Bed, Run, run_broker, run_proxy
-from spyglass.runtime.memory import rss
+from bench.echo import CREDIT, Bed, Run, start_broker, start_proxy
 from spyglass.runtime.settings import EXIT_FAILED, seconds, whole
+from testbed.processes import rss
 
 #: Requests a client keeps outstanding, unless a row says otherwise.
 OUTSTANDING = 64
@@ -40,9 +40,9 @@ def beside_proxy(
     size: int, least: float, runs: int, span: float, progress: tqdm
 ) -> list[table.Row]:
     """Rate and CPU of both, in alternating runs."""
-    sides = {"zmq.proxy": Bed(run_proxy, 2, size)}
+    sides = {"zmq.proxy": Bed(start_proxy, 2, size)}
     try:
-        sides["broker"] = Bed(run_broker, 2, size)
+        sides["broker"] = Bed(start_broker, 2, size)
         taken: dict[str, list[Run]] = {side: [] for side in sides}
         for bed in sides.values():
             bed.run(OUTSTANDING, span / 2)  # the first requests fill caches
@@ -84,7 +84,7 @@ def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -
     """Cost of a request with more and more workers, and of the largest fleet while idle."""
     costs, idle = {}, 0.0
     for workers in fleets:
-        bed = Bed(run_broker, workers, 100)
+        bed = Bed(start_broker, workers, 100)
         try:
             bed.run(OUTSTANDING, span / 2)
             taken = [bed.run(OUTSTANDING, span) for _ in range(runs)]
@@ -104,7 +104,7 @@ def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -
 def with_queues(queues: Sequence[int], runs: int, span: float, progress: tqdm) -> list[table.Row]:
     """Cost of a request while more and more wait."""
     costs = {}
-    bed = Bed(run_broker, 2, 100)
+    bed = Bed(start_broker, 2, 100)
     try:
         bed.run(OUTSTANDING, span / 2)
         for waiting in queues:
@@ -118,7 +118,7 @@ def with_queues(queues: Sequence[int], runs: int, span: float, progress: tqdm) -
 
 def after_many(many: int, span: float, progress: tqdm) -> list[table.Row]:
     """The broker's memory over so many pictures."""
-    bed = Bed(run_broker, 2, max(SIZES))
+    bed = Bed(start_broker, 2, max(SIZES))
     try:
         done, memory = 0, []
         while done < many:

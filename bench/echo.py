@@ -8,21 +8,16 @@ All speak SPY1 with frames made once. Client and workers are the same whether a 
 from __future__ import annotations
 
 import hashlib
-import logging
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import zmq
 
-from chaos.fleet import free_port
-from spyglass.broker import cli
 from spyglass.protocol import (
     ID_BYTES,
     VERSION,
@@ -39,6 +34,8 @@ from spyglass.protocol import (
 )
 from spyglass.runtime.open_files import raise_open_files
 from spyglass.transport.socket_options import dealer
+from testbed.fleet import Programs
+from testbed.processes import QUIET, cpu_seconds, free_address, undisturbed
 
 #: Different requests a client has; more than it ever has outstanding. A broker remembers 4,096
 #: pictures, and real ones hardly ever come twice.
@@ -69,15 +66,6 @@ def run_proxy(pipe: Connection) -> None:
         socket.bind("tcp://127.0.0.1:*")
     pipe.send((front.last_endpoint.decode(), back.last_endpoint.decode()))  # type: ignore[union-attr]
     zmq.proxy(front, back)
-
-
-def run_broker(pipe: Connection) -> None:
-    """Our broker as it is started by hand; tells its addresses."""
-    front, back = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
-    logging.disable()  # a line for each of 1,000 workers
-    pipe.send((front, back))
-    limits = ["--max-waiting", str(REQUESTS)]
-    sys.exit(cli.main(["--frontend", front, "--backend", back, *limits]))
 
 
 def run_workers(pipe: Connection, address: str, count: int, of: int) -> None:
@@ -181,23 +169,30 @@ class Run:
 class Bed:
     """A broker or a proxy, its workers and its client, each a process; `close` it."""
 
-    def __init__(self, between: Callable[[Connection], None], workers: int, size: int) -> None:
+    def __init__(
+        self, between: Callable[[Bed], tuple[int, str, str]], workers: int, size: int
+    ) -> None:
         """
         Args:
-            between: `run_broker` or `run_proxy`.
+            between: `start_broker` or `start_proxy`.
             workers: how many, in two processes.
             size: bytes of each picture.
         """
+        self.programs = Programs(**undisturbed(), **QUIET)
         self._processes: list[Any] = []
-        self.pid, pipe = self._start(between)
-        front, back = _hear(pipe)
-        halves = [half for half in (workers - workers // 2, workers // 2) if half]
-        joining = [self._start(run_workers, back, half, workers)[1] for half in halves]
-        _, self._client = self._start(run_client, front, size)
-        for told in [*joining, self._client]:
-            _hear(told)
+        try:
+            self.pid, front, back = between(self)
+            halves = [half for half in (workers - workers // 2, workers // 2) if half]
+            joining = [self.spawn(run_workers, back, half, workers)[1] for half in halves]
+            _, self._client = self.spawn(run_client, front, size)
+            for pipe in [*joining, self._client]:
+                hear(pipe)
+        except BaseException:
+            self.close()
+            raise
 
-    def _start(self, target: Callable[..., None], *args: Any) -> tuple[int, Connection]:
+    def spawn(self, target: Callable[..., None], *args: Any) -> tuple[int, Connection]:
+        """A function in a process of its own: its process id, and our end of the pipe to it."""
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=target, args=(theirs, *args), daemon=True)
         process.start()
@@ -210,7 +205,7 @@ class Bed:
         """Keep so many requests outstanding for so long, and wait for the last answer."""
         before = cpu_seconds(self.pid)
         self._client.send((outstanding, seconds))
-        answers, elapsed = _hear(self._client, PATIENCE + seconds)
+        answers, elapsed = hear(self._client, PATIENCE + seconds)
         used = cpu_seconds(self.pid) - before
         return Run(answers / elapsed, 1e6 * used / answers, answers)
 
@@ -221,18 +216,28 @@ class Bed:
         return (cpu_seconds(self.pid) - before) / (time.monotonic() - began)
 
     def close(self) -> None:
+        """End all of them."""
+        self.programs.close()
         for process in self._processes:
             process.kill()
             process.join()
 
 
-def _hear(pipe: Connection, within: float = PATIENCE) -> Any:
+def start_broker(bed: Bed) -> tuple[int, str, str]:
+    """Our broker as it is started by hand: its process id and its addresses."""
+    front, back = free_address(), free_address()
+    limits = ["--max-waiting", str(REQUESTS), "--log-level", "error"]  # not a line for each worker
+    return bed.programs.run_broker(front, back, *limits).pid, front, back
+
+
+def start_proxy(bed: Bed) -> tuple[int, str, str]:
+    """The same of `zmq.proxy`."""
+    pid, pipe = bed.spawn(run_proxy)
+    front, back = hear(pipe)
+    return pid, front, back
+
+
+def hear(pipe: Connection, within: float = PATIENCE) -> Any:
     if not pipe.poll(within):
         raise TimeoutError(f"a process of the bench said nothing for {within:.0f} s")
     return pipe.recv()
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, all its threads (proc(5), fields 14 and 15 of stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -10,28 +10,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import statistics
 import sys
-import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from itertools import count, cycle
+from itertools import count
 from pathlib import Path
 
 from tqdm import tqdm
 
 from chaos.failover import percentile
-from chaos.fleet import Fleet, Worker, send, wait_for
 from spyglass.client.thread_client import Answer, BrokerClient, RequestFailed
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, whole
+from testbed.fleet import Fleet
+from testbed.processes import QUIET, eventually, undisturbed
 
 WORKERS = 3
 #: Pictures in flight: each worker computes one and holds one.
 LOAD = 2 * WORKERS
 #: Seconds anything may take.
 PATIENCE = 30.0
+#: Seconds between two questions about workers that start: answering them takes the broker time.
+RESTED = 0.05
 
 
 class Load:
@@ -65,14 +67,6 @@ class Load:
         self._send()
 
 
-def ready(client: BrokerClient) -> int:
-    """Workers the broker lists."""
-    try:
-        return len(client.status()["workers"])
-    except RequestFailed:
-        return 0
-
-
 def moved_after(client: BrokerClient, name: str, killed: float) -> tuple[float, bool]:
     """Milliseconds until the broker had given up a worker, and whether it held work."""
     until = killed + PATIENCE
@@ -85,28 +79,29 @@ def moved_after(client: BrokerClient, name: str, killed: float) -> tuple[float, 
     raise TimeoutError(f"the broker never noticed the end of {name}")
 
 
-def measure(fleet: Fleet, client: BrokerClient, kills: int) -> tuple[list[float], Load]:
+def measure(fleet: Fleet, kills: int) -> tuple[list[float], Load]:
     """Kill until so many had work in hand; the times in milliseconds."""
-    wait_for(lambda: ready(client) == WORKERS, PATIENCE, "starting the workers")
-    load = Load(client)
+    # A fresh name for each process, so that the events on one are not taken for another's.
+    names = (f"w{n}" for n in count(1))
+    workers = deque((name := next(names), fleet.launch_worker(name)) for _ in range(WORKERS))
+    eventually(lambda: len(fleet.names()) == WORKERS, "the workers join", every=RESTED)
+    load = Load(fleet.client)
     times: list[float] = []
-    victims = cycle(fleet.workers)
     with tqdm(total=kills, unit="kill") as progress:
         while len(times) < kills:
-            victim: Worker = next(victims)
-            name, process = victim.name, victim.process
-            assert process is not None
+            name, process = workers.popleft()
             killed = time.monotonic()
-            send(process.pid, signal.SIGKILL)
-            elapsed, had_work = moved_after(client, name, killed)
+            process.kill()
+            elapsed, had_work = moved_after(fleet.client, name, killed)
             process.wait()
             if had_work:
                 times.append(elapsed)
                 progress.update()
-            fleet.start_worker(victim)
-            wait_for(lambda: ready(client) == WORKERS, PATIENCE, "starting it again")
+            successor = next(names)
+            workers.append((successor, fleet.launch_worker(successor)))
+            eventually(lambda: len(fleet.names()) == WORKERS, "another joins", every=RESTED)
     load.running = False
-    wait_for(lambda: load.open == 0, PATIENCE, "answering the rest")
+    eventually(lambda: load.open == 0, "the rest is answered", every=RESTED)
     return times, load
 
 
@@ -121,18 +116,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--kills", type=whole(1, 10_000), default=100, help="kills (100)")
     p.add_argument("--json", type=Path, help="file for the figures (default: none)")
     options = p.parse_args(argv)
-    with tempfile.TemporaryDirectory() as logs:
-        fleet = Fleet(WORKERS, (), 1, 5.0, Path(logs), worker=("testbed/stand_in.py",))
-        client = BrokerClient([fleet.brokers[0].front])
+    with Fleet(**undisturbed(), **QUIET) as fleet:
         try:
-            fleet.start()
-            times, load = measure(fleet, client, options.kills)
+            fleet.start_broker()
+            times, load = measure(fleet, options.kills)
         except TimeoutError as error:
             print(f"bench.failover: {error}", file=sys.stderr)
             return EXIT_FAILED
-        finally:
-            client.close()
-            fleet.close()
     figures = {
         "kills": len(times),
         "median_ms": round(statistics.median(times), 1),

@@ -8,25 +8,21 @@ pipeline (bench/pipeline.py) take turns in one run, with the same pictures and a
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 from tqdm import tqdm
 
 from bench import load, pipeline, stages, table
 from bench.photos import photos, usual
-from chaos.fleet import ROOT, free_port
 from spyglass.runtime.settings import EXIT_FAILED, cores, seconds, whole
+from testbed.fleet import Service
+from testbed.processes import QUIET, eventually
 
 #: Connections at a time. One shows the latency, the others the throughput.
 CONNECTIONS = (1, 16, 32, 64)
@@ -44,43 +40,26 @@ MEMORY, BROKER_MEMORY = 900, 50
 START_WITHIN = 120.0
 
 
-class Running:
+class Running(Service):
     """What `make run` starts, on ports of its own."""
 
     def __init__(self, **settings: str) -> None:
         """With the defaults, but for what these environment variables say."""
-        self.port = free_port()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "spyglass.local"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "SPYGLASS_PORT": str(self.port),
-                "SPYGLASS_FRONTEND": f"tcp://127.0.0.1:{free_port()}",
-                "SPYGLASS_BACKEND": f"tcp://127.0.0.1:{free_port()}",
-                **settings,
-            },
-        )
+        super().__init__(settings=settings, **QUIET)
 
     def wait(self) -> None:
-        """Until every process of the fleet that computes is ready."""
-        until = time.monotonic() + START_WITHIN
-        while self._workers() < 2:
-            if time.monotonic() > until or self._process.poll() is not None:
-                raise TimeoutError("`make run` was not ready in time; start it by hand to see why")
-            time.sleep(0.1)
-
-    def status(self) -> Any:
-        """The snapshot of the fleet.
+        """Until every process of the fleet that computes is ready.
 
         Raises:
-            OSError: the web is not there (URLError is one).
+            TimeoutError: they were not in time.
         """
-        url = f"http://127.0.0.1:{self.port}/v1/status"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return json.load(answer)
+        what = "`make run` is ready; if it is not, start it by hand to see why"
+        eventually(self._ready_or_ended, what, START_WITHIN, every=0.1)
+        if self.process.poll() is not None:
+            raise TimeoutError("`make run` ended by itself; start it by hand to see why")
+
+    def _ready_or_ended(self) -> bool:
+        return self.process.poll() is not None or self._workers() >= 2
 
     def _workers(self) -> int:
         try:
@@ -90,7 +69,7 @@ class Running:
 
     def parts(self) -> Iterator[tuple[str, psutil.Process]]:
         """Every process and what it is."""
-        root = psutil.Process(self._process.pid)
+        root = psutil.Process(self.process.pid)
         for process in [root, *root.children(recursive=True)]:
             try:
                 command = " ".join(process.cmdline())
@@ -122,21 +101,13 @@ class Running:
             taken[part] += process.memory_full_info().pss / 2**20
         return taken
 
-    def close(self) -> None:
-        """Stop it as Ctrl-C does."""
-        self._process.terminate()
-        self._process.wait()
-
 
 @contextmanager
 def running(**settings: str) -> Iterator[Running]:
     """A fleet that is ready; ended afterwards."""
-    fleet = Running(**settings)
-    try:
+    with Running(**settings) as fleet:
         fleet.wait()
         yield fleet
-    finally:
-        fleet.close()
 
 
 def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[table.Row]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from bench import table
 from bench.photos import photos, usual
-from chaos.fleet import ROOT, child_of
 from spyglass.protocol import (
     ID_BYTES,
     Body,
@@ -38,6 +37,8 @@ from spyglass.protocol import (
 )
 from spyglass.runtime.settings import EXIT_FAILED, whole
 from spyglass.transport.socket_options import router
+from testbed.fleet import REAL, STAND_IN, Programs
+from testbed.processes import QUIET, ROOT, child_of, cpu_seconds
 
 #: READY may take so many times what importing torch and loading the model take by themselves.
 START_RATIO = 1.5
@@ -91,16 +92,10 @@ class Broker:
 @contextmanager
 def worker(program: str) -> Iterator[tuple[Broker, int]]:
     """A worker with one child that is ready: its broker and its process id."""
-    broker = Broker()
-    command = [sys.executable, program, broker.address, "--processes", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
+    with closing(Broker()) as broker, Programs(PATIENCE, **QUIET) as programs:
+        process = programs.run_worker("bench", [broker.address], program=program)
         broker.hear(Ready)
         yield broker, process.pid
-    finally:
-        process.terminate()
-        process.wait()
-        broker.close()
 
 
 def start_times(runs: int) -> list[table.Row]:
@@ -111,7 +106,7 @@ def start_times(runs: int) -> list[table.Row]:
         subprocess.run([sys.executable, "-c", _LOAD_ALONE], cwd=ROOT, check=True)
         alone.append(time.perf_counter() - began)
         began = time.perf_counter()
-        with worker("worker.py"):
+        with worker(REAL):
             ready.append(time.perf_counter() - began)
     return [
         table.row("torch and model loaded, nothing else", alone, "s"),
@@ -122,7 +117,7 @@ def start_times(runs: int) -> list[table.Row]:
 def respawn_times(runs: int, image: bytes) -> list[table.Row]:
     """From a child's SIGKILL to the answer to a picture sent just then; seconds."""
     taken = []
-    with worker("worker.py") as (broker, pid):
+    with worker(REAL) as (broker, pid):
         for _ in tqdm(range(runs), unit="kill", desc="respawn"):
             child = child_of(pid)
             assert child is not None
@@ -139,19 +134,19 @@ def respawn_times(runs: int, image: bytes) -> list[table.Row]:
 def cpu_times(runs: int, images: Sequence[bytes]) -> list[table.Row]:
     """CPU milliseconds of parent and child for a picture that is recognised at once."""
     parent, child = [], []
-    with worker("testbed/stand_in.py") as (broker, pid):
+    with worker(STAND_IN) as (broker, pid):
         below_it = child_of(pid)
         assert below_it is not None
         for _ in tqdm(range(runs), unit="run", desc="cpu"):
-            before = _cpu(pid), _cpu(below_it)
+            before = cpu_seconds(pid), cpu_seconds(below_it)
             broker.ask(images[0])
             recognising = 0.0
             for number in range(1, PICTURES):  # one ahead of the answers, as with two credits
                 broker.ask(images[number % len(images)])
                 recognising += _computing(broker.hear(Result))
             recognising += _computing(broker.hear(Result))
-            parent.append(1000 * (_cpu(pid) - before[0]) / PICTURES)
-            child.append((1000 * (_cpu(below_it) - before[1]) - recognising) / PICTURES)
+            parent.append(1000 * (cpu_seconds(pid) - before[0]) / PICTURES)
+            child.append((1000 * (cpu_seconds(below_it) - before[1]) - recognising) / PICTURES)
     return [
         table.row("worker's parent, CPU a picture", parent, "ms"),
         table.row("worker's child around the model, CPU a picture", child, "ms"),
@@ -161,12 +156,6 @@ def cpu_times(runs: int, images: Sequence[bytes]) -> list[table.Row]:
 def _computing(result: Result) -> float:
     """Milliseconds its child computed."""
     return result.times.decode + result.times.infer
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of CPU all threads of a process have had, to the nanosecond."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((t / "schedstat").read_text().split()[0]) for t in threads) / 1e9
 
 
 def measure(runs: int) -> list[table.Row]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos import report
-from chaos.fleet import ROOT
 from chaos.run import Plan, Run
 from chaos.schedule import schedule
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, seconds, whole
+from testbed.processes import ROOT
 
 #: Exit code after Ctrl-C or SIGTERM, as shells expect it (128 + SIGINT).
 EXIT_STOPPED = 130

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-from chaos.fleet import Broker, Fleet, Worker, below, child_of, computes, send
+from chaos.fleet import Broker, Fleet, Worker
 from chaos.ledger import Injected
 from chaos.schedule import BROKER_FREEZE_FOR, BROKER_KINDS, Fault, Kind
+from testbed.processes import below, child_of, computes, send
 
 #: Seconds until a killed worker or the only broker is started again; of two brokers, one may
 #: stay away for longer.

@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from chaos.failover import Failover, failover_breaches, failovers, percentile
 from chaos.faults import Injector
-from chaos.fleet import ROOT, Fleet, wait_for
+from chaos.fleet import Fleet
 from chaos.httpload import HttpLoad
 from chaos.ledger import Event, Injected, Record, breaches
 from chaos.overload import Overload, middle_round, overload_breaches
 from chaos.pictures import Pictures
 from chaos.schedule import Fault
 from chaos.wireload import Observer, Probe
+from testbed.processes import ROOT, eventually
 
 #: Seconds the fleet may take to become ready: a cold disk, and a model for each worker.
 READY_WITHIN = 180.0
@@ -143,7 +144,7 @@ class Run:
 
         observer = Observer([broker.front for broker in fleet.brokers], self._clock)
         try:
-            wait_for(ready, READY_WITHIN, "the fleet's start")
+            eventually(ready, "every worker is ready", READY_WITHIN)
         finally:
             observer.close()
 
@@ -158,7 +159,8 @@ class Run:
         finally:
             http.stop()
         http.drain()
-        wait_for(lambda: not probe.unanswered, self._plan.timeout + 5.0, "the last answers")
+        patience = self._plan.timeout + 5.0
+        eventually(lambda: not probe.unanswered, "the last answers come", patience)
         time.sleep(LISTEN_ON)
         out.records = [*http.records, *probe.records]
         out.injected, out.events = injector.injected, observer.events

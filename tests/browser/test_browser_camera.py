@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from browsing import Pages, answering, shoot
-from conftest import eventually
 from playwright.sync_api import Page, Request, expect
+
+from testbed.processes import eventually
 
 #: What stands where there is no figure yet.
 NONE = "\N{EN DASH}"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from browsing import HOSTILE, Pages, shoot
-from conftest import Site, eventually
 from playwright.sync_api import Page, Route, expect
 
-from chaos.fleet import free_port
 from spyglass.client.thread_client import RequestFailed
 from spyglass.web import templates
+from testbed.fleet import Site
+from testbed.processes import eventually, free_port
 
 TOKEN = "a-token-that-nobody-would-guess"
 

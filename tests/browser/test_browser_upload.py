@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from browsing import CAT, HOSTILE, Pages, answering, picture, shoot
-from conftest import ROOT
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
+
+from testbed.processes import ROOT
 
 ALL_PAGES = ("", "camera", "status")
 #: Bytes of a page with its scripts, style and thumbnails.

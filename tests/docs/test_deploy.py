@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,10 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, eventually
 
-from chaos.fleet import free_port
 from spyglass.keys.keyring import Keyring
+from testbed.fleet import STAND_IN, Programs
+from testbed.processes import PATIENCE, ROOT, Processes, eventually, free_port
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -93,13 +92,11 @@ def test_each_program_runs_from_what_the_image_has(program: str, image: Path) ->
 
 def test_the_web_serves_its_pages_from_what_the_image_has(image: Path) -> None:
     port = free_port()
-    with subprocess.Popen([sys.executable, "web.py", "--port", str(port)], cwd=image) as web:
-        try:
-            for path in ("livez", "", "static/style.css"):
-                url = f"http://127.0.0.1:{port}/{path}"
-                eventually(partial(answers, url), f"{url} is there")
-        finally:
-            web.terminate()
+    with Programs(cwd=image) as programs:
+        programs.run_web([], port)
+        for path in ("livez", "", "static/style.css"):
+            url = f"http://127.0.0.1:{port}/{path}"
+            eventually(partial(answers, url), f"{url} is there")
 
 
 def answers(url: str) -> bool:
@@ -148,7 +145,7 @@ def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path
         line = run(sys.executable, "keys.py", way, *where, cwd=ROOT)
         (keys / way).write_text(line.split("'")[1])
     moved = {"/keys": str(keys), "$$": "$", "python": sys.executable}
-    moved["worker.py"] = "testbed/stand_in.py"
+    moved["worker.py"] = STAND_IN
     for name, secret in compose()["secrets"].items():
         moved[f"/run/secrets/{name}"] = str(keys / Path(secret["file"]).name)
 
@@ -158,13 +155,11 @@ def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path
     ends = {"FRONTEND": f"tcp://127.0.0.1:{front}", "BACKEND": f"tcp://127.0.0.1:{back}"}
     ends |= {"PORT": str(port), "ENCRYPT": "always"}  # as beyond loopback
     common = {f"SPYGLASS_{name}": value for name, value in ends.items()}
-    with contextlib.ExitStack() as running:
+    with Processes(grace=PATIENCE) as running:
         for service in compose()["services"].values():
             own = {name: here(value) for name, value in service["environment"].items()}
             words = [here(word) for word in service["command"]]
-            process = subprocess.Popen(words, cwd=ROOT, env=os.environ | common | own)
-            running.callback(process.wait)
-            running.callback(process.terminate)
+            running.start_command(*words, env=os.environ | common | own)
         eventually(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "a worker is ready")
 
 

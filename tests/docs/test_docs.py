@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from pages import PAGES
 
 from spyglass.broker import cli as broker_cli
@@ -40,6 +39,7 @@ from spyglass.web.app import picture_routes
 from spyglass.web.http import problems
 from spyglass.web.pages import make_pages
 from spyglass.worker import cli as worker_cli
+from testbed.processes import ROOT
 
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")

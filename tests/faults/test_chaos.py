@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest import ROOT, eventually
 from reckoning import final, hit, record
 
 from chaos import __main__ as command
 from chaos import faults, report
-from chaos.fleet import Fleet, alive, below
+from chaos.fleet import Fleet
 from chaos.ledger import Record
 from chaos.pictures import SAMPLES, Pictures
 from chaos.run import Outcome, Run
@@ -34,6 +33,7 @@ from chaos.schedule import (
     Kind,
     schedule,
 )
+from testbed.processes import ROOT, alive, below, eventually
 
 SEEDS = range(50)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
-from conftest import Fleet, eventually, rss
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from speaking import ROUTES
@@ -27,7 +26,9 @@ from spyglass.protocol import (
     decode,
     encode,
 )
+from testbed.fleet import Fleet
 from testbed.peers import Peer
+from testbed.processes import eventually, rss
 
 #: Messages of one example.
 BATCH = 250

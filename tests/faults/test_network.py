@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 import zmq
-from conftest import Fleet, eventually, rss
 
-from chaos.fleet import free_port
 from spyglass.client.thread_client import BrokerClient, RequestFailed
 from spyglass.protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
 from spyglass.worker.children import QUICK
+from testbed.fleet import Fleet
 from testbed.peers import FakeWorker, Peer, picture_request
+from testbed.processes import Said, eventually, free_address, free_port, rss
 from testbed.relay import Relay
 
 #: ZMTP 3.1 with the NULL mechanism (https://rfc.zeromq.org/spec/37/): greeting and READY.
@@ -254,20 +254,6 @@ def test_a_picture_cut_in_the_middle_is_sent_again(
 # --- who is at the other end ------------------------------------------------------------------
 
 
-def said_by(worker: subprocess.Popen[bytes]) -> list[str]:
-    """Collect what a process says, in the background."""
-    lines: list[str] = []
-
-    def read() -> None:
-        assert worker.stderr is not None
-        with worker.stderr:
-            for line in worker.stderr:
-                lines.append(line.decode())
-
-    threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
 @pytest.mark.parametrize("there", ["nobody", "a web server"])
 def test_a_worker_says_once_that_no_broker_answers_and_joins_when_one_does(
     fleet: Fleet, there: str
@@ -275,7 +261,7 @@ def test_a_worker_says_once_that_no_broker_answers_and_joins_when_one_does(
     port = free_port()
     listener = socket.create_server(("127.0.0.1", port)) if there != "nobody" else None
     worker = fleet.launch_worker("early", at=f"tcp://127.0.0.1:{port}", stderr=subprocess.PIPE)
-    lines = said_by(worker)
+    lines = Said(worker).lines
     eventually(lambda: any("No broker answers" in line for line in lines), "it says so")
     if listener is not None:
         listener.settimeout(5)
@@ -284,8 +270,7 @@ def test_a_worker_says_once_that_no_broker_answers_and_joins_when_one_does(
             stranger.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         stranger.close()
         listener.close()
-    fleet.start("broker.py", "--frontend", f"tcp://127.0.0.1:{free_port()}",
-                "--backend", f"tcp://127.0.0.1:{port}")  # fmt: skip
+    fleet.run_broker(free_address(), f"tcp://127.0.0.1:{port}")
     eventually(lambda: any("connected to the broker" in line for line in lines), "it joins")
     assert sum("No broker answers" in line for line in lines) == 1
     assert worker.poll() is None
@@ -295,7 +280,7 @@ def test_a_worker_goes_on_trying_a_host_that_has_no_address_yet(fleet: Fleet) ->
     worker = fleet.launch_worker(
         "lost", at="tcp://no-such-host.invalid:5556", stderr=subprocess.PIPE
     )
-    lines = said_by(worker)
+    lines = Said(worker).lines
     eventually(lambda: any("No broker answers" in line for line in lines), "it says so")
     assert worker.poll() is None
     assert not any("Traceback" in line for line in lines)

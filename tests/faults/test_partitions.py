@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Fleet, eventually
+
+from testbed.fleet import Fleet
+from testbed.processes import eventually
 
 BROKER_IP, WORKER_IP = "10.99.0.1", "10.99.0.2"
 #: A hardware address that nobody owns: what is sent there is lost without a word.
@@ -68,15 +70,10 @@ class Split(Fleet):
             run("ip", "-n", name, "link", "set", "lo", "up")
             run("ip", "-n", name, "link", "set", end, "up")
 
-    def start(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
         # `ip netns exec` becomes the program, so the pid is the program's.
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.inside, sys.executable, *command],
-            cwd=ROOT,
-            **more,
-        )
-        self.processes.append(process)
-        return process
+        inside = ["ip", "netns", "exec", self.inside]
+        return self.start_command(*inside, sys.executable, *command, **options)
 
     def start_far(self, name: str) -> subprocess.Popen[bytes]:
         self.inside = self.far
@@ -128,7 +125,7 @@ def split(tmp_path: Path) -> Iterator[Split]:
     split = Split(tmp_path)
     try:
         split.start_broker("--insecure")
-        eventually(lambda: split.status()["queue"], "the broker answers")
+        split.wait_for_broker()
         yield split
     finally:
         split.close()

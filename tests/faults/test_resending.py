@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from conftest import Fleet, eventually
 from dispatching import ready
 
 from spyglass.broker.loop import Broker
 from spyglass.dispatcher.policy import Policy
 from spyglass.protocol import ID_BYTES, Ack, Cancel, Direction, Op, Query, Reply, Result
+from testbed.fleet import Fleet
 from testbed.peers import FakeWorker, Peer, picture_request
+from testbed.processes import eventually
 
 TO_CLIENT = Direction.BROKER_TO_CLIENT
 #: Pictures under way when the broker is stopped: all fit into one read of its I/O thread.

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sized
 from contextlib import closing, suppress
 from functools import partial
 
-from conftest import Fleet, eventually
 from encrypting import Sockets
 
 from spyglass.keys.authority import ROUTING_ID_BYTES
 from spyglass.keys.keyring import Role
 from spyglass.protocol import BEAT, Bye, Direction, Heartbeat
+from testbed.fleet import Fleet
 from testbed.peers import GREETING, FakeWorker, knock
+from testbed.processes import eventually
 
 GUESSES = 10_000
 #: Peers that hold their guess at a time, well below what the broker may have open.

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Fleet, eventually
 
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import Op
 from spyglass.transport.socket_options import MAX_MESSAGE_BYTES
+from testbed.fleet import Fleet
 from testbed.peers import GREETING, READY, cut_off, knock
+from testbed.processes import eventually
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
 OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))

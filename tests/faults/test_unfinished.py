@@ -13,7 +13,6 @@ from contextlib import suppress
 import psutil
 import pytest
 import zmq
-from conftest import PATIENCE, Fleet, eventually
 
 from spyglass.protocol import BEAT, MAX_ANSWER_PARTS, PART_BYTES, Direction, ProtocolError, encode
 from spyglass.transport import unfinished
@@ -21,7 +20,9 @@ from spyglass.transport.framing import DROPPED_PER_TURN, Inbox, incoming
 from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, dealer, router
 from spyglass.transport.unfinished import MAX_UNEXPLAINED, UnfinishedMessages
+from testbed.fleet import Fleet
 from testbed.peers import GREETING, READY, cut_off, knock
+from testbed.processes import PATIENCE, eventually
 
 #: ZMTP's frame of one byte, and of 64 KiB, after which more of the message follows.
 TINY, PART = b"\x01\x01x", b"\x03" + struct.pack("!Q", PART_BYTES) + bytes(PART_BYTES)

@@ -7,7 +7,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CAT, PATIENCE, ROOT, Site, eventually
 
-from chaos.fleet import free_port
 from spyglass.protocol import Op
 from spyglass.web.api.classify import MAX_IN_FLIGHT
+from testbed.fleet import CAT, Programs, Site
+from testbed.processes import PATIENCE, eventually, free_port
 
 
 def post(picture: bytes, *headers: bytes) -> bytes:
@@ -248,15 +247,11 @@ def test_a_rolling_restart_under_load_loses_nothing(site: Site) -> None:
 def test_a_web_that_is_told_to_stop_while_it_starts_stops() -> None:
     # As its port listens its own handler stands; uvicorn's comes some milliseconds later.
     for _ in range(5):
-        port = free_port()
-        web = subprocess.Popen([sys.executable, "web.py", "--port", str(port)], cwd=ROOT)
-        try:
+        with Programs() as programs:
+            web = programs.run_web([], free_port())
             eventually(partial(handles, web.pid, signal.SIGTERM), "it has a handler")
             web.send_signal(signal.SIGTERM)
             assert web.wait(PATIENCE) == 0
-        finally:
-            web.kill()
-            web.wait()
 
 
 def handles(pid: int, number: int) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import zmq
-from conftest import ROOT, Fleet, eventually
 
 from spyglass.client.thread_client import RequestFailed
 from spyglass.dispatcher.policy import Policy
@@ -29,7 +28,9 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.transport.socket_options import router
+from testbed.fleet import Fleet
 from testbed.peers import FakeWorker, Peer, picture_request
+from testbed.processes import ROOT, eventually
 
 
 @contextmanager

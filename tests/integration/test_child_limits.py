@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Fleet
 from forging import encoded
 from PIL import Image
 
-from chaos.fleet import below
 from spyglass.client.thread_client import RequestFailed
 from spyglass.protocol import Reason
 from spyglass.worker.child_limits import MEMORY_PER_PICTURE, MEMORY_TO_WORK, OOM_SCORE
+from testbed.fleet import Fleet
+from testbed.processes import ROOT, below
 
 
 def limited(code: str, largest_batch: int = 1, on_cpu: bool = True) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Fleet, eventually
 
 from spyglass.client import cli
 from spyglass.client.cli import BYTES_IN_FLIGHT, IN_FLIGHT
@@ -25,20 +24,18 @@ from spyglass.client.inputs import pictures
 from spyglass.client.outputs import Csv, JsonLines, NotOurs, Record
 from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.protocol import Reason, Times
+from testbed.fleet import Fleet
+from testbed.processes import ROOT
 
 NOBODY = "tcp://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Fleet]:
-    fleet = Fleet()
-    try:
+    with Fleet() as fleet:
         fleet.start_broker()
-        eventually(lambda: fleet.status()["queue"], "the broker answers")
         fleet.start_worker("attic")
         yield fleet
-    finally:
-        fleet.close()
 
 
 @pytest.fixture

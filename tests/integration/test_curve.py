@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import CAT, PATIENCE, Fleet, eventually
-from encrypting import Encrypted, Said
 
-from chaos.fleet import free_port
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
+from testbed.encrypted import Encrypted
+from testbed.fleet import CAT, STAND_IN, Fleet
+from testbed.processes import PATIENCE, Said, eventually, free_port
 from testbed.relay import Relay
 
 # --- a fleet ----------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def test_workers_and_clients_use_several_brokers_each_with_its_own_secret(tmp_pa
         for fleet in (first, second):
             fleet.start_broker()
         ways = [fleet.way_in(Role.WORKER) for fleet in (first, second)]
-        first.start("testbed/stand_in.py", *ways, "--processes", "1", "--name", "shared")
+        first.run_worker("shared", ways)
         for fleet in (first, second):
             eventually(lambda f=fleet: "shared" in f.names(), "it joins")  # type: ignore[misc]
         assert both.submit(CAT).result(PATIENCE).worker == "shared"
@@ -118,7 +118,7 @@ def test_nothing_readable_passes_on_the_wire(tmp_path: Path, keys: bool) -> None
     taps = []
     try:
         fleet.start_broker()
-        eventually(lambda: fleet.status()["queue"], "the broker answers")
+        fleet.wait_for_broker()
         for port in (fleet.frontend, fleet.backend):
             taps.append(Tap(port))
         ways = [tap.address for tap in taps]
@@ -226,8 +226,7 @@ def test_no_secret_shows_in_the_command_line_of_a_worker_that_listens(
     place = f"tcp://127.0.0.1:{free_port()}"
     secret = encrypted.way_in(Role.WORKER, "cellar", place)
     flags = written.replace("PLACE", secret).split()
-    command = ["testbed/stand_in.py", *flags, "--processes", "1", "--name", "cellar#1"]
-    worker = encrypted.start(*command)
+    worker = encrypted.start(STAND_IN, *flags, "--processes", "1", "--name", "cellar#1")
     assert encrypted.client.control(Op.ADD, place)[0]
     eventually(lambda: "cellar#1" in encrypted.names(), "it is dialled")
     words = Path(f"/proc/{worker.pid}/cmdline").read_bytes().decode().split("\0")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 import zmq
-from conftest import CAT, PATIENCE, eventually
-from encrypting import Encrypted, Sockets, comes_in, stays_out
+from encrypting import Sockets, comes_in, stays_out
 
 from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
 from spyglass.transport.credentials import Login
+from testbed.encrypted import Encrypted
+from testbed.fleet import CAT
 from testbed.peers import picture_request
+from testbed.processes import PATIENCE, eventually
 
 # --- allowed keys -----------------------------------------------------------------------------
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CAT, PATIENCE, Fleet, eventually
-from encrypting import Encrypted, Said
 
 from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient, RequestFailed
@@ -17,6 +15,9 @@ from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Op, Reason
 from spyglass.transport.credentials import join
+from testbed.encrypted import Encrypted
+from testbed.fleet import CAT, Fleet
+from testbed.processes import PATIENCE, Said, eventually
 
 # --- why a peer is refused --------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ def changing(tmp_path: Path) -> Iterator[tuple[Encrypted, Fleet]]:
     plain = Fleet(fleet.frontend, fleet.backend)
     try:
         plain.start_broker()
-        eventually(lambda: plain.status()["queue"], "the broker answers")
+        plain.wait_for_broker()
         yield fleet, plain
     finally:
         plain.close()

@@ -7,10 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Fleet, eventually
-from encrypting import Said
 
-from chaos.fleet import free_port
 from spyglass.broker import cli as broker_program
 from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
@@ -18,6 +15,8 @@ from spyglass.local import run
 from spyglass.transport.credentials import join, split
 from spyglass.worker import cli as worker_program
 from spyglass.worker.cli import safe_to_listen
+from testbed.fleet import Fleet
+from testbed.processes import Said, free_port
 
 
 def refused(main: Callable[[list[str]], int], *argv: str) -> None:
@@ -77,7 +76,7 @@ def test_an_insecure_port_is_reported_in_the_log_and_on_the_status_page() -> Non
     try:
         said = Said(fleet.start_broker("--insecure", stderr=subprocess.PIPE))
         said.wait("the backend is open to everybody on its network, unencrypted")
-        eventually(lambda: fleet.status()["queue"], "the broker answers")
+        fleet.wait_for_broker()
         security = fleet.status()["broker"]["security"]
         assert security == {"frontend": "loopback", "backend": "insecure"}
     finally:

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import ROOT, Site, eventually
 from pages import PAGES
+
+from testbed.fleet import Site
+from testbed.processes import ROOT, eventually
 
 HERE = "http://127.0.0.1:8080"
 

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Fleet, eventually
 
-from chaos.fleet import alive, below, free_port
 from spyglass.client.thread_client import RequestFailed
 from spyglass.protocol import Op, Reason
+from testbed.fleet import Fleet
+from testbed.processes import ROOT, alive, below, eventually, free_port
 
 
 def test_a_picture_gets_its_predictions_and_says_who_made_them(fleet: Fleet) -> None:
@@ -252,10 +252,7 @@ def test_the_operator_can_drain_remove_and_dial_workers(fleet: Fleet) -> None:
 
 def test_a_second_broker_on_the_same_port_says_which_flag_to_change(fleet: Fleet) -> None:
     fleet.start_worker("attic")  # so the first is surely up
-    second = fleet.start(
-        "broker.py", "--frontend", fleet.frontend, "--backend", fleet.backend,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
+    second = fleet.run_broker(fleet.frontend, fleet.backend, stderr=subprocess.PIPE)
     _, said = second.communicate(timeout=30)
     assert second.returncode == 1
     assert b"--frontend" in said

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import CAT, PATIENCE, ROOT, Site, eventually
 
-from chaos.fleet import free_port
+from testbed.fleet import CAT, Site
+from testbed.processes import PATIENCE, ROOT, Processes, eventually, free_port
 
 OFFER = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
 #: So much a proxy passes on in several pieces, and a parser skips it between two requests.
@@ -130,12 +130,10 @@ def nginx(staffed: Site, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     settings = {"folder": tmp_path, "port": port, "web": staffed.port, "buffering": request.param}
     (tmp_path / "nginx.conf").write_text(NGINX.format(**settings))
     command = ["nginx", "-p", str(tmp_path), "-c", "nginx.conf", "-e", str(tmp_path / "error.log")]
-    with subprocess.Popen(command) as process:
-        try:
-            eventually(lambda: up(port), "nginx is up")
-            yield port
-        finally:
-            process.terminate()
+    with Processes(grace=PATIENCE) as processes:
+        processes.start_command(*command)
+        eventually(lambda: up(port), "nginx is up")
+        yield port
 
 
 def up(port: int) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CAT, ROOT, Fleet, Site, eventually
 
-from chaos.fleet import below, free_port
 from spyglass.runtime.import_path import OWN_FOLDER, without_current_folder
+from testbed.fleet import CAT, STAND_IN, Fleet, Service, Site
+from testbed.processes import ROOT, below, eventually
 
 #: Modules that a program may be led to import: Python's own, packages, and Spyglass's.
 NAMES = ["__future__", "collections", "json", "logging", "multiprocessing", "random", "signal"]
@@ -89,7 +89,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
         site.start(*flags, str(ROOT / "broker.py"), *ends, **more)
         web = [str(ROOT / "web.py"), "--broker", site.frontend, "--port", str(site.port)]
         site.start(*flags, *web, **more)
-        worker = [str(ROOT / "testbed" / "stand_in.py"), site.backend, "--processes", "1"]
+        worker = [str(ROOT / STAND_IN), site.backend, "--processes", "1"]
         process = site.start(*flags, *worker, "--name", "attic", **more)
         eventually(lambda: "attic" in site.names() or trap.sprung(), "the worker joins")
         assert not trap.sprung()
@@ -114,7 +114,7 @@ def test_a_fleet_started_among_strangers_files_runs_none_of_them(
 
 
 def test_a_workers_own_processes_get_the_path_to_look_for_modules(fleet: Fleet, trap: Trap) -> None:
-    program = [str(ROOT / "testbed" / "stand_in.py"), fleet.backend, "--processes", "1"]
+    program = [str(ROOT / STAND_IN), fleet.backend, "--processes", "1"]
     worker = fleet.start(*program, "--name", "attic", cwd=trap.folder, env=environment())
     eventually(lambda: "attic" in fleet.names(), "the worker joins")
     family = below(worker.pid)
@@ -138,22 +138,20 @@ def test_a_worker_with_the_real_model_runs_no_strangers_file(fleet: Fleet, trap:
 
 def test_make_runs_program_runs_no_strangers_file(tmp_path: Path) -> None:
     trap = Trap(tmp_path, NAMES)
-    ends = {
-        name: f"tcp://127.0.0.1:{free_port()}" for name in ("SPYGLASS_FRONTEND", "SPYGLASS_BACKEND")
-    }
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "spyglass" / "local" / "__main__.py")],
+    with Service(
+        str(ROOT / "spyglass" / "local" / "__main__.py"),
         cwd=trap.folder,
-        env=environment(**ends, SPYGLASS_PORT=str(free_port()), PYTHONPATH="/nowhere:"),
+        env=environment(PYTHONPATH="/nowhere:"),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None
-        assert any(b"Open http" in line for line in process.stdout), "it is ready"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+    ) as service:
+        process = service.process
+        try:
+            assert process.stdout is not None
+            assert any(b"Open http" in line for line in process.stdout), "it is ready"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
     assert not trap.sprung()
 
 

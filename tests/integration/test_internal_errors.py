@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from conftest import Fleet, eventually
 from encrypting import Sockets
 from speaking import sealed
 
@@ -29,7 +28,9 @@ from spyglass.protocol import (
 from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.worker.loop import Worker
 from spyglass.worker.spawner import ChildSpawner
+from testbed.fleet import Fleet
 from testbed.peers import PATIENCE_MS, FakeWorker, Peer, picture_request
+from testbed.processes import eventually
 
 EMOJI = "\U0001f600"
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CAT, ROOT, Site, eventually
 
 from spyglass.broker import cli
 from spyglass.runtime import logs
+from testbed.fleet import CAT, Site
+from testbed.processes import ROOT, eventually
 from testbed.stand_in import MARK
 
 LEAVES_AT_ONCE = """
@@ -198,13 +199,10 @@ class LoggedSite(Site):
     """Web, broker and workers that write their logs, as JSON, to one file."""
 
     def __init__(self, file: Path, level: str) -> None:
-        super().__init__()
         self._log = file.open("wb")
         self.file = file
-        self.env = {**os.environ, "SPYGLASS_LOG_FORMAT": "json", "SPYGLASS_LOG_LEVEL": level}
-
-    def start_command(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
-        return super().start_command(*command, env=self.env, stderr=self._log, **more)
+        env = {**os.environ, "SPYGLASS_LOG_FORMAT": "json", "SPYGLASS_LOG_LEVEL": level}
+        super().__init__(env=env, stderr=self._log)
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.file.read_text().splitlines()]

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import torchvision
-from conftest import CAT, ROOT, Site, eventually
 from made_weights import KNOWN, made_weights
 
 from spyglass.model.classifier import Classifier
 from spyglass.model.weights import ModelError
+from testbed.fleet import CAT, REAL, Site
+from testbed.processes import ROOT, eventually
 
 SECOND = "mobilenet_v3_small"
 ROCKET = (ROOT / "static" / "samples" / "rocket.jpg").read_bytes()
@@ -36,7 +37,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def real_worker(site: Site, name: str, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
-    return site.start("worker.py", site.backend, "--processes", "1", "--name", name, *flags, **more)
+    return site.launch_worker(name, *flags, program=REAL, **more)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from conftest import ROOT, Fleet, eventually
 
 from spyglass.runtime.open_files import LEAST_OPEN_FILES
+from testbed.fleet import Fleet
+from testbed.processes import ROOT, eventually
 
 
 def allow(files: int, hard: int | None = None) -> None:

@@ -8,11 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Fleet, Site, eventually
-from encrypting import Said
 
-from chaos.fleet import free_port
 from spyglass.keys.keyring import Keyring, Role
+from testbed.fleet import Fleet, Site
+from testbed.processes import Said, eventually, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +85,6 @@ def test_a_worker_that_other_machines_may_reach_logs_so_at_every_level(
         _, login = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
         env["SPYGLASS_LISTEN"] = f"{place}#{login.text()}"
         del flags[:3]
-    program = ["testbed/stand_in.py", "--processes", "1", *flags]
-    said = Said(fleet.start(*program, env=env, stderr=subprocess.PIPE))
+    said = Said(fleet.run_worker("cellar", [], *flags, env=env, stderr=subprocess.PIPE))
     how = "encrypted" if encrypted else "unencrypted, and open to everybody there"
     said.wait(f"other machines may reach this worker at {place}: {how}")

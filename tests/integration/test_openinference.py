@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from calling_web import LIMIT, Site, asking, jpeg
-from conftest import Site as RealSite
-from conftest import eventually
 from tritonclient.utils import InferenceServerException
 
 from spyglass.client.session import Answer, RequestFailed
@@ -23,6 +21,8 @@ from spyglass.web.api import classify
 from spyglass.web.api.openinference import body_limit
 from spyglass.web.api.tensors import MAX_HEADER, MAX_IMAGES, MAX_VALUES
 from spyglass.web.http.request import Request
+from testbed.fleet import Site as RealSite
+from testbed.processes import eventually
 from testbed.stand_in import MARK
 
 MODEL = "/v2/models/squeezenet1_1"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CAT, ROOT, Fleet, Site, eventually
 from scraping import needs_prometheus, promtool
 
-from chaos.fleet import free_port
+from testbed.fleet import CAT, Fleet, Site
+from testbed.processes import ROOT, eventually, free_port
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "spyglass.json"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

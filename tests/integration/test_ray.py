@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Fleet, eventually
+
+from testbed.fleet import STAND_IN, Fleet
+from testbed.processes import ROOT, eventually
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; `make ray` does that")
 
@@ -32,7 +34,6 @@ STORE = 80 * 1024 * 1024
 START = 90.0
 #: Runs the command with the stand-in for the model.
 COMMAND = "import sys; from deploy import ray_fleet; sys.exit(ray_fleet.main({!r}, {!r}))"
-STAND_IN = "testbed/stand_in.py"
 
 
 @pytest.fixture(scope="module")

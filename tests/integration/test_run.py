@@ -18,13 +18,13 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, eventually
 from PIL import Image
 
 from bench.http import MEMORY
-from chaos.fleet import alive, below, free_port
 from spyglass.local import supervise
 from spyglass.model.classifier import Classifier
+from testbed.fleet import Service, own_ports
+from testbed.processes import ROOT, alive, below, eventually, free_port
 
 CAT = ROOT / "static" / "samples" / "cat.jpg"
 #: Runs what `make run` does with its standard input as the terminal that it belongs to.
@@ -34,24 +34,14 @@ WITH_A_TERMINAL = (
 )
 
 
-def environment(port: int) -> dict[str, str]:
-    """For one that disturbs no other: the web at this port, the rest at free ones."""
-    ends = {
-        name: f"tcp://127.0.0.1:{free_port()}" for name in ("SPYGLASS_FRONTEND", "SPYGLASS_BACKEND")
-    }
-    return {**os.environ, **ends, "SPYGLASS_PORT": str(port)}
+class Whole(Service):
+    """What `make run` starts, with its log in a file, once it says that it is ready."""
 
-
-class Service:
     def __init__(self, log: Path) -> None:
-        self.port = free_port()
-        self.env = environment(self.port) | {"SPYGLASS_LOG_FORMAT": "json"}
         self.log = log
         with log.open("wb") as stderr:
-            command = [sys.executable, "-m", "spyglass.local"]
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=stderr
-            )
+            settings = {"SPYGLASS_LOG_FORMAT": "json"}
+            super().__init__(settings=settings, stdout=subprocess.PIPE, stderr=stderr)
         assert self.process.stdout is not None
         lines = iter(self.process.stdout.readline, b"")
         self.said = next((line.decode() for line in lines if b"Open http" in line), "")
@@ -69,26 +59,26 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("run") / "log")
-    yield service
-    everybody = below(service.process.pid)
-    assert everybody
-    service.process.send_signal(signal.SIGINT)
-    assert service.process.wait(60) == 0
-    eventually(lambda: not any(map(alive, everybody)), "Ctrl-C leaves no process")
-    assert service.process.stdout is not None
-    service.process.stdout.close()
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    with Whole(tmp_path_factory.mktemp("run") / "log") as service:
+        yield service
+        everybody = below(service.process.pid)
+        assert everybody
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(60) == 0
+        eventually(lambda: not any(map(alive, everybody)), "Ctrl-C leaves no process")
+        assert service.process.stdout is not None
+        service.process.stdout.close()
 
 
-def test_it_prints_the_address_to_open_and_is_ready_then(service: Service) -> None:
+def test_it_prints_the_address_to_open_and_is_ready_then(service: Whole) -> None:
     assert service.said.strip().endswith(f"http://127.0.0.1:{service.port}/")
     assert service.get("/readyz")["workers"] == 2
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_each_format_is_answered_as_the_classifier_in_process_does(
-    service: Service, name: str
+    service: Whole, name: str
 ) -> None:
     file = io.BytesIO()
     Image.open(CAT).save(file, name)
@@ -102,7 +92,7 @@ def test_each_format_is_answered_as_the_classifier_in_process_does(
         assert told["probability"] == pytest.approx(own.probability, abs=1e-4)
 
 
-def test_the_command_line_names_the_same_labels(service: Service) -> None:
+def test_the_command_line_names_the_same_labels(service: Whole) -> None:
     shown = subprocess.run(
         [sys.executable, "client.py", "--broker", service.env["SPYGLASS_FRONTEND"], str(CAT)],
         cwd=ROOT,
@@ -115,7 +105,7 @@ def test_the_command_line_names_the_same_labels(service: Service) -> None:
     assert shown_labels == [p["label"] for p in answer["predictions"]]
 
 
-def test_a_12000_x_12000_picture_is_refused_before_it_is_decoded(service: Service) -> None:
+def test_a_12000_x_12000_picture_is_refused_before_it_is_decoded(service: Whole) -> None:
     file = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(file, "PNG")
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -125,7 +115,7 @@ def test_a_12000_x_12000_picture_is_refused_before_it_is_decoded(service: Servic
     refused.value.close()
 
 
-def test_a_killed_worker_comes_back(service: Service) -> None:
+def test_a_killed_worker_comes_back(service: Whole) -> None:
     doomed = service.get("/v1/status")["workers"][0]
     os.kill(doomed["pid"], signal.SIGKILL)
     assert service.classify(CAT.read_bytes())["predictions"]
@@ -143,13 +133,13 @@ def test_a_killed_worker_comes_back(service: Service) -> None:
     assert "exited:" not in service.log.read_text()
 
 
-def test_all_of_it_takes_no_more_memory_than_promised(service: Service) -> None:
+def test_all_of_it_takes_no_more_memory_than_promised(service: Whole) -> None:
     # Others that have loaded torch, as this process has, share its pages and hide some of it.
     processes = map(psutil.Process, [service.process.pid, *below(service.process.pid)])
     assert sum(process.memory_full_info().pss for process in processes) / 2**20 <= MEMORY
 
 
-def test_its_programs_write_their_logs_as_the_environment_says(service: Service) -> None:
+def test_its_programs_write_their_logs_as_the_environment_says(service: Whole) -> None:
     told = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert {line["program"] for line in told} == {"broker", "worker", "web"}
     assert any("ready with squeezenet1_1" in line["message"] for line in told)
@@ -168,7 +158,7 @@ def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
         "import sys; from spyglass.local import run, supervise; sys.argv = ['spyglass'];"
         " supervise.READY_WITHIN = 1.5; sys.exit(run.main())"
     )
-    env = environment(free_port()) | {"SPYGLASS_WEIGHTS": "lost.pt"}
+    env = {**os.environ, **own_ports(free_port()), "SPYGLASS_WEIGHTS": "lost.pt"}
     tried = subprocess.run(
         [sys.executable, "-c", hurried], cwd=ROOT, env=env, capture_output=True, timeout=60
     )
@@ -178,16 +168,12 @@ def test_a_fleet_that_is_not_ready_in_time_is_ended_with_a_sentence() -> None:
 
 @pytest.mark.parametrize("programs", [1, 2, 3, 4])
 def test_ctrl_c_while_it_starts_ends_it_without_killing_anything(programs: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spyglass.local"],
-        cwd=ROOT,
-        env=environment(free_port()),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    eventually(lambda: len(below(process.pid)) > programs, "so many and the announcer are there")
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[0]
+    with Service(stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as service:
+        process = service.process
+        there = "so many and the announcer are there"
+        eventually(lambda: len(below(process.pid)) > programs, there)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[0]
     assert process.returncode == 0
     assert b"SIGKILL" not in told, told.decode()
 
@@ -196,15 +182,10 @@ def test_ctrl_c_while_it_starts_ends_it_without_killing_anything(programs: int) 
 def test_a_signal_before_supervisor_handles_it_leaves_no_folder(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spyglass.local"],
-        cwd=ROOT,
-        env=environment(free_port()) | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.DEVNULL,
-    )
-    eventually(lambda: list(tmp_path.glob("spyglass-*")), "its folder is there")
-    process.send_signal(number)
-    assert process.wait(60) == 0
+    with Service(settings={"TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL) as service:
+        eventually(lambda: list(tmp_path.glob("spyglass-*")), "its folder is there")
+        service.process.send_signal(number)
+        assert service.process.wait(60) == 0
     assert not list(tmp_path.iterdir())
 
 
@@ -224,29 +205,22 @@ def test_a_fork_that_fails_leaves_ctrl_c_as_it_was(monkeypatch: pytest.MonkeyPat
 
 def test_closing_its_terminal_ends_all_of_it() -> None:
     ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", WITH_A_TERMINAL],
-        cwd=ROOT,
-        env=environment(free_port()),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    seen = b""
-    while b"Spyglass is ready" not in seen:
-        seen += os.read(ours, 4096)
-    everybody = below(process.pid)
-    assert len(everybody) >= 6
-    os.close(ours)
-    assert process.wait(60) == 0
-    eventually(lambda: not any(map(alive, everybody)), "no process is left")
+    terminal: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with Service("-c", WITH_A_TERMINAL, start_new_session=True, **terminal) as service:
+        os.close(theirs)
+        seen = b""
+        while b"Spyglass is ready" not in seen:
+            seen += os.read(ours, 4096)
+        everybody = below(service.process.pid)
+        assert len(everybody) >= 6
+        os.close(ours)
+        assert service.process.wait(60) == 0
+        eventually(lambda: not any(map(alive, everybody)), "no process is left")
 
 
 def test_a_port_in_use_is_a_sentence_with_the_variable_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        env = environment(taken.getsockname()[1])
+        env = {**os.environ, **own_ports(taken.getsockname()[1])}
         tried = subprocess.run(
             [sys.executable, "-m", "spyglass.local"],
             cwd=ROOT,

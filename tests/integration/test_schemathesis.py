@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Site
+
+from testbed.fleet import Site
 
 #: What a serving fleet may answer: no 500, and of the others only a deadline the request asked for.
 CONFIG = """

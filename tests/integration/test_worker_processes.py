@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import CAT, ROOT, Fleet, eventually
-from encrypting import Encrypted
 
-from chaos.fleet import child_of, free_port
 from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
+from testbed.encrypted import Encrypted
+from testbed.fleet import CAT, REAL, STAND_IN, Fleet
+from testbed.processes import ROOT, child_of, eventually, free_port
 
 #: What neither a fork server nor a child has any use for: sockets to strangers, and the web.
 NETWORK = {"zmq", "uvloop", "bottle", "uvicorn"}
@@ -24,7 +24,7 @@ NETWORK = {"zmq", "uvloop", "bottle", "uvicorn"}
 MODEL = {"torch", "torchvision", "PIL", "numpy", "onnxruntime"}
 
 #: The programs, and seconds until one has joined.
-WORKERS = {"testbed/stand_in.py": 30.0, "worker.py": 120.0}
+WORKERS = {STAND_IN: 30.0, REAL: 120.0}
 
 
 def mapped(pid: int) -> list[str]:
@@ -87,7 +87,7 @@ def test_no_process_that_decodes_pictures_is_started_with_its_workers_secret(
 ) -> None:
     free = f"tcp://127.0.0.1:{free_port()}"
     address = encrypted.way_in(Role.WORKER, "attic", free if flags else "")
-    command = ["testbed/stand_in.py", *flags, address, "--processes", "1", "--name", "attic"]
+    command = [STAND_IN, *flags, address, "--processes", "1", "--name", "attic"]
     worker = encrypted.start(*command)
     if flags:
         assert encrypted.client.control(Op.ADD, free)[0]

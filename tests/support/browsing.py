@@ -6,10 +6,11 @@ import io
 import shutil
 from collections.abc import Callable
 
-from conftest import ROOT, Site, eventually
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Route
 
+from testbed.fleet import Site
+from testbed.processes import ROOT, eventually
 from testbed.stand_in import MARK
 
 CHROMIUM = shutil.which("chromium") or ""

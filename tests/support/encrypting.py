@@ -1,72 +1,25 @@
-"""What the tests of encrypted ports share: fleets with keys, and who stays out of them."""
+"""What the tests of encrypted ports share: a broker in this process, and who stays out of it."""
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
 import zmq
-from conftest import PATIENCE, Fleet, eventually
 
-from chaos.fleet import free_port
 from spyglass.broker.loop import Broker
-from spyglass.client.thread_client import BrokerClient
 from spyglass.dispatcher.policy import Policy
 from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.runtime.open_files import raise_open_files
-from spyglass.transport.credentials import Login, join
+from spyglass.transport.credentials import Login
 from testbed.peers import FakeWorker, Peer
+from testbed.processes import PATIENCE
 
 #: Seconds in which somebody who may not come in would have come in.
 MOMENT = 0.3
-
-
-class Encrypted(Fleet):
-    """A broker whose both ports are encrypted, and the keys to it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.keyring = Keyring.create(folder)
-        ports = [f"tcp://127.0.0.1:{free_port()}" for _ in range(2)]
-        super().__init__(*ports)
-        self.client.close()  # a plain one would only be refused
-        self.client = BrokerClient([self.way_in(Role.ADMIN, "tester")])
-
-    def way_in(self, role: Role, name: str = "", at: str = "") -> str:
-        """An address with a secret of its own."""
-        _, login = self.keyring.issue(role, name)
-        return join(at or (self.backend if role is Role.WORKER else self.frontend), login)
-
-    def start_broker(self, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
-        return super().start_broker(
-            *flags, "--keys", str(self.keyring.folder), "--encrypt", "always", **more
-        )
-
-    def start_worker(self, name: str, *flags: str, **more: Any) -> subprocess.Popen[bytes]:
-        return super().start_worker(name, *flags, at=self.way_in(Role.WORKER, name), **more)
-
-
-class Said:
-    """What a process writes to standard error, line by line."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.lines: list[str] = []
-        self._stream = process.stderr
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._stream is not None
-        with self._stream:
-            for line in self._stream:
-                self.lines.append(line.decode())
-
-    def wait(self, what: str) -> str:
-        """The first line that has it in."""
-        found: str = eventually(lambda: next((x for x in self.lines if what in x), ""), what)
-        return found
 
 
 class Sockets:

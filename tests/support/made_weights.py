@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torchvision
-from conftest import ROOT
 from PIL import Image
+
+from testbed.processes import ROOT
 
 #: The pictures such a model knows, and what it calls them: tabby and missile.
 KNOWN = {"cat.jpg": 281, "rocket.jpg": 657}

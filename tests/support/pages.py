@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import ROOT
+from testbed.processes import ROOT
 
 #: Every page, by its path from the root: those for readers, not those of the tools.
 PAGES = {

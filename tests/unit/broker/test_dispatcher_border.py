@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from spyglass.dispatcher.dispatcher import Dispatcher
+from testbed.processes import ROOT
 
 #: What a caller may get back: plain values, actions to carry out, and a copy of the counts.
 PLAIN = {"Action", "Counters", "None", "bool", "float", "int", "list", "str", "tuple"}

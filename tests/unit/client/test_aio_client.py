@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from conftest import PATIENCE
 
 from spyglass.client.aio_client import AioClient
 from spyglass.client.session import GRACE, RequestFailed
@@ -27,6 +26,7 @@ from spyglass.protocol import (
     decode,
     encode,
 )
+from testbed.processes import PATIENCE
 
 ROWS = Body.of(b'[{"label": "tabby", "index": 281, "probability": 0.5}]')
 

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 
 import pytest
 import zmq
-from conftest import eventually
 
 from spyglass.client.session import ACK_TIMEOUT, GRACE, Answer, RequestFailed
 from spyglass.client.thread_client import BrokerClient
@@ -23,6 +22,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.transport.addresses import AddressError
+from testbed.processes import eventually
 
 #: A picture that takes the slowest link a second.
 LARGE = bytes(int(SLOWEST_LINK))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 
 import pytest
-from conftest import ROOT
 from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, result, told
 
 from spyglass.dispatcher.actions import LogEvent
@@ -17,6 +16,7 @@ from spyglass.protocol import (
     Reason,
     Result,
 )
+from testbed.processes import ROOT
 
 
 def test_a_request_goes_to_a_ready_worker_and_its_answer_to_the_client() -> None:

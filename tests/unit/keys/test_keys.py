@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from spyglass.keys import cli
 from spyglass.keys.keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK
 from spyglass.transport.addresses import AddressError, as_others_call, beyond_loopback
 from spyglass.transport.credentials import Login, joining, split
+from testbed.processes import ROOT
 
 
 @pytest.fixture

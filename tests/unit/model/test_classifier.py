@@ -13,12 +13,12 @@ import pytest
 import skimage.data
 import torch
 import torchvision
-from conftest import ROOT
 from PIL import Image
 
 from spyglass.model.classifier import Classifier, GoldenTestFailed, Prediction
 from spyglass.model.decode import BadImage
 from spyglass.model.weights import ModelError
+from testbed.processes import ROOT
 
 SAMPLES = ROOT / "static" / "samples"
 CAT = (SAMPLES / "cat.jpg").read_bytes()

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, Site, eventually
 from corpus import pictures
 
-from chaos.fleet import below
 from spyglass import formats
 from spyglass.worker.pipe import LAST_OF_BATCH, NO_ID, REFUSED, Frame, Reassembly, receive
 from spyglass.worker.spawner import ChildSpawner
+from testbed.fleet import REAL, Site
+from testbed.processes import PATIENCE, below, eventually
 
 #: CPU time that a picture may take a child, as a multiple of what the dearest honest one takes, and
 #: bytes of memory, if it has done nothing yet.
@@ -133,9 +133,7 @@ def test_every_picture_costs_a_child_little_and_none_its_life(child: RealChild) 
 
 @pytest.mark.slow
 def test_every_picture_gets_its_answer_over_http_and_the_fleet_stays_as_it_was(site: Site) -> None:
-    ends = [site.backend, "--processes", "1", "--name", "attic", "--job-limit", "5"]
-    worker = site.start("worker.py", *ends)
-    eventually(lambda: "attic" in site.names(), "it joins")
+    worker = site.start_worker("attic", "--job-limit", "5", program=REAL)
     children = below(worker.pid)
     wrong = {}
     for name, picture in pictures():

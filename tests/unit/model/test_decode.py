@@ -13,7 +13,6 @@ from pathlib import Path
 import forging
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 from skimage import data
 
@@ -21,6 +20,7 @@ from spyglass import formats
 from spyglass.model import decode
 from spyglass.model.decode import BadImage
 from spyglass.model.file_structure import MAX_PARTS
+from testbed.processes import ROOT
 
 #: What the default model asks for.
 SIDE = 256

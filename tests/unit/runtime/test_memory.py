@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, rss
 
 from spyglass.broker import loop, monitor
 from spyglass.dispatcher.policy import Policy
 from spyglass.runtime.memory import held, unwritten
+from testbed.processes import ROOT, rss
 
 #: Maps a file of 40 pages, lets `change` do something to it, settles, and prints what is in memory.
 SCENE = """

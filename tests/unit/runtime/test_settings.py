@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 
 from spyglass.broker import cli as broker_cli
 from spyglass.client import cli as client_cli
@@ -20,6 +19,7 @@ from spyglass.runtime import settings
 from spyglass.web import cli as web_cli
 from spyglass.web.http import token
 from spyglass.worker import cli as worker_cli
+from testbed.processes import ROOT
 
 #: Each program, and the least arguments that it needs.
 PROGRAMS: dict[str, tuple[Any, list[str]]] = {

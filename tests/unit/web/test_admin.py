@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from calling_web import FakeFleet
 from calling_web import Site as App
-from conftest import ROOT, Site, eventually
 
 from spyglass.protocol import Op
 from spyglass.web import pages
@@ -31,6 +30,8 @@ from spyglass.web.http.token import (
     Guesses,
     load_token,
 )
+from testbed.fleet import Site
+from testbed.processes import ROOT, eventually
 
 TOKEN = "a-token-that-nobody-would-guess"
 RIGHT: dict[str, Any] = {"authorization": f"Bearer {TOKEN}"}

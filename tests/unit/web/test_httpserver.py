@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, eventually, rss
 from yardstick import slowness
 
 from spyglass.web.http import server as server_module
 from spyglass.web.http.response import SECURITY_HEADERS
 from spyglass.web.http.server import HEADER_OVERHEAD, MAX_HEADER_BYTES, Server
+from testbed.processes import PATIENCE, eventually, rss
 
 #: Seconds a request may take to arrive in these tests.
 DEADLINE = 1.0

@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 import zmq
-from conftest import eventually
 
 from spyglass.protocol import (
     BEAT,
@@ -32,6 +31,7 @@ from spyglass.worker.connection import (
     READY_INTERVAL,
     BrokerConnection,
 )
+from testbed.processes import eventually
 
 HELLO = Ready("squeezenet1_1", "ab" * 32, 2, host="here", pid=1, name="w", processes=1)
 PATIENCE = patience(HEARTBEAT_INTERVAL)

@@ -1,0 +1,35 @@
+"""A fleet both of whose ports are encrypted, and the keys to it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from spyglass.client.thread_client import BrokerClient
+from spyglass.keys.keyring import Keyring, Role
+from spyglass.transport.credentials import join
+from testbed.fleet import Fleet
+
+
+class Encrypted(Fleet):
+    """A broker whose both ports are encrypted, and the keys to it."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is made, for the keys."""
+        self.keyring = Keyring.create(folder)
+        super().__init__()
+        self.client.close()  # a plain one would only be refused
+        self.client = BrokerClient([self.way_in(Role.ADMIN, "tester")])
+
+    def way_in(self, role: Role, name: str = "", at: str = "") -> str:
+        """An address with a secret of its own."""
+        _, login = self.keyring.issue(role, name)
+        return join(at or (self.backend if role is Role.WORKER else self.frontend), login)
+
+    def start_broker(self, *flags: str, **options: Any) -> subprocess.Popen[bytes]:
+        keys = ["--keys", str(self.keyring.folder), "--encrypt", "always"]
+        return super().start_broker(*flags, *keys, **options)
+
+    def start_worker(self, name: str, *flags: str, **options: Any) -> subprocess.Popen[bytes]:
+        return super().start_worker(name, *flags, at=self.way_in(Role.WORKER, name), **options)

@@ -1,4 +1,4 @@
-"""A worker's connection to one broker: connect or listen, beat, notice silence, start over."""
+"""A worker's connection to one broker: opened, kept alive by heartbeats, begun anew on silence."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from spyglass.transport.socket_options import DEALER_EVENTS, dealer
 
 log = logging.getLogger(__name__)
 
-#: Seconds without a connection after which the person who started the worker is told.
-TELL_AFTER = 3.0
-#: Seconds of silence after which a connected broker counts as dead while we hold something of it.
-#: Longer than what the broker allows us: it notices a silence both ways itself, and must not lose
-#: all its workers because it was slow for a second.
+#: Seconds without a connection after which a line in the log reports it.
+REPORT_AFTER = 3.0
+#: Seconds of silence after which a connected broker counts as dead while requests of it are here.
+#: Longer than what the broker allows a worker: it notices a silence in both directions itself, and
+#: must not lose all its workers because it was slow for a second.
 BUSY_PATIENCE = 1.5
-#: Seconds in which READY is said once, however often the broker asks: it does so for each message
+#: Seconds in which READY is sent once, however often the broker asks: it does so for each message
 #: that was on its way before the READY.
 READY_INTERVAL = 0.5
-#: Bytes between two heartbeats that can only be part of a picture: an answer to one has some forty.
+#: Bytes between two heartbeats that can only be part of a picture: a heartbeat has some forty.
 PICTURE_BYTES = 4096
 #: Seconds before the socket is rebuilt after a connected broker fell silent: the first wait, and
 #: the most. Doubled each time, with jitter, so that a fleet does not return in step.
@@ -49,7 +49,7 @@ class BrokerConnection:
     """One DEALER and what is known of the broker behind it.
 
     libzmq reconnects by itself, and each connection is a new peer to the broker: so READY is
-    said after every handshake, and work that came over an earlier connection is void.
+    sent after every handshake, and requests that came over an earlier connection are void.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class BrokerConnection:
         self._listen = listen
         self._hello = hello
         self._internal_errors = InternalErrors()
-        self._heard = 0.0
+        self._last_received = 0.0
         self._fd = -1  # of the connection
-        self._received = 0  # bytes, when we beat last
+        self._bytes_received = 0  # when the last heartbeat was sent
         self._busy = False
-        self._interval = HEARTBEAT_INTERVAL  # while we hold nothing, as the broker wants it
-        self._last_beat = float("inf")
-        self._said = 0.0  # when we said anything
-        self._spoke = False  # since the last tick
-        self._introduced = float("-inf")
+        self._interval = HEARTBEAT_INTERVAL  # while idle, as the broker wants it
+        self._last_heartbeat = float("inf")
+        self._last_sent = 0.0  # when anything was sent
+        self._sent_since_tick = False
+        self._introduced_at = float("-inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
-        self._tell_at = float("inf")  # when to say that nobody answers
-        self._told = False  # said since we were connected last
-        self._met = False  # something takes connections there, and ends them
+        self._report_at = float("inf")  # when to log that nobody answers
+        self._reported = False  # since it was connected last
+        self._handshake_failed = False  # something accepts connections there, and ends them
         # None before `open`, after `close`, and while a rebuild waits for its time.
         self._sockets: tuple[zmq.Socket[bytes], zmq.Socket[bytes]] | None = None
 
     def open(self, poller: zmq.Poller, now: float) -> None:
-        """Connect, or bind when brokers dial us.
+        """Connect, or bind when brokers dial this worker.
 
         Raises:
             zmq.ZMQError: the address to listen on is in use or not ours.
@@ -106,11 +106,11 @@ class BrokerConnection:
                 )
         else:
             socket.connect(self.address)
-            if not self._told:
-                self._tell_at = min(self._tell_at, now + TELL_AFTER)
+            if not self._reported:
+                self._report_at = min(self._report_at, now + REPORT_AFTER)
 
     def close(self) -> None:
-        """Leave; what was sent last still has a moment to go out."""
+        """Disconnect; what was sent last still has a moment to go out."""
         self.connected = False
         if self._sockets is None:
             return
@@ -123,10 +123,10 @@ class BrokerConnection:
         socket.close()
 
     def send(self, message: Message) -> None:
-        """Send, or drop it when the broker is not there: it will hear READY when it is."""
+        """Send, or drop it when the broker is not there: it gets READY when it is."""
         if self._sockets is None:
             return
-        self._spoke = True
+        self._sent_since_tick = True
         try:
             send(self._sockets[0], encode(message))
         except zmq.Again:
@@ -135,7 +135,7 @@ class BrokerConnection:
             self._internal_errors.add(f"a {type(message).__name__} could not be sent", error)
 
     def receive(self, now: float) -> list[Message]:
-        """What the broker said, and what became of the connection."""
+        """The broker's messages; changes of the connection are noted."""
         messages: list[Message] = []
         if self._sockets is None:
             return messages
@@ -148,21 +148,21 @@ class BrokerConnection:
                 self._connected(now)
             elif event == zmq.EVENT_DISCONNECTED and self.connected:
                 self.connected = False
-                self._last_beat = float("inf")
-                self._tell_at = now + TELL_AFTER
+                self._last_heartbeat = float("inf")
+                self._report_at = now + REPORT_AFTER
                 log.info("lost the broker at %s; trying again", self.address)
             elif event == zmq.EVENT_DISCONNECTED:
-                failed = self._met = True
-            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and not self._told:
-                self._told = True
-                self._tell_at = float("inf")
+                failed = self._handshake_failed = True
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and not self._reported:
+                self._reported = True
+                self._report_at = float("inf")
                 log.error("the broker at %s %s", self.address, REFUSED)
         if failed and not self._listen and self._sockets is not None:
             # libzmq itself tries no more once a handshake has gone wrong.
             self._start_over(now)
             return messages
         for message in incoming(self._inbox, Direction.BROKER_TO_WORKER):
-            self._heard = now
+            self._last_received = now
             self._rebuild_delay = FIRST_REBUILD_DELAY
             if isinstance(message, ProtocolError):
                 log.warning("the broker at %s sent no message of ours: %s", self.address, message)
@@ -173,67 +173,70 @@ class BrokerConnection:
         return messages
 
     def introduce(self, now: float) -> None:
-        """Say READY: we hold nothing and take work. Not again and again for as many requests."""
-        hello = self._hello() if now - self._introduced >= READY_INTERVAL else None
+        """Send READY: no request is here, and new ones are taken. Not more often than needed."""
+        hello = self._hello() if now - self._introduced_at >= READY_INTERVAL else None
         if hello is not None:
-            self._introduced = now
+            self._introduced_at = now
             self.epoch += 1
             self.send(hello)
 
-    def tick(self, now: float, busy: bool, beat: Callable[[], Heartbeat]) -> None:
-        """Beat, more often if `busy` with a request of this broker, and start over when a connected
-        broker stays silent."""
-        if now >= self._tell_at:
-            self._tell_at, self._told = float("inf"), True
-            log.warning("%s Still trying", unheard(self.address, self._login, self._met))
-        if self._spoke:
-            self._spoke, self._said = False, now
+    def tick(self, now: float, busy: bool, heartbeat: Callable[[], Heartbeat]) -> None:
+        """Send heartbeats, more often if `busy` with a request of this broker, and start over when
+        a connected broker stays silent."""
+        if now >= self._report_at:
+            self._report_at, self._reported = float("inf"), True
+            log.warning(
+                "%s Still trying", unheard(self.address, self._login, self._handshake_failed)
+            )
+        if self._sent_since_tick:
+            self._sent_since_tick, self._last_sent = False, now
         self._busy = busy
         if now >= self._rebuild_at:
             self._rebuild_at = float("inf")
             self.open(self._poller, now)
-        elif now >= self._next_beat():
-            self._last_beat = now
+        elif now >= self._next_heartbeat():
+            self._last_heartbeat = now
             self._note_progress(now)
-            borne = BUSY_PATIENCE if busy else patience(self._interval)
-            if now - self._heard > borne and not self._listen:
+            allowed = BUSY_PATIENCE if busy else patience(self._interval)
+            if now - self._last_received > allowed and not self._listen:
                 log.warning("the broker at %s is silent; connecting anew", self.address)
                 self._start_over(now)
             else:
-                self.send(beat())
-                self._spoke, self._said = False, now
+                self.send(heartbeat())
+                self._sent_since_tick, self._last_sent = False, now
 
     def next_due(self) -> float:
         """When `tick` has something to do."""
-        return min(self._next_beat(), self._rebuild_at, self._tell_at)
+        return min(self._next_heartbeat(), self._rebuild_at, self._report_at)
 
-    def _next_beat(self) -> float:
-        """Whatever we say is a sign of life as well, but only a heartbeat asks for one."""
-        due = self._last_beat + self._interval  # however much is said: its answer names the next
+    def _next_heartbeat(self) -> float:
+        """Any message is a sign of life, but only a heartbeat asks the broker for one."""
+        # However much else is sent: the answer to it names the next interval.
+        due = self._last_heartbeat + self._interval
         if not self._busy:
             return due
-        both_spoke = max(self._last_beat, min(self._said, self._heard))
-        return min(due, both_spoke + BUSY_INTERVAL)
+        both_sent = max(self._last_heartbeat, min(self._last_sent, self._last_received))
+        return min(due, both_sent + BUSY_INTERVAL)
 
     def _connected(self, now: float) -> None:
         log.info("connected to the broker at %s", self.address)
         self.connected = True
-        self._tell_at, self._told, self._met = float("inf"), False, False
-        self._heard = now
+        self._report_at, self._reported, self._handshake_failed = float("inf"), False, False
+        self._last_received = now
         self._interval = HEARTBEAT_INTERVAL
-        self._received = 0
-        self._last_beat = now
-        self._introduced = float("-inf")
+        self._bytes_received = 0
+        self._last_heartbeat = now
+        self._introduced_at = float("-inf")
         self.introduce(now)
 
     def _note_progress(self, now: float) -> None:
-        """A broker amid a large picture on a slow link cannot say anything else, but lives."""
-        before, self._received = self._received, bytes_received(self._fd)
-        if self._received - before > PICTURE_BYTES:
-            self._heard = now
+        """A broker that sends a large picture on a slow line can send nothing else, but lives."""
+        before, self._bytes_received = self._bytes_received, bytes_received(self._fd)
+        if self._bytes_received - before > PICTURE_BYTES:
+            self._last_received = now
 
     def _start_over(self, now: float) -> None:
         self.close()
-        self._last_beat = float("inf")
+        self._last_heartbeat = float("inf")
         self._rebuild_at = now + self._rebuild_delay * random.uniform(0.5, 1.0)
         self._rebuild_delay = min(MAX_REBUILD_DELAY, 2 * self._rebuild_delay)

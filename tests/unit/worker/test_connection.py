@@ -53,9 +53,9 @@ class Wire:
     def connected(self, now: float) -> bytes:
         """Wait for READY; the address it came from."""
         eventually(lambda: self.connection.receive(now) or self.connection.connected, "a handshake")
-        return self.heard(Ready)
+        return self.broker_gets(Ready)
 
-    def heard(self, kind: type) -> bytes:
+    def broker_gets(self, kind: type) -> bytes:
         """Wait until the broker has a message of this kind; the address it came from."""
         while True:
             assert self.broker.poll(10_000), f"never came: {kind.__name__}"
@@ -63,7 +63,7 @@ class Wire:
             if isinstance(decode(frames, Direction.WORKER_TO_BROKER), kind):
                 return address
 
-    def say(self, address: bytes, message: Heartbeat) -> None:
+    def broker_sends(self, address: bytes, message: Heartbeat) -> None:
         self.broker.send_multipart([address, *encode(message)])
 
 
@@ -84,19 +84,19 @@ def test_a_message_that_cannot_be_written_costs_itself_only(
     for _ in range(3):
         wire.connection.send(replace(HELLO, pid={1}))  # type: ignore[arg-type]
     wire.connection.send(Bye("the next"))
-    wire.heard(Bye)
-    told = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert [record.getMessage().split(";")[0] for record in told] == ["a Ready could not be sent"]
+    wire.broker_gets(Bye)
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.getMessage().split(";")[0] for record in errors] == ["a Ready could not be sent"]
 
 
-def test_all_words_of_the_widest_worker_arrive_when_it_says_them_at_once(wire: Wire) -> None:
+def test_all_messages_of_the_widest_worker_arrive_when_it_sends_them_at_once(wire: Wire) -> None:
     wire.connected(0.0)
-    words = 2 * MAX_CREDIT  # an ACK and a last word for each
+    messages = 2 * MAX_CREDIT  # an ACK and a result for each
     for _ in range(3):
-        for n in range(words):
+        for n in range(messages):
             wire.connection.send(Ack(n.to_bytes(ID_BYTES, "big")))
-        for _ in range(words):
-            wire.heard(Ack)
+        for _ in range(messages):
+            wire.broker_gets(Ack)
 
 
 def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> None:
@@ -119,43 +119,45 @@ def test_a_link_can_be_closed_while_it_waits_to_connect_anew(wire: Wire) -> None
     wire.connection.close()
 
 
-def test_silence_up_to_the_limit_is_borne(wire: Wire) -> None:
+def test_silence_up_to_the_limit_is_tolerated(wire: Wire) -> None:
     wire.connected(0.0)
     wire.connection.tick(PATIENCE, False, Heartbeat)
     assert wire.connection.connected
-    wire.heard(Heartbeat)
+    wire.broker_gets(Heartbeat)
 
 
-def test_silence_is_borne_for_a_shorter_time_while_something_is_in_hand(wire: Wire) -> None:
+def test_silence_is_tolerated_for_a_shorter_time_while_a_request_is_in_flight(wire: Wire) -> None:
     wire.connected(0.0)
     wire.connection.tick(0.0, True, Heartbeat)
     wire.connection.tick(BUSY_PATIENCE, True, Heartbeat)
     assert wire.connection.connected
-    wire.heard(Heartbeat)
+    wire.broker_gets(Heartbeat)
     wire.connection.tick(wire.connection.next_due(), True, Heartbeat)
     assert not wire.connection.connected
 
 
-def test_it_beats_seldom_with_empty_hands_and_often_with_a_request(wire: Wire) -> None:
+def test_heartbeats_are_rare_without_a_request_and_frequent_with_one(wire: Wire) -> None:
     wire.connected(0.0)
     wire.connection.tick(0.0, False, Heartbeat)
     assert wire.connection.next_due() == HEARTBEAT_INTERVAL
     wire.connection.tick(1.0, True, Heartbeat)
-    wire.heard(Heartbeat)
+    wire.broker_gets(Heartbeat)
     assert wire.connection.next_due() == 1.0 + BUSY_INTERVAL
     wire.connection.tick(1.1, False, Heartbeat)
     assert wire.connection.next_due() == 1.0 + HEARTBEAT_INTERVAL
 
 
-def test_it_beats_as_seldom_as_the_broker_says_and_bears_as_much_more_silence(wire: Wire) -> None:
+def test_heartbeats_are_as_rare_as_the_broker_asks_and_as_much_more_silence_is_tolerated(
+    wire: Wire,
+) -> None:
     address = wire.connected(0.0)
-    wire.say(address, Heartbeat(interval_ms=2500))
-    eventually(lambda: wire.connection.receive(0.0), "the broker's word")
+    wire.broker_sends(address, Heartbeat(interval_ms=2500))
+    eventually(lambda: wire.connection.receive(0.0), "the broker's message")
     wire.connection.tick(0.1, False, Heartbeat)
     assert wire.connection.next_due() == 2.5
     for now in (2.5, 5.0):
         wire.connection.tick(now, False, Heartbeat)
-        wire.heard(Heartbeat)
+        wire.broker_gets(Heartbeat)
     wire.connection.tick(7.5, False, Heartbeat)
     assert not wire.connection.connected
     wire.connection.tick(wire.connection.next_due(), False, Heartbeat)
@@ -166,8 +168,8 @@ def test_it_beats_as_seldom_as_the_broker_says_and_bears_as_much_more_silence(wi
 def test_an_answer_that_names_no_interval_means_the_shortest(wire: Wire) -> None:
     address = wire.connected(0.0)
     for answer, interval in ((Heartbeat(interval_ms=1000), 1.0), (BEAT, HEARTBEAT_INTERVAL)):
-        wire.say(address, answer)
-        eventually(lambda: wire.connection.receive(0.0), "the broker's word")
+        wire.broker_sends(address, answer)
+        eventually(lambda: wire.connection.receive(0.0), "the broker's message")
         assert wire.connection.next_due() == interval
 
 
@@ -176,46 +178,46 @@ def test_the_answer_to_a_heartbeat_does_not_put_off_the_next_one(wire: Wire) -> 
     wire.connection.tick(0.0, True, Heartbeat)
     for now in (0.25, 0.5, 0.75):
         wire.connection.tick(now, True, Heartbeat)
-        wire.heard(Heartbeat)
-        wire.say(address, Heartbeat())
+        wire.broker_gets(Heartbeat)
+        wire.broker_sends(address, Heartbeat())
         eventually(partial(wire.connection.receive, now + 0.2), "its answer")
         assert wire.connection.next_due() == now + BUSY_INTERVAL
 
 
-def test_what_both_say_anyway_takes_the_place_of_heartbeats(wire: Wire) -> None:
+def test_other_messages_both_ways_take_the_place_of_heartbeats(wire: Wire) -> None:
     address = wire.connected(0.0)
     wire.connection.tick(0.0, False, Heartbeat)
-    wire.say(address, Heartbeat())
-    eventually(lambda: wire.connection.receive(0.2), "the broker's word")
+    wire.broker_sends(address, Heartbeat())
+    eventually(lambda: wire.connection.receive(0.2), "the broker's message")
     wire.connection.send(Ack(bytes(16)))
     wire.connection.tick(0.2, True, Heartbeat)
-    wire.heard(Ack)
+    wire.broker_gets(Ack)
     assert wire.connection.next_due() == 0.2 + BUSY_INTERVAL
-    assert not wire.broker.poll(100), "the ACK says as much"
+    assert not wire.broker.poll(100), "the ACK is a sign of life as well"
 
 
-def test_however_much_is_said_a_heartbeat_asks_for_the_next_interval(wire: Wire) -> None:
+def test_however_much_is_sent_a_heartbeat_asks_for_the_next_interval(wire: Wire) -> None:
     address = wire.connected(0.0)
     for now in (0.2, 0.4, HEARTBEAT_INTERVAL):
-        wire.say(address, Heartbeat())
-        eventually(partial(wire.connection.receive, now), "the broker's word")
+        wire.broker_sends(address, Heartbeat())
+        eventually(partial(wire.connection.receive, now), "the broker's message")
         wire.connection.send(Ack(bytes(16)))
         wire.connection.tick(now, True, Heartbeat)
-        wire.heard(Ack)
-    wire.heard(Heartbeat)
+        wire.broker_gets(Ack)
+    wire.broker_gets(Heartbeat)
 
 
-def test_who_only_speaks_and_hears_nothing_asks_by_a_heartbeat(wire: Wire) -> None:
+def test_a_worker_that_only_sends_and_receives_nothing_asks_by_a_heartbeat(wire: Wire) -> None:
     wire.connected(0.0)
     wire.connection.tick(0.0, False, Heartbeat)
     for tenth in range(1, 9):
         wire.connection.send(Ack(bytes(16)))
         wire.connection.tick(tenth / 10, True, Heartbeat)
     for _ in range(2):  # at 0.3 and 0.6
-        wire.heard(Heartbeat)
+        wire.broker_gets(Heartbeat)
 
 
-def test_a_broker_that_asks_several_times_at_once_hears_ready_once(wire: Wire) -> None:
+def test_a_broker_that_asks_several_times_at_once_gets_ready_once(wire: Wire) -> None:
     wire.connected(0.0)
     joined = wire.connection.epoch
     for now in (1.0, 1.0, 1.0 + READY_INTERVAL - 0.01):
@@ -225,7 +227,7 @@ def test_a_broker_that_asks_several_times_at_once_hears_ready_once(wire: Wire) -
     assert wire.connection.epoch == joined + 2
 
 
-def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: Wire) -> None:
+def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_answers(wire: Wire) -> None:
     now, waits = 0.0, []
     for _ in range(8):
         wire.connected(now)
@@ -236,8 +238,8 @@ def test_waits_grow_while_a_broker_stays_silent_and_shrink_when_it_speaks(wire: 
         wire.connection.tick(now, False, Heartbeat)
     assert waits[0] <= 0.1 < waits[2] < waits[5] <= MAX_REBUILD_DELAY
     assert MAX_REBUILD_DELAY / 2 <= waits[7] <= MAX_REBUILD_DELAY
-    wire.say(wire.connected(now), Heartbeat())
-    eventually(lambda: wire.connection.receive(now), "the broker's word")
+    wire.broker_sends(wire.connected(now), Heartbeat())
+    eventually(lambda: wire.connection.receive(now), "the broker's message")
     now += SILENCE
     wire.connection.tick(now, False, Heartbeat)
     assert wire.connection.next_due() - now <= 0.1

@@ -1,17 +1,16 @@
-"""The application called directly: no port, no broker, a stand-in for the client."""
+"""The routes that classify pictures: no port, no broker, a stand-in for the client."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Any
 
 import pytest
-from calling_web import FORM, LIMIT, TYPED, Response, Site, form, jpeg
+from calling_web import FORM, LIMIT, Response, Site, form, jpeg
 
 from spyglass.client.thread_client import RequestFailed
-from spyglass.protocol import Op, Reason
+from spyglass.protocol import Reason
 from spyglass.web.api import classify
 from spyglass.web.http.problems import REASONS
 from spyglass.web.http.request import Request
@@ -188,170 +187,3 @@ def test_our_own_fault_is_told_as_such_without_its_details(site: Site) -> None:
     answer = site("POST", "/v1/classify", jpeg())
     assert (answer.status, answer.json["code"]) == (500, "internal-server-error")
     assert b"secret" not in answer.body
-
-
-@pytest.mark.parametrize("fault", [ValueError, RuntimeError, KeyError])
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/status"),
-        ("GET", "/v1/status"),
-        ("GET", "/readyz"),
-        ("GET", "/metrics"),
-        ("GET", "/models"),
-        ("GET", "/ping"),
-        ("GET", "/v2/health/ready"),
-        ("POST", "/v1/workers"),
-        ("POST", "/v1/classify"),
-        ("POST", "/"),
-    ],
-)
-def test_a_bug_in_any_route_is_logged_with_its_traceback_and_answered_500(
-    site: Site,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: type[Exception],
-    method: str,
-    path: str,
-) -> None:
-    site.fleet.failure = fault("a secret")
-
-    def broken(op: Op, target: str) -> tuple[bool, str]:
-        raise fault("a secret")
-
-    monkeypatch.setattr(site.fleet, "control", broken)
-    typed = TYPED if path == "/v1/workers" else {}
-    body = b'{"address": "tcp://127.0.0.1:8888"}' if typed else jpeg()
-    answer = site(method, path, body, **typed)
-    assert answer.status == 500
-    assert b"secret" not in answer.body
-    (logged,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert logged.getMessage() == f"{method} {path} failed"
-    assert logged.exc_info is not None and logged.exc_info[0] is fault
-    assert "Traceback (most recent call last)" in caplog.text
-
-
-def test_a_bug_in_watching_the_connection_does_not_pass_for_a_client_that_left(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(request: Request) -> None:
-        raise ValueError("a secret")
-
-    site.fleet.hangs = True
-    monkeypatch.setattr(Request, "disconnected", broken)
-    assert site("POST", "/v1/classify", jpeg()).status == 500
-
-
-def test_a_bug_in_a_page_is_shown_to_a_person_as_a_page(site: Site) -> None:
-    site.fleet.failure = ValueError("a secret")
-    page = site("GET", "/status", accept="text/html")
-    assert page.status == 500
-    assert page.headers["Content-Type"].startswith("text/html")
-    assert b"Details are in the web server" in page.body and b"secret" not in page.body
-
-
-def test_a_files_head_is_answered_to_a_browser_that_takes_gzip(site: Site) -> None:
-    # This used to end in a 500: the head of a file has no body to compress.
-    answer = site("HEAD", "/static/style.css", accept_encoding="gzip")
-    assert (answer.status, answer.body) == (200, b"")
-
-
-def test_health_tells_alive_from_ready(site: Site) -> None:
-    assert site("GET", "/livez").status == 200
-    assert site("GET", "/readyz").status == 200
-    site.fleet.workers = 0
-    assert site("GET", "/readyz").json["code"] == "no-workers"
-    assert site("GET", "/livez").status == 200
-    site.fleet.alive = False
-    assert site("GET", "/livez").status == 503
-
-
-def test_the_status_page_stands_while_the_broker_is_down(site: Site) -> None:
-    site.fleet.failure = RequestFailed(Reason.NO_BROKER, "No broker answers.")
-    assert site("GET", "/status").status == 200
-    assert site("GET", "/v1/status").json["code"] == "no-broker"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/nope", 404),
-        ("DELETE", "/v1/classify", 405),
-        ("GET", "/v1/workers/ab", 405),
-        ("GET", "/static/../web.py", 404),
-        ("GET", "/static/..%2fweb.py", 404),
-        ("PUT", "/", 405),
-    ],
-)
-def test_wrong_addresses_and_methods_are_problems_too(
-    site: Site, method: str, path: str, status: int
-) -> None:
-    answer = site(method, path)
-    assert answer.status == status
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert status != 405 or answer.headers["Allow"]
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    assert b"import" not in answer.body
-
-
-def test_a_person_who_is_lost_gets_a_page(site: Site) -> None:
-    page = site("GET", "/nope", accept="text/html")
-    assert page.status == 404
-    assert b"<!doctype html>" in page.body
-
-
-@pytest.mark.parametrize("path", ["/v1/workers/%C2%8D", "/v1/quarantine/%C2%8D", "/v1/workers/%0A"])
-def test_a_name_that_no_message_can_hold_is_unknown(site: Site, path: str) -> None:
-    # It used to be sent, dropped by the broker as a broken message, and answered 503 after 2 s.
-    assert site("DELETE", path).status == 404
-
-
-def test_the_quarantine_is_cleared_by_picture_or_as_a_whole(site: Site) -> None:
-    assert site("DELETE", f"/v1/quarantine/{'ab' * 32}").status == 200
-    assert site("DELETE", "/v1/quarantine").status == 200
-    assert site.fleet.controls == [(Op.CLEAR, "ab" * 32), (Op.CLEAR, "")]
-    assert site("GET", "/v1/quarantine").status == 405
-
-
-def test_workers_are_drained_removed_and_added(site: Site) -> None:
-    assert site("DELETE", "/v1/workers/abcd").status == 200
-    assert site("DELETE", "/v1/workers/abcd?now=1").status == 200
-    body = b'{"address": "tcp://127.0.0.1:8888"}'
-    assert site("POST", "/v1/workers", body, **TYPED).status == 200
-    expected = [(Op.DRAIN, "abcd"), (Op.REMOVE, "abcd"), (Op.ADD, "tcp://127.0.0.1:8888")]
-    assert site.fleet.controls == expected
-    assert site("DELETE", "/v1/workers/unknown").status == 404
-    refused = site("DELETE", "/v1/workers/forbidden")
-    assert (refused.status, refused.json["detail"]) == (403, "This key may only look.")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"", b"[]", b"{}", b'{"address": 5}', b'{"address": "http://x"}', b"{", b"\xff",
-        b"[" * 4000, b'{"address": "tcp://x:' + b"1" * 4000 + b'"}', b'{"address": "\\ud800"}',
-    ],
-)  # fmt: skip
-def test_a_bad_address_is_malformed(site: Site, body: bytes) -> None:
-    assert site("POST", "/v1/workers", body, **TYPED).json["code"] == "malformed"
-    assert site.fleet.controls == []
-
-
-@pytest.mark.parametrize(
-    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}]
-)
-def test_another_sites_page_cannot_act(site: Site, headers: dict[str, Any]) -> None:
-    assert site("DELETE", "/v1/workers/abcd", **headers).status == 403
-    assert site.fleet.controls == []
-
-
-def test_our_own_page_can_act(site: Site) -> None:
-    own: dict[str, Any] = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
-    assert site("DELETE", "/v1/workers/abcd", **own).status == 200
-
-
-@pytest.mark.parametrize("name", ["{}", "null", "0", "[]", '"a b"', '"\\ud800"', "[" * 4000])
-def test_a_name_to_join_by_that_is_none_is_malformed(site: Site, name: str) -> None:
-    # What is neither text nor true used to pass as no name, and ended in a 500.
-    body = b'{"name": %s}' % name.encode()
-    assert site("POST", "/v1/join", body, **TYPED).json["code"] == "malformed"

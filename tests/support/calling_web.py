@@ -32,7 +32,7 @@ TIMES = Times(decode=2.1, infer=11.2, worker=13.9, queue=0.4, broker=14.5)
 
 
 class FakeFleet:
-    """Answers at once, or with a given failure."""
+    """A client that answers at once, or fails as it is set to."""
 
     alive = connected = True
     address = "tcp://127.0.0.1:5555"
@@ -158,7 +158,7 @@ def form(picture: bytes, field: str = "image", name: str = "cat.jpg", times: int
     return part * times + b"--xx--\r\n"
 
 
-# Any: a call takes them beside its other keywords, which are no text.
+# Any: a call takes them beside its other keywords, which are not strings.
 TYPED: dict[str, Any] = {"content_type": "application/json"}
 FORM: dict[str, Any] = {"content_type": "multipart/form-data; boundary=xx"}
 

@@ -101,11 +101,11 @@ async def converse(parts: Sequence[bytes], hang_up: bool = False) -> Talk:
             body += message["body"]
             more = message["more_body"] or path == "/never"
         talk.ran.append((method, path, body))
-        told = b"%d bytes\n" % len(body)
-        length = (b"content-length", b"%d" % len(told))
+        body_sent = b"%d bytes\n" % len(body)
+        length = (b"content-length", b"%d" % len(body_sent))
         status = 413 if path == "/early" else 200
         await send({"type": "http.response.start", "status": status, "headers": [length]})
-        await send({"type": "http.response.body", "body": told})
+        await send({"type": "http.response.body", "body": body_sent})
 
     shared = {"max_body": MAX_BODY, "callers": Counter[str]()}
     protocol_class = type("Protocol", (LimitedProtocol,), shared)

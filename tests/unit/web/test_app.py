@@ -87,7 +87,7 @@ def test_a_bug_in_a_page_is_shown_to_a_person_as_a_page(site: Site) -> None:
         ("PUT", "/", 405),
     ],
 )
-def test_wrong_addresses_and_methods_are_problems_too(
+def test_wrong_paths_and_methods_are_problems_too(
     site: Site, method: str, path: str, status: int
 ) -> None:
     answer = site(method, path)
@@ -98,7 +98,7 @@ def test_wrong_addresses_and_methods_are_problems_too(
     assert b"import" not in answer.body
 
 
-def test_a_person_who_is_lost_gets_a_page(site: Site) -> None:
+def test_a_browser_at_a_wrong_path_gets_a_page(site: Site) -> None:
     page = site("GET", "/nope", accept="text/html")
     assert page.status == 404
     assert b"<!doctype html>" in page.body

@@ -21,7 +21,7 @@ def site() -> Site:
     return Site()
 
 
-def test_a_raw_body_is_answered_with_labels_and_a_receipt(site: Site) -> None:
+def test_a_raw_body_is_answered_with_labels_id_and_timings(site: Site) -> None:
     answer = site("POST", "/v1/classify?top_k=3&model=googlenet&timeout_ms=700", jpeg())
     assert answer.status == 200
     assert answer.json["predictions"][0]["index"] == 285
@@ -37,14 +37,14 @@ def test_a_form_field_gives_the_same_answer_as_a_raw_body(site: Site) -> None:
     assert site.fleet.asked[0][0] == jpeg()
 
 
-def test_the_page_works_without_script_and_escapes_what_it_shows(site: Site) -> None:
+def test_the_page_works_without_javascript_and_escapes_what_it_shows(site: Site) -> None:
     page = site("POST", "/", form(jpeg(), name="<script>alert(1)</script>.jpg"), **FORM)
     assert page.status == 200
     assert b"&lt;b&gt;cat&lt;/b&gt;" in page.body
     assert b"<script>alert" not in page.body
 
 
-def test_the_page_tells_an_error_as_a_sentence(site: Site) -> None:
+def test_the_page_shows_an_error_as_a_sentence(site: Site) -> None:
     page = site("POST", "/", form(b"hello"), **FORM)
     assert page.status == 415
     assert b"Send a JPEG, PNG, WebP, GIF or BMP file" in page.body
@@ -85,7 +85,7 @@ def test_a_crash_a_hang_and_a_lost_worker_have_titles_of_their_own(site: Site) -
         (jpeg(), {"content-length": "many"}, 400, "malformed"),
     ],
 )  # fmt: skip
-def test_a_bad_upload_is_refused_by_name_and_reaches_no_worker(
+def test_a_bad_upload_is_refused_with_its_code_and_reaches_no_worker(
     site: Site, body: bytes, headers: dict[str, Any], status: int, code: str
 ) -> None:
     answer = site("POST", "/v1/classify", body, **headers)
@@ -94,7 +94,7 @@ def test_a_bad_upload_is_refused_by_name_and_reaches_no_worker(
     assert site.fleet.asked == []
 
 
-def test_a_picture_of_just_the_limit_is_taken(site: Site) -> None:
+def test_a_picture_of_exactly_the_limit_is_accepted(site: Site) -> None:
     assert site("POST", "/v1/classify", jpeg(LIMIT)).status == 200
     assert site("POST", "/v1/classify", form(jpeg(LIMIT)), **FORM).status == 200
 
@@ -113,7 +113,7 @@ def test_a_bad_parameter_is_malformed(site: Site, query: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["top_k=1", "top_k=1000", "timeout_ms=1", "timeout_ms=3600000"])
-def test_a_parameter_at_its_limit_is_taken(site: Site, query: str) -> None:
+def test_a_parameter_at_its_limit_is_accepted(site: Site, query: str) -> None:
     assert site("POST", f"/v1/classify?{query}", jpeg()).status == 200
 
 
@@ -121,20 +121,20 @@ def test_a_model_with_an_impossible_name_is_unknown(site: Site) -> None:
     assert site("POST", "/v1/classify?model=%3Cscript%3E", jpeg()).json["code"] == "no-model"
 
 
-def test_an_answer_that_never_comes_is_given_up_after_the_deadline(site: Site) -> None:
+def test_a_picture_without_an_answer_fails_after_its_deadline(site: Site) -> None:
     site.fleet.hangs = True
     began = time.monotonic()
     assert site("POST", "/v1/classify?timeout_ms=50", jpeg()).json["code"] == "deadline"
     assert time.monotonic() - began < 5
 
 
-def test_the_picture_of_whoever_hangs_up_is_cancelled(site: Site) -> None:
+def test_the_picture_of_a_client_that_disconnects_is_cancelled(site: Site) -> None:
     site.fleet.hangs = True
     assert site("POST", "/v1/classify", jpeg(), hangs_up=True).status == 0
     assert site.fleet.futures[0].cancelled()
 
 
-def test_as_many_pictures_as_allowed_are_in_hand_and_the_next_is_told_busy(
+def test_pictures_beyond_those_that_may_be_in_flight_are_refused_as_busy(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
@@ -151,7 +151,7 @@ def test_as_many_pictures_as_allowed_are_in_hand_and_the_next_is_told_busy(
     assert len(site.fleet.asked) == 6
 
 
-def test_pictures_that_arrive_together_count_before_any_is_in_hand(
+def test_pictures_received_at_the_same_time_are_bounded_too(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
@@ -174,15 +174,15 @@ def test_pictures_that_arrive_together_count_before_any_is_in_hand(
 
 
 @pytest.mark.parametrize(("room", "status"), [(LIMIT, 200), (LIMIT - 1, 503)])
-def test_uploads_on_their_way_are_bounded_in_bytes(
+def test_uploads_being_received_are_bounded_in_bytes(
     site: Site, monkeypatch: pytest.MonkeyPatch, room: int, status: int
 ) -> None:
     monkeypatch.setattr(classify, "MAX_ARRIVING", room)
-    for _ in range(2):  # what has arrived makes room again
+    for _ in range(2):  # once received, an upload makes room for the next
         assert site("POST", "/v1/classify", jpeg(LIMIT)).status == status
 
 
-def test_our_own_fault_is_told_as_such_without_its_details(site: Site) -> None:
+def test_a_bug_is_answered_without_its_details(site: Site) -> None:
     site.fleet.failure = ValueError("secret")
     answer = site("POST", "/v1/classify", jpeg())
     assert (answer.status, answer.json["code"]) == (500, "internal-server-error")

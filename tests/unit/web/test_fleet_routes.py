@@ -16,14 +16,14 @@ def site() -> Site:
     return Site()
 
 
-def test_the_status_page_stands_while_the_broker_is_down(site: Site) -> None:
+def test_the_status_page_is_shown_while_the_broker_is_down(site: Site) -> None:
     site.fleet.failure = RequestFailed(Reason.NO_BROKER, "No broker answers.")
     assert site("GET", "/status").status == 200
     assert site("GET", "/v1/status").json["code"] == "no-broker"
 
 
 @pytest.mark.parametrize("path", ["/v1/workers/%C2%8D", "/v1/quarantine/%C2%8D", "/v1/workers/%0A"])
-def test_a_name_that_no_message_can_hold_is_unknown(site: Site, path: str) -> None:
+def test_an_id_that_no_message_can_hold_is_unknown(site: Site, path: str) -> None:
     # It used to be sent, dropped by the broker as a broken message, and answered 503 after 2 s.
     assert site("DELETE", path).status == 404
 
@@ -73,7 +73,7 @@ def test_our_own_page_can_act(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["{}", "null", "0", "[]", '"a b"', '"\\ud800"', "[" * 4000])
-def test_a_name_to_join_by_that_is_none_is_malformed(site: Site, name: str) -> None:
-    # What is neither text nor true used to pass as no name, and ended in a 500.
+def test_an_invalid_name_to_join_by_is_malformed(site: Site, name: str) -> None:
+    # A value that is neither a string nor true used to count as no name, and ended in a 500.
     body = b'{"name": %s}' % name.encode()
     assert site("POST", "/v1/join", body, **TYPED).json["code"] == "malformed"

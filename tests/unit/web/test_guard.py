@@ -37,7 +37,7 @@ each_action = pytest.mark.parametrize(("method", "path"), ACTIONS)
 
 
 class Clock:
-    """A clock that stands still until it is put on."""
+    """A clock that stands still until it is advanced."""
 
     now = 1000.0
 
@@ -46,7 +46,7 @@ class Clock:
 
 
 def site(**more: Any) -> App:
-    """The application behind a guard of its own."""
+    """The application with this guard."""
     app = App()
     app.app = make_app(app.fleet, guard=Guard(**more))  # type: ignore[arg-type]
     return app
@@ -64,11 +64,11 @@ def refusal(
     protocol: str = "HTTP/1.1",
     **headers: str,
 ) -> Any:
-    """The status an action is refused with, or None."""
-    told = {"Host": "localhost", "Content-Type": "application/json"}
-    told |= {name.title().replace("_", "-"): value for name, value in headers.items()}
+    """The status with which an action is refused, or None."""
+    sent = {"Host": "localhost", "Content-Type": "application/json"}
+    sent |= {name.title().replace("_", "-"): value for name, value in headers.items()}
     try:
-        guard.check_action(method, told, peer, protocol)
+        guard.check_action(method, sent, peer, protocol)
     except Problem as problem:
         return problem.kind.status
     return None
@@ -90,7 +90,7 @@ def test_where_a_token_is_set_an_action_needs_it(method: str, path: str) -> None
     assert len(app.fleet.controls) == 1
 
 
-def test_whatever_does_not_only_read_is_an_action() -> None:
+def test_every_route_that_does_not_only_read_is_an_action() -> None:
     nobody: Any = None
     guard = Guard(token=TOKEN)
     app = site(token=TOKEN)
@@ -140,7 +140,7 @@ def test_beyond_loopback_without_a_token_nobody_acts_but_all_may_read(
         ("127.0.0.1", [], {"peer": ""}),
     ],
 )
-def test_who_may_come_from_elsewhere_needs_a_token(
+def test_a_request_that_may_come_from_another_machine_needs_a_token(
     bound: str, allowed: list[str], headers: dict[str, str]
 ) -> None:
     assert refusal(Guard(bound, allowed), **headers) == 403
@@ -151,22 +151,22 @@ def test_who_may_come_from_elsewhere_needs_a_token(
 @pytest.mark.parametrize(
     "bound", ["127.0.0.1", "127.3.2.1", "localhost", "::1", "::ffff:127.0.0.1"]
 )
-def test_on_this_machine_alone_none_is_needed(bound: str) -> None:
+def test_on_a_web_for_this_machine_alone_no_token_is_needed(bound: str) -> None:
     for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"):
         assert refusal(Guard(bound), host=host) is None
 
 
 @each_action
-def test_a_proxy_that_adds_no_header_shows_by_its_old_protocol(method: str, path: str) -> None:
+def test_a_proxy_that_adds_no_header_is_known_by_its_old_protocol(method: str, path: str) -> None:
     app = site()
-    app.version = "1.0"  # as nginx's bare proxy_pass does, which puts its own Host too
+    app.version = "1.0"  # as nginx's bare proxy_pass does, which sets its own Host too
     assert act(app, method, path, host="127.0.0.1:8080").status == 403
     assert app.fleet.controls == []
     app.version = "1.1"
     assert act(app, method, path, host="127.0.0.1:8080").status == 200
 
 
-def test_guessing_is_slowed_for_the_address_alone_that_guesses() -> None:
+def test_guessing_is_slowed_only_for_the_address_that_guesses() -> None:
     clock = Clock()
     guard = Guard(token=TOKEN, clock=clock)
     for n in range(MAX_GUESSES):
@@ -174,7 +174,7 @@ def test_guessing_is_slowed_for_the_address_alone_that_guesses() -> None:
         clock.now += 1
     assert refusal(guard, authorization="Bearer guess") == 429
     assert refusal(guard) == 429, "missing gets the same answer as wrong"
-    assert refusal(guard, **RIGHT) == 429, "nor would a lucky guess be told"
+    assert refusal(guard, **RIGHT) == 429, "a right guess is not revealed either"
     assert refusal(guard, peer="10.0.0.10", **RIGHT) is None
     clock.now += GUESS_WINDOW - MAX_GUESSES - 0.01
     assert refusal(guard, **RIGHT) == 429
@@ -182,14 +182,14 @@ def test_guessing_is_slowed_for_the_address_alone_that_guesses() -> None:
     assert refusal(guard, **RIGHT) is None
 
 
-def test_a_missing_token_is_no_guess() -> None:
+def test_a_missing_token_does_not_count_as_a_guess() -> None:
     guard = Guard(token=TOKEN)
     for _ in range(3 * MAX_GUESSES):
         assert refusal(guard) == 401
     assert refusal(guard, **RIGHT) is None
 
 
-def test_who_guesses_is_told_when_to_come_back() -> None:
+def test_after_too_many_wrong_tokens_the_response_says_when_to_retry() -> None:
     app = site(token=TOKEN)
     for _ in range(MAX_GUESSES):
         act(app, "DELETE", "/v1/workers/abcd", authorization="Bearer x")
@@ -218,7 +218,7 @@ def test_a_forged_address_neither_escapes_the_limit_nor_locks_out_another(
     assert guess("10.0.0.9", **RIGHT) == 200
 
 
-def test_the_memory_of_guesses_is_bounded_and_an_owner_of_a_network_is_one() -> None:
+def test_remembered_guesses_are_bounded_and_counted_by_network() -> None:
     guesses = Guesses()
     for n in range(MAX_REMEMBERED + 5):
         guesses.add(str(n), 0.0)
@@ -258,7 +258,7 @@ def test_another_origins_page_cannot_act_even_with_the_token(
     assert app.fleet.controls == []
 
 
-def test_behind_a_proxy_that_puts_its_own_host_the_page_may_act() -> None:
+def test_behind_a_proxy_that_sets_its_own_host_the_page_may_act() -> None:
     guard = Guard(allowed=["Spyglass.example.org"], token=TOKEN)
     own = {"origin": "https://spyglass.example.org", "sec_fetch_site": "same-origin", **RIGHT}
     assert refusal(guard, host="127.0.0.1:8080", **own) is None
@@ -272,7 +272,7 @@ def test_a_form_cannot_act() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/v1/status", "/v1/classify"])
-def test_a_name_that_is_not_ours_is_refused_since_dns_may_have_been_rebound(path: str) -> None:
+def test_a_host_that_is_not_ours_is_refused_since_dns_may_have_been_rebound(path: str) -> None:
     app = site()
     refused = app("POST" if path == "/v1/classify" else "GET", path, host="evil.example:8080")
     assert refused.status == 403
@@ -281,7 +281,7 @@ def test_a_name_that_is_not_ours_is_refused_since_dns_may_have_been_rebound(path
 
 
 @pytest.mark.parametrize("host", ["a b", "evil.example@localhost", "localhost:x", "[::1", "é", "/"])
-def test_what_is_no_name_is_refused(host: str) -> None:
+def test_a_host_that_is_not_a_name_is_refused(host: str) -> None:
     assert site()("GET", "/v1/status", host=host).status == 403
 
 
@@ -292,17 +292,17 @@ def test_what_is_no_name_is_refused(host: str) -> None:
         "spyglass.example.org", "spyglass.example.org:8443", "lan-name", "other.example.org", "",
     ],
 )  # fmt: skip
-def test_own_names_and_numeric_addresses_are_taken(host: str) -> None:
+def test_own_names_and_numeric_addresses_are_accepted(host: str) -> None:
     app = site(bound="lan-name", allowed=["spyglass.example.org", "other.example.org:8443"])
     assert app("GET", "/v1/status", host=host).status == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
-def test_health_answers_whatever_name_it_is_called_by(path: str) -> None:
+def test_health_answers_under_any_host(path: str) -> None:
     assert site(token=TOKEN)("GET", path, host="probe.example").status == 200
 
 
-def test_every_answer_forbids_foreign_code_and_guessing_of_types() -> None:
+def test_every_response_forbids_scripts_of_other_sites_and_guessing_of_types() -> None:
     app = site(token=TOKEN)
     asked = [
         ("GET", "/"), ("GET", "/status"), ("GET", "/v1/status"), ("GET", "/livez"),

@@ -1,4 +1,4 @@
-"""The metrics, without any port: what they tell, how they are bounded, and what they cost."""
+"""The metrics, without any port: what they contain, how they are bounded, and what they cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER = Answer("ab" * 16, "squeezenet1_1", "cd" * 32, [], "attic", 1, TIMES, 14
 
 
 class Broker:
-    """What the metrics ask: the snapshot of a dispatcher, or of nobody."""
+    """The client that the metrics ask: it has the snapshot of a dispatcher, or no broker."""
 
     connected = True
 
@@ -75,23 +75,23 @@ def test_queue_depth_and_oldest_wait_come_first(busy: Dispatcher) -> None:
 
 
 def test_models_and_workers_have_their_own_series(busy: Dispatcher) -> None:
-    told = scraped(busy, now=3.5)
-    assert told["spyglass_broker_up"] == 1
-    assert told['spyglass_model_queue_depth{model="squeezenet1_1"}'] == 1
-    assert told['spyglass_workers{model="squeezenet1_1",state="busy"}'] == 2
+    values = scraped(busy, now=3.5)
+    assert values["spyglass_broker_up"] == 1
+    assert values['spyglass_model_queue_depth{model="squeezenet1_1"}'] == 1
+    assert values['spyglass_workers{model="squeezenet1_1",state="busy"}'] == 2
     attic = '{model="squeezenet1_1",worker="attic"}'
-    assert told[f"spyglass_worker_requests_answered_total{attic}"] == 1
-    assert told[f"spyglass_worker_requests_in_flight{attic}"] == 1
-    assert told[f"spyglass_worker_recent_p95_seconds{attic}"] == 0.5
-    assert 'spyglass_worker_recent_p95_seconds{model="squeezenet1_1",worker="cellar"}' not in told
+    assert values[f"spyglass_worker_requests_answered_total{attic}"] == 1
+    assert values[f"spyglass_worker_requests_in_flight{attic}"] == 1
+    assert values[f"spyglass_worker_recent_p95_seconds{attic}"] == 0.5
+    assert 'spyglass_worker_recent_p95_seconds{model="squeezenet1_1",worker="cellar"}' not in values
 
 
-def test_every_counter_of_the_broker_is_told(busy: Dispatcher) -> None:
+def test_every_counter_of_the_broker_has_a_metric(busy: Dispatcher) -> None:
     assert set(COUNTERS) == set(Counters.__annotations__)
-    told = scraped(busy)
-    assert all(f"{name}_total" in told for name, _ in COUNTERS.values())
-    assert told["spyglass_requests_accepted_total"] == 4
-    assert told["spyglass_requests_answered_total"] == 1
+    values = scraped(busy)
+    assert all(f"{name}_total" in values for name, _ in COUNTERS.values())
+    assert values["spyglass_requests_accepted_total"] == 4
+    assert values["spyglass_requests_answered_total"] == 1
 
 
 def test_the_series_of_a_departed_worker_vanish(busy: Dispatcher) -> None:
@@ -100,12 +100,12 @@ def test_the_series_of_a_departed_worker_vanish(busy: Dispatcher) -> None:
     assert not any('worker="attic"' in name for name in scraped(busy))
 
 
-def test_without_a_broker_only_that_is_told_of_the_fleet(busy: Dispatcher) -> None:
-    told = scraped(None)
-    assert told["spyglass_broker_up"] == 0
-    assert "spyglass_queue_depth" not in told  # zero would mean that nothing waits
-    assert "spyglass_http_requests_in_flight" in told
-    assert "process_resident_memory_bytes" in told
+def test_without_a_broker_the_fleet_has_one_metric_which_says_so(busy: Dispatcher) -> None:
+    values = scraped(None)
+    assert values["spyglass_broker_up"] == 0
+    assert "spyglass_queue_depth" not in values  # zero would mean that nothing waits
+    assert "spyglass_http_requests_in_flight" in values
+    assert "process_resident_memory_bytes" in values
 
 
 def test_without_a_connection_the_broker_is_not_even_asked(busy: Dispatcher) -> None:
@@ -124,14 +124,14 @@ def test_a_closed_client_counts_as_no_broker() -> None:
 @pytest.mark.parametrize("over", [0, 1, 100])
 def test_workers_beyond_the_limit_have_no_series_but_are_counted(over: int) -> None:
     d = fleet(*(b"w%04d" % n for n in range(MAX_WORKERS + over)))
-    told = scraped(d)
-    assert sum(name.startswith("spyglass_worker_uptime") for name in told) == MAX_WORKERS
-    assert told["spyglass_workers_omitted"] == over
-    states = [value for name, value in told.items() if name.startswith("spyglass_workers{")]
+    values = scraped(d)
+    assert sum(name.startswith("spyglass_worker_uptime") for name in values) == MAX_WORKERS
+    assert values["spyglass_workers_omitted"] == over
+    states = [value for name, value in values.items() if name.startswith("spyglass_workers{")]
     assert sum(states) == MAX_WORKERS + over
 
 
-def test_what_is_no_name_by_the_protocol_becomes_no_label(busy: Dispatcher) -> None:
+def test_a_name_that_the_protocol_does_not_allow_becomes_no_label(busy: Dispatcher) -> None:
     broker = Broker(busy)
     status = broker.status_of()
     assert status is not None
@@ -139,14 +139,14 @@ def test_what_is_no_name_by_the_protocol_becomes_no_label(busy: Dispatcher) -> N
     status["models"].append({**status["models"][0], "name": "<b>", "default": False})
     status["models"] += [{**status["models"][0], "name": f"m{n}"} for n in range(MAX_MODELS)]
     broker.status_of = lambda: status
-    told = samples(text_of(broker))
-    assert told["spyglass_queue_depth"] == 1
-    assert told["spyglass_workers_omitted"] == 1
-    depths = [name for name in told if name.startswith("spyglass_model_queue_depth")]
+    values = samples(text_of(broker))
+    assert values["spyglass_queue_depth"] == 1
+    assert values["spyglass_workers_omitted"] == 1
+    depths = [name for name in values if name.startswith("spyglass_model_queue_depth")]
     assert len(depths) == MAX_MODELS and not any("<" in name for name in depths)
 
 
-def test_a_worker_that_joins_twice_under_one_name_is_no_duplicate_series() -> None:
+def test_two_workers_of_one_name_share_one_series() -> None:
     d = fleet(b"attic")
     d.worker_ready(b"other", ready(1, name="attic"), 0.0)
     assert sum("uptime" in name and "worker" in name for name in scraped(d)) == 2
@@ -178,20 +178,20 @@ def test_pictures_are_counted_by_outcome_and_timed_by_model(site: Site) -> None:
     site.fleet.failure = None
     site.fleet.hangs = True
     site("POST", "/v1/classify", jpeg(), hangs_up=True)
-    told = metrics_of(site)
+    values = metrics_of(site)
     outcomes = {
         name.split('"')[1]: value
-        for name, value in told.items()
+        for name, value in values.items()
         if name.startswith("spyglass_recognitions_total") and value
     }
     assert outcomes == {"answered": 2, "unsupported": 1, "worker-lost": 1, "hung-up": 1}
-    assert told['spyglass_recognitions_total{outcome="deadline"}'] == 0  # there before the first
+    assert values['spyglass_recognitions_total{outcome="deadline"}'] == 0  # there before the first
     of_model = 'model="squeezenet1_1"'
-    assert told[f"spyglass_infer_seconds_count{{{of_model}}}"] == 2
-    assert told[f"spyglass_infer_seconds_sum{{{of_model}}}"] == pytest.approx(0.0224)
-    assert told[f'spyglass_infer_seconds_bucket{{le="0.01",{of_model}}}'] == 0
-    assert told[f'spyglass_infer_seconds_bucket{{le="0.015",{of_model}}}'] == 2
-    assert told[f"spyglass_queue_wait_seconds_sum{{{of_model}}}"] == pytest.approx(0.0008)
+    assert values[f"spyglass_infer_seconds_count{{{of_model}}}"] == 2
+    assert values[f"spyglass_infer_seconds_sum{{{of_model}}}"] == pytest.approx(0.0224)
+    assert values[f'spyglass_infer_seconds_bucket{{le="0.01",{of_model}}}'] == 0
+    assert values[f'spyglass_infer_seconds_bucket{{le="0.015",{of_model}}}'] == 2
+    assert values[f"spyglass_queue_wait_seconds_sum{{{of_model}}}"] == pytest.approx(0.0008)
 
 
 def test_http_requests_are_counted_by_method_route_and_status(site: Site) -> None:
@@ -201,7 +201,7 @@ def test_http_requests_are_counted_by_method_route_and_status(site: Site) -> Non
     site("DELETE", "/v1/workers/unknown")
     site.fleet.hangs = True
     site("POST", "/v1/classify", jpeg(), hangs_up=True)
-    told = metrics_of(site)
+    values = metrics_of(site)
     for method, route, status in [
         ("POST", "/v1/classify", "200"),
         ("POST", "/v1/classify", "none"),
@@ -210,13 +210,13 @@ def test_http_requests_are_counted_by_method_route_and_status(site: Site) -> Non
         ("DELETE", "/v1/workers/<worker_id>", "404"),
     ]:
         labels = f'method="{method}",route="{route}",status="{status}"'
-        assert told[f"spyglass_http_requests_total{{{labels}}}"] == 1
+        assert values[f"spyglass_http_requests_total{{{labels}}}"] == 1
     took = 'spyglass_http_request_duration_seconds_count{route="/v1/classify"}'
-    assert told[took] == 2
-    assert told["spyglass_http_requests_in_flight"] == 1  # the one that asks
+    assert values[took] == 2
+    assert values["spyglass_http_requests_in_flight"] == 1  # the one that asks
 
 
-def test_what_clients_make_up_opens_no_series(site: Site) -> None:
+def test_what_clients_invent_opens_no_series(site: Site) -> None:
     site("GET", "/metrics")
     before = len(metrics_of(site))
     for n in range(3):
@@ -224,13 +224,13 @@ def test_what_clients_make_up_opens_no_series(site: Site) -> None:
         site("GET", f"/no/such/page/{n}")
         site("POST", f"/v1/classify?model=no-such-{n}", b"hello")
         site("POST", "/", form(jpeg(), name=f"holiday-{n}.jpg"), **FORM)
-    told = metrics_of(site)
-    assert not any("BREW" in name or "such" in name or "holiday" in name for name in told)
-    assert told['spyglass_http_requests_total{method="other",route="/v1/classify",status="405"}']
-    assert told['spyglass_http_requests_total{method="GET",route="other",status="404"}'] == 3
+    values = metrics_of(site)
+    assert not any("BREW" in name or "such" in name or "holiday" in name for name in values)
+    assert values['spyglass_http_requests_total{method="other",route="/v1/classify",status="405"}']
+    assert values['spyglass_http_requests_total{method="GET",route="other",status="404"}'] == 3
     # Of classify, the form and pages that are not there: a counter or two and a histogram each.
     histograms = 3 * 16 + 2 * 16
-    assert len(told) < before + histograms + 10
+    assert len(values) < before + histograms + 10
 
 
 def test_models_beyond_the_limit_share_their_series() -> None:
@@ -238,13 +238,13 @@ def test_models_beyond_the_limit_share_their_series() -> None:
     for n in range(MAX_MODELS + 5):
         metrics.answered(Answer("", f"model-{n}", "", [], "attic", 1, TIMES, 1.0))
     metrics.answered(Answer("", 'x"} 1\n', "", [], "attic", 1, TIMES, 1.0))
-    told = samples(metrics.exposition("")[0].decode())
-    counts = [v for name, v in told.items() if name.startswith("spyglass_infer_seconds_count")]
+    values = samples(metrics.exposition("")[0].decode())
+    counts = [v for name, v in values.items() if name.startswith("spyglass_infer_seconds_count")]
     assert len(counts) == MAX_MODELS + 1
-    assert told['spyglass_infer_seconds_count{model="other"}'] == 6
+    assert values['spyglass_infer_seconds_count{model="other"}'] == 6
 
 
-def test_who_asks_for_openmetrics_gets_it(site: Site) -> None:
+def test_a_scraper_that_asks_for_openmetrics_gets_it(site: Site) -> None:
     answer = site("GET", "/metrics", accept="application/openmetrics-text;version=1.0.0")
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert answer.body.endswith(b"# EOF\n")

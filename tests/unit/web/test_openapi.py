@@ -29,7 +29,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, described in methods.items()
 }
-#: What to put into a path.
+#: Values for the parameters in a path.
 ARGUMENTS = {
     "model": "squeezenet1_1", "version": "1.0", "worker_id": "ab", "sha256": "ab" * 32,
     "path": "style.css",
@@ -37,7 +37,7 @@ ARGUMENTS = {
 
 
 class Fleet(FakeFleet):
-    """Tells of a fleet as a real broker does, and fails in everything if it is to fail."""
+    """Answers with the snapshot of a real dispatcher; if it is to fail, everything fails."""
 
     def status(self, timeout: float = 1.0) -> dict[str, Any]:
         super().status()  # may fail
@@ -64,7 +64,7 @@ def body_for(path: str) -> bytes:
 
 
 def asked(site: Site, method: str, path: str, **more: Any) -> tuple[int, str]:
-    """Ask, hold the answer against its description; the status and media type."""
+    """Ask, and compare the answer with its description; the status and media type."""
     operation = OPERATIONS[method, path]
     arguments = ARGUMENTS | ({"version": "1"} if path.startswith("/v2") else {})
     target = re.sub(r"\{(\w+)\}", lambda name: arguments[name[1]], path)
@@ -104,7 +104,7 @@ def test_the_description_is_served(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_what_goes_well_is_answered_as_described(site: Site, method: str, path: str) -> None:
+def test_every_success_is_answered_as_described(site: Site, method: str, path: str) -> None:
     assert asked(site, method, path)[0] == 200
 
 
@@ -112,7 +112,7 @@ def test_what_goes_well_is_answered_as_described(site: Site, method: str, path: 
 def test_every_failure_is_answered_as_described(
     site: Site, monkeypatch: pytest.MonkeyPatch, method: str, path: str
 ) -> None:
-    """Whatever may make a route fail is tried: all failures described are seen, and no others."""
+    """Try whatever may make a route fail: exactly the failures described are seen."""
     seen = set()
     foreign = {"origin": "http://elsewhere"}
     for more in (
@@ -146,7 +146,7 @@ def test_every_failure_is_answered_as_described(
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_our_own_fault_is_answered_as_described(site: Site, method: str, path: str) -> None:
+def test_a_bug_is_answered_as_described(site: Site, method: str, path: str) -> None:
     site.fleet.failure = ValueError("secret")
     status, kind = asked(site, method, path)
     assert status in (200, 500)

@@ -28,7 +28,7 @@ def test_an_ordinary_request_is_answered_without_naming_the_server(port: int) ->
     assert b"Server:" not in answer
 
 
-def test_an_answers_body_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+def test_a_responses_body_does_not_wait_for_its_head_to_be_acknowledged() -> None:
     with serving(echo_length) as server, socket.create_connection(("127.0.0.1", server.port)):
         connections = server.server_state.connections
         eventually(lambda: connections, "the connection is accepted")
@@ -82,7 +82,7 @@ def test_a_request_of_ambiguous_length_is_refused(port: int, headers: bytes) -> 
         b"5\r\nhello\r\n0\r\nX-A: b\nX-C: d\r\n\r\n",
     ],
 )
-def test_a_chunk_that_two_readers_might_read_differently_is_refused(port: int, body: bytes) -> None:
+def test_a_chunk_that_two_parsers_might_read_differently_is_refused(port: int, body: bytes) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = ask(port, head + body + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.split()[1] == b"400"
@@ -111,7 +111,7 @@ def test_a_request_has_one_host(port: int, version: bytes, hosts: bytes, status:
     assert answer.split()[1] == status
 
 
-def test_what_is_refused_before_the_application_is_told_in_a_sentence_and_as_safely(
+def test_a_refusal_by_the_server_has_a_sentence_and_the_security_headers(
     port: int,
 ) -> None:
     for request in (b"GET / HTTP/1.1\r\n\r\n", b"nonsense\r\n\r\n"):
@@ -122,7 +122,7 @@ def test_what_is_refused_before_the_application_is_told_in_a_sentence_and_as_saf
             assert f"{name.lower()}: {value}" in head
 
 
-def test_a_refusal_never_passes_for_the_answer_of_a_request_before() -> None:
+def test_a_refusal_is_never_taken_for_the_response_to_an_earlier_request() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:

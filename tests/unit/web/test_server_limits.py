@@ -38,7 +38,7 @@ def chunked(size: int, total: int, extension: bytes = b"") -> bytes:
 
 
 def refused(port: int, request: bytes) -> bool:
-    """Whether it is refused, even if that cuts us short."""
+    """Whether it is refused, be it that the connection is cut while we send."""
     try:
         answer = ask(port, request)
     except ConnectionError:
@@ -47,7 +47,7 @@ def refused(port: int, request: bytes) -> bool:
     return not answer.startswith(b"HTTP/1.1 200")
 
 
-def test_a_body_in_chunks_of_a_byte_is_refused_and_in_sensible_ones_taken(port: int) -> None:
+def test_a_body_in_chunks_of_one_byte_is_refused_and_in_larger_ones_accepted(port: int) -> None:
     assert not refused(port, chunked(128, 99_968))
     assert not refused(port, chunked(1, 2000)), "a few, as of somebody who types"
     assert refused(port, chunked(1, 99_999))
@@ -58,7 +58,7 @@ def test_chunk_extensions_are_bounded(port: int) -> None:
     assert refused(port, chunked(5000, 95_000, b";a=" + b"b" * 100_000))
 
 
-def test_trailers_are_bounded_and_never_pass_for_headers() -> None:
+def test_trailers_are_bounded_and_never_become_headers() -> None:
     heard: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -75,7 +75,7 @@ def test_trailers_are_bounded_and_never_pass_for_headers() -> None:
 
 
 def test_no_request_of_a_few_megabytes_costs_much_cpu_or_memory(port: int) -> None:
-    """However it is made up: the server is in this process, so its cost is ours."""
+    """The server is in this process, so that its CPU time and memory are ours."""
     requests = {
         "plain": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
         + b"x" * 4_000_000,
@@ -97,7 +97,7 @@ def test_no_request_of_a_few_megabytes_costs_much_cpu_or_memory(port: int) -> No
     assert rss(os.getpid()) - memory < 50_000_000
 
 
-def test_headers_over_16_kib_are_refused_and_under_it_taken(port: int) -> None:
+def test_headers_over_16_kib_are_refused_and_up_to_that_accepted(port: int) -> None:
     def sized(head: int) -> bytes:
         filling = head - len("/") - len("HostxX-Fill") - 2 * HEADER_OVERHEAD
         return b"GET / HTTP/1.1\r\nHost: x\r\nX-Fill: " + b"a" * filling + b"\r\n\r\n"
@@ -119,14 +119,14 @@ def test_a_header_that_never_ends_is_refused(port: int) -> None:
             assert endless.recv(100)[:12] in (b"HTTP/1.1 431", b"")
 
 
-def test_a_body_beyond_any_sense_is_cut_and_a_large_one_is_not(port: int) -> None:
+def test_a_body_over_the_limit_is_cut_and_one_of_the_limit_is_not(port: int) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     assert b"100000 bytes" in ask(port, head % 100_000 + b"x" * 100_000)
     with suppress(ConnectionError):  # it may be cut while we send
         assert ask(port, head % 100_001 + b"x" * 100_001) == b""
 
 
-def test_a_body_that_drips_is_cut_while_others_are_served(port: int) -> None:
+def test_a_body_that_arrives_too_slowly_is_cut_while_others_are_served(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as slow:
         slow.settimeout(0.1)
         slow.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
@@ -134,7 +134,7 @@ def test_a_body_that_drips_is_cut_while_others_are_served(port: int) -> None:
 
         def cut() -> bool:
             try:
-                slow.sendall(b"x")  # one byte at a time keeps other servers waiting for ever
+                slow.sendall(b"x")  # one byte at a time would keep some servers waiting for ever
                 return slow.recv(100) == b""
             except TimeoutError:
                 return False
@@ -147,20 +147,20 @@ def test_a_body_that_drips_is_cut_while_others_are_served(port: int) -> None:
         assert answer.startswith(b"HTTP/1.1 200")
 
 
-def test_a_head_that_drips_is_cut(port: int) -> None:
+def test_a_head_that_arrives_too_slowly_is_cut(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as slow:
         slow.settimeout(PATIENCE)
         slow.sendall(b"GET / HT")
         assert slow.recv(100) == b""
 
 
-def test_a_connection_that_says_nothing_is_cut(port: int) -> None:
+def test_a_connection_that_sends_nothing_is_cut(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as silent:
         silent.settimeout(PATIENCE)
         assert silent.recv(100) == b""
 
 
-def test_an_answer_may_take_longer_than_its_request() -> None:
+def test_a_response_may_take_longer_than_its_request() -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(2 * DEADLINE)
         await echo_length(scope, receive, send)
@@ -171,7 +171,7 @@ def test_an_answer_may_take_longer_than_its_request() -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 200")
 
 
-def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
+def test_a_client_that_reads_nothing_of_its_response_is_cut() -> None:
     over = threading.Event()
 
     async def huge(scope: Any, receive: Any, send: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_cut() -> None:
         eventually(lambda: not server.server_state.connections, "the connection is forgotten")
 
 
-def test_a_client_that_hangs_up_is_seen_and_its_connection_forgotten() -> None:
+def test_a_client_that_disconnects_is_noticed_and_its_connection_forgotten() -> None:
     begun, seen = threading.Event(), threading.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

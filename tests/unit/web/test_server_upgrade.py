@@ -31,7 +31,7 @@ def assert_runs(whole: bytes, *expected: tuple[str, str, bytes | None]) -> None:
 
 
 def assert_refused(whole: bytes, status: int) -> None:
-    """However the bytes arrive, nothing of them runs to its end, and one answer says no."""
+    """However the bytes arrive, no request runs to its end; the one response is a refusal."""
     for way, talk in talks(whole):
         assert talk.answers == [status], way
         assert talk.closed, way
@@ -58,7 +58,7 @@ def assert_nothing_hidden(talk: Talk, way: str) -> None:
         b"Connection: upgrade\r\n",
     ],
 )
-def test_a_body_behind_an_offer_is_read_whole_and_is_no_request(offer: bytes) -> None:
+def test_a_body_after_an_upgrade_offer_is_read_whole_and_is_no_request(offer: bytes) -> None:
     assert_runs(head(offer + SIZED) + HIDDEN, WITH_BODY)
     assert_runs(head(CHUNKED + offer) + CHUNKS + b"\r\n", WITH_BODY)
 
@@ -73,7 +73,7 @@ def test_so_is_the_body_of_an_older_request() -> None:
     assert_runs(head(OFFER + SIZED, b"POST / HTTP/1.0") + HIDDEN, WITH_BODY)
 
 
-def test_so_is_a_body_of_line_ends_before_what_looks_like_a_request() -> None:
+def test_so_is_a_body_of_line_ends_followed_by_what_looks_like_a_request() -> None:
     body = b"\r\n" * 20 + HIDDEN
     assert_runs(head(OFFER + b"Content-Length: %d\r\n" % len(body)) + body, ("POST", "/", body))
 
@@ -84,14 +84,14 @@ def test_an_offer_or_anything_else_in_trailers_is_dropped() -> None:
     assert_runs(whole, WITH_BODY, ("GET", "/next", b""))
 
 
-def test_a_client_that_expects_to_go_on_is_told_so_once() -> None:
+def test_expect_100_continue_is_answered_once() -> None:
     whole = head(OFFER + b"Expect: 100-continue\r\n" + SIZED) + HIDDEN
     for way, talk in talks(whole):
         assert talk.ran == [WITH_BODY], way
         assert talk.answers in ([200], [100, 200]), way
 
 
-def test_a_body_that_is_refused_before_it_came_is_no_request_either() -> None:
+def test_a_body_that_is_refused_before_it_arrives_is_no_request_either() -> None:
     for framed in (SIZED, SIZED + b"Expect: 100-continue\r\n"):
         for way, talk in talks(head(OFFER + framed, b"POST /early HTTP/1.1") + HIDDEN + NEXT):
             assert talk.ran == [("POST", "/early", b""), ("GET", "/next", b"")], way
@@ -108,7 +108,7 @@ def test_a_body_cut_by_its_sender_never_becomes_a_request() -> None:
 # --- what comes after -------------------------------------------------------------------------
 
 
-def test_requests_behind_one_with_an_offer_are_read_as_ever() -> None:
+def test_requests_after_one_with_an_offer_are_read_as_usual() -> None:
     empty = head(OFFER, b"GET /a HTTP/1.1")
     whole = empty + empty + head(OFFER + SIZED) + HIDDEN + NEXT
     whole += head(OFFER + CHUNKED) + CHUNKS + b"\r\n" + head(SIZED) + HIDDEN + NEXT
@@ -116,7 +116,7 @@ def test_requests_behind_one_with_an_offer_are_read_as_ever() -> None:
     assert_runs(whole, a, a, WITH_BODY, following, WITH_BODY, WITH_BODY, following)
 
 
-def test_nothing_runs_behind_a_request_that_ends_the_connection() -> None:
+def test_nothing_runs_after_a_request_that_ends_the_connection() -> None:
     for line, headers in (
         (b"GET /a HTTP/1.1", b"Connection: close, upgrade\r\nUpgrade: x\r\n"),
         (b"GET /a HTTP/1.0", b"Connection: upgrade\r\nUpgrade: x\r\n"),
@@ -147,12 +147,12 @@ def test_nothing_runs_behind_a_request_that_ends_the_connection() -> None:
         head(OFFER + b"Content-Length : 5\r\n"),
     ],
 )
-def test_an_offer_is_no_way_past_a_check(request_head: bytes) -> None:
+def test_an_offer_gets_past_no_check(request_head: bytes) -> None:
     assert_refused(request_head + HIDDEN, 400)
     assert_refused(NEXT.replace(b"Host: x\r\n", b"") + request_head + HIDDEN, 400)
 
 
-def test_nor_past_the_limit_of_a_head_or_of_a_bodys_framing() -> None:
+def test_an_offer_does_not_get_past_the_limits_of_a_head_or_of_a_bodys_framing() -> None:
     for whole, status in (
         (head(OFFER + b"X-A: b\r\n" * 3000 + SIZED) + HIDDEN, 431),
         (head(OFFER + CHUNKED) + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n" + HIDDEN, 400),
@@ -165,7 +165,7 @@ def test_nor_past_the_limit_of_a_head_or_of_a_bodys_framing() -> None:
 
 @pytest.mark.parametrize("framed", [b"", SIZED, CHUNKED, OFFER + SIZED])
 @pytest.mark.parametrize("aim", [b"example.org:80", b"/", b"http://x/", b"*"])
-def test_nobody_is_connected_and_nothing_behind_that_wish_runs(framed: bytes, aim: bytes) -> None:
+def test_connect_is_refused_and_nothing_after_it_runs(framed: bytes, aim: bytes) -> None:
     assert_refused(head(framed, b"CONNECT " + aim + b" HTTP/1.1") + HIDDEN, 400)
 
 
@@ -178,12 +178,12 @@ def test_nobody_is_connected_and_nothing_behind_that_wish_runs(framed: bytes, ai
         b"PRI / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
     ],
 )
-def test_the_preface_of_http_2_is_refused_and_nothing_behind_it_runs(start: bytes) -> None:
+def test_the_preface_of_http_2_is_refused_and_nothing_after_it_runs(start: bytes) -> None:
     assert_refused(start + HIDDEN, 400)
 
 
 @pytest.mark.parametrize("version", [b"2.0", b"0.9"])
-def test_a_version_that_is_not_spoken_here_is_refused(version: bytes) -> None:
+def test_an_unsupported_http_version_is_refused(version: bytes) -> None:
     assert_refused(head(SIZED, b"POST / HTTP/" + version) + HIDDEN, 505)
 
 
@@ -195,7 +195,7 @@ def test_a_request_without_a_version_is_refused() -> None:
     "bad",
     [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET http: HTTP/1.1\r\nHost: x\r\n\r\n"],
 )
-def test_nothing_runs_behind_an_error(bad: bytes) -> None:
+def test_nothing_runs_after_an_error(bad: bytes) -> None:
     assert_refused(bad + HIDDEN, 400)
     for way, talk in talks(NEXT + bad + HIDDEN):
         assert_nothing_hidden(talk, way)
@@ -209,7 +209,7 @@ def test_a_request_whose_body_is_damaged_gets_one_answer() -> None:
             assert_nothing_hidden(talk, way)
 
 
-def test_a_damaged_body_is_never_answered_in_the_name_of_a_request_before() -> None:
+def test_a_damaged_body_is_never_answered_as_an_earlier_request() -> None:
     for way, talk in talks(NEXT + head(CHUNKED) + b"zz\r\n" + HIDDEN):
         assert talk.answers in ([], [200], [200, 400]), (way, talk.answers)
         assert_nothing_hidden(talk, way)
@@ -218,7 +218,7 @@ def test_a_damaged_body_is_never_answered_in_the_name_of_a_request_before() -> N
 # --- hanging up -------------------------------------------------------------------------------
 
 
-def test_whoever_ends_their_side_gets_no_answer_and_nothing_runs_twice() -> None:
+def test_a_client_that_closes_its_side_gets_no_response_and_nothing_runs_twice() -> None:
     for offer in (OFFER, b""):
         whole = head(offer + SIZED, b"POST /never HTTP/1.1") + HIDDEN
         for behind in (b"", NEXT, HIDDEN):

@@ -22,7 +22,7 @@ RIGHT: dict[str, Any] = {"authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A good file, at the place where it is looked for."""
+    """A valid token file in the keys folder."""
     monkeypatch.setenv("SPYGLASS_KEYS", str(tmp_path))
     monkeypatch.delenv("SPYGLASS_ADMIN_TOKEN", raising=False)
     file = tmp_path / "admin.token"
@@ -31,7 +31,7 @@ def token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_a_token_comes_from_a_file_the_environment_or_its_place(
+def test_a_token_comes_from_a_file_the_environment_or_the_keys_folder(
     token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_token("") == TOKEN
@@ -44,7 +44,7 @@ def test_a_token_comes_from_a_file_the_environment_or_its_place(
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
-def test_a_file_that_others_may_read_is_refused(token_file: Path, mode: int) -> None:
+def test_a_token_file_that_others_may_read_is_refused(token_file: Path, mode: int) -> None:
     token_file.chmod(mode)
     for named in ("", str(token_file)):
         with pytest.raises(BadToken, match="chmod 600"):
@@ -52,7 +52,7 @@ def test_a_file_that_others_may_read_is_refused(token_file: Path, mode: int) -> 
 
 
 @pytest.mark.parametrize("length", [MIN_TOKEN_LENGTH, MAX_TOKEN_LENGTH])
-def test_a_token_of_an_allowed_length_is_taken(token_file: Path, length: int) -> None:
+def test_a_token_of_an_allowed_length_is_accepted(token_file: Path, length: int) -> None:
     token_file.write_text("x" * length)
     assert load_token(str(token_file)) == "x" * length
 
@@ -68,13 +68,13 @@ def test_a_token_of_an_allowed_length_is_taken(token_file: Path, length: int) ->
         "é" * 30,
     ],
 )
-def test_another_is_refused_in_a_sentence(token_file: Path, text: str) -> None:
+def test_a_token_of_another_length_or_alphabet_is_refused(token_file: Path, text: str) -> None:
     token_file.write_text(text)
     with pytest.raises(BadToken, match="admin token"):
         load_token(str(token_file))
 
 
-def test_a_file_that_is_not_there_or_no_text_is_refused(token_file: Path) -> None:
+def test_a_token_file_that_is_missing_or_not_text_is_refused(token_file: Path) -> None:
     with pytest.raises(BadToken, match="No such file"):
         load_token(f"{token_file}.none")
     token_file.write_bytes(b"\xff" * 40)

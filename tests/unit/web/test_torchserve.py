@@ -45,8 +45,8 @@ def test_of_two_classes_with_one_label_the_likelier_counts(site: Site) -> None:
         {"label": "crane", "index": 517, "probability": 0.25},
         {"label": "maillot", "index": 638, "probability": 0.125},
     ]
-    told = site("POST", PREDICT, jpeg()).json
-    assert list(told.items()) == [("crane", 0.5), ("maillot", 0.125)]
+    labels = site("POST", PREDICT, jpeg()).json
+    assert list(labels.items()) == [("crane", 0.5), ("maillot", 0.125)]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_of_two_classes_with_one_label_the_likelier_counts(site: Site) -> None:
          "Requested method is not allowed, please refer to API document."),
     ],
 )  # fmt: skip
-def test_failures_have_torchserves_shape_codes_and_words(
+def test_failures_have_torchserves_fields_codes_and_sentences(
     site: Site, method: str, path: str, status: int, kind: str, message: str
 ) -> None:
     answer = site(method, path, jpeg())
@@ -116,7 +116,7 @@ def test_uploads_have_the_same_limits_as_elsewhere(
     assert (answer.status, answer.json.get("type")) == (status, kind)
 
 
-def test_our_own_fault_is_told_without_its_details(site: Site) -> None:
+def test_a_bug_is_answered_without_its_details(site: Site) -> None:
     site.fleet.failure = ValueError("secret")
     answer = site("POST", PREDICT, jpeg())
     assert (answer.json["code"], answer.json["type"]) == (500, "InternalServerException")
@@ -147,7 +147,7 @@ def test_models_are_listed_in_pages(site: Site) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=x", "limit=101", "limit=-1", "next_page_token=-1"])
-def test_a_page_that_cannot_be_is_the_usual_one(site: Site, query: str) -> None:
+def test_an_impossible_page_of_the_list_is_the_first_one(site: Site, query: str) -> None:
     assert len(site("GET", f"/models?{query}").json["models"]) == 1
 
 

@@ -1,4 +1,4 @@
-"""Forms made up to cost much: each limit from both sides, and what the worst of them costs."""
+"""Hostile forms: each limit from both sides, and what the most expensive forms cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMIT = 10_000_000
 
 
 def outcome(body: bytes, kind: str = KIND) -> int:
-    """The status it is refused with, or 200."""
+    """The status with which it is refused, or 200."""
     try:
         from_form(body, kind, LIMIT)
     except Problem as problem:
@@ -27,18 +27,18 @@ def outcome(body: bytes, kind: str = KIND) -> int:
 
 
 def fields(number: int) -> bytes:
-    """So many parts before the picture's."""
+    """A form with this many parts before the picture's."""
     part = b'--xx\r\nContent-Disposition: form-data; name="a%d"\r\n\r\nb\r\n'
     return b"".join(part % n for n in range(number)) + form(jpeg())
 
 
 def with_headers(size: int) -> bytes:
-    """A picture whose part has so many bytes of headers."""
+    """A form whose picture has this many bytes of headers."""
     head = b'Content-Disposition: form-data; name="image"\r\nX-Fill: '
     return b"--xx\r\n%b%b\r\n\r\n%b\r\n--xx--\r\n" % (head, b"a" * (size - len(head)), jpeg())
 
 
-def test_a_form_may_have_some_parts_and_no_more() -> None:
+def test_the_number_of_a_forms_parts_is_bounded() -> None:
     assert outcome(fields(MAX_PARTS - 1)) == 200
     assert outcome(fields(MAX_PARTS)) == 400
 
@@ -58,7 +58,7 @@ def test_the_headers_of_a_part_are_bounded() -> None:
         "multipart/form-data; boundary=xx; charset=rot13",
     ],
 )
-def test_a_strange_boundary_is_refused_or_of_no_effect(kind: str) -> None:
+def test_a_strange_boundary_is_refused_or_has_no_effect(kind: str) -> None:
     assert outcome(form(jpeg()), kind) in (200, 400)
 
 
@@ -81,8 +81,8 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_no_form_costs_much_whatever_is_in_it(name: str) -> None:
-    """Ten megabytes each, as much as passes the limit: refused soon and in little memory."""
+def test_no_form_costs_much_time_or_memory(name: str) -> None:
+    """Each has ten megabytes, the largest size read: it is refused soon and in little memory."""
     began = time.process_time()
     assert outcome(BOMBS[name]) in (400, 413, 415)
     took = time.process_time() - began

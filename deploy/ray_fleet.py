@@ -38,7 +38,7 @@ from spyglass.runtime.settings import (  # noqa: E402
     from_environment,
     whole,
 )
-from spyglass.transport.credentials import joining  # noqa: E402
+from spyglass.transport.credentials import address_with_keys  # noqa: E402
 
 # Read by Ray when it is imported: nothing is told to its makers.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -220,7 +220,7 @@ def parser() -> Parser:
         "brokers",
         nargs="*",
         metavar="BROKER",
-        type=joining,
+        type=address_with_keys,
         default=(from_environment("SPYGLASS_BROKERS") or BACKEND).split(),
         help="address of a broker's workers' port, seen from the nodes; keep one with a secret in"
         f" SPYGLASS_BROKERS, where no list of processes shows it (default: {BACKEND})",

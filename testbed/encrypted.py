@@ -8,7 +8,7 @@ from typing import Any
 
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import Keyring, Role
-from spyglass.transport.credentials import join
+from spyglass.transport.credentials import add_keys
 from testbed.fleet import Fleet
 
 
@@ -24,8 +24,8 @@ class Encrypted(Fleet):
 
     def way_in(self, role: Role, name: str = "", at: str = "") -> str:
         """An address with a secret of its own."""
-        _, login = self.keyring.issue(role, name)
-        return join(at or (self.backend if role is Role.WORKER else self.frontend), login)
+        _, client_keys = self.keyring.issue(role, name)
+        return add_keys(at or (self.backend if role is Role.WORKER else self.frontend), client_keys)
 
     def start_broker(self, *flags: str, **options: Any) -> subprocess.Popen[bytes]:
         keys = ["--keys", str(self.keyring.folder), "--encrypt", "always"]

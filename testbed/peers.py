@@ -22,7 +22,7 @@ from spyglass.protocol import (
     decode,
     encode,
 )
-from spyglass.transport.credentials import Login
+from spyglass.transport.credentials import ClientKeys
 from spyglass.transport.socket_options import dealer
 
 #: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism.
@@ -44,13 +44,13 @@ class Peer:
         self,
         address: str,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
-        login: Login | None = None,
+        keys: ClientKeys | None = None,
         routing_id: bytes = b"",
     ) -> None:
         """`routing_id` is one to bring along, as no real peer does."""
         self.context = context or zmq.Context()
         self._own = context is None
-        self.socket = dealer(self.context, login)
+        self.socket = dealer(self.context, keys)
         if routing_id:
             self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
         self.socket.connect(address)

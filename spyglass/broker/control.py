@@ -15,7 +15,7 @@ from spyglass.dispatcher.snapshot import snapshot
 from spyglass.keys.keyring import BadKeys
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Body, Op, Query, Reply
-from spyglass.transport.addresses import AddressError, address, this_machine
+from spyglass.transport.addresses import AddressError, address, own_host
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Control:
             status["broker"] |= {
                 "frontend": frontend,
                 "backend": backend,
-                "join": self._port_policy.join_command(backend, this_machine()),
+                "join": self._port_policy.join_command(backend, own_host()),
                 "security": self._port_policy.protection(frontend, backend),
             }
             self._status_body = Body.of(json.dumps(status).encode())
@@ -136,7 +136,7 @@ class Control:
     def _let_in(self, query: Query, now: float) -> Reply:
         """Make a line that joins a worker."""
         try:
-            line = self._port_policy.make_join_command(*self.ends, this_machine(), query.target)
+            line = self._port_policy.make_join_command(*self.ends, own_host(), query.target)
         except BadKeys as error:
             return Reply(query.id, False, str(error))
         logged = self._dispatcher.log_event("an admin made a line that joins a worker", now)

@@ -108,8 +108,10 @@ class Broker:
         """
         if self._authority is not None:
             self._authority.open(self._context)
-        self._front = router(self._context, self._port_policy.guard(FRONT_DOMAIN))
-        self._back = router(self._context, self._port_policy.guard(WORKER_DOMAIN), workers=True)
+        self._front = router(self._context, self._port_policy.server_keys(FRONT_DOMAIN))
+        self._back = router(
+            self._context, self._port_policy.server_keys(WORKER_DOMAIN), workers=True
+        )
         self._from_clients = Inbox(self._front, 1 + Direction.CLIENT_TO_BROKER.most_frames)
         self._from_workers = Inbox(self._back, 1 + Direction.WORKER_TO_BROKER.most_frames)
         self._front_peers = PeerTracker(self._front)

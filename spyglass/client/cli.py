@@ -31,7 +31,7 @@ from spyglass.runtime.settings import (
     seconds,
     whole,
 )
-from spyglass.transport.credentials import joining
+from spyglass.transport.credentials import address_with_keys
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 
@@ -62,7 +62,7 @@ def parser() -> Parser:
         metavar="PATH",
         help="picture, folder of pictures, pattern, or - for a list of paths on standard input",
     )
-    p.setting("--broker", FRONTEND, "address of the broker's clients' port", joining)
+    p.setting("--broker", FRONTEND, "address of the broker's clients' port", address_with_keys)
     p.setting("--model", "", "the model to ask (the broker's default if none)")
     p.setting("--top-k", 5, "predictions for each picture", whole(1, MAX_TOP_K))
     p.setting("--timeout", DEFAULT_TIMEOUT, "seconds for a picture", seconds(0.1, MAX_TIMEOUT))

@@ -26,7 +26,7 @@ import zmq
 from zmq.utils import z85
 
 from spyglass.keys.keyring import Keyring, Role
-from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, ServerKeys
 from spyglass.transport.socket_options import PLAIN_DOMAIN
 from spyglass.transport.waker import Waker
 
@@ -95,9 +95,9 @@ class KeyAuthority:
         self._thread = threading.Thread(target=serve, name="zap", daemon=True)
         self._thread.start()
 
-    def guard(self, domain: str) -> Guard:
+    def server_keys(self, domain: str) -> ServerKeys:
         """The socket options of the port of this domain."""
-        return Guard(self.keyring.secret, domain)
+        return ServerKeys(self.keyring.secret, domain)
 
     def allows(self, public: str, domain: str) -> bool:
         """Whether this key (a User-Id) is allowed on the port of this domain."""

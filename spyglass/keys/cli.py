@@ -10,8 +10,8 @@ from pathlib import Path
 
 from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN, BadKeys, Keyring, Role
 from spyglass.runtime.settings import BACKEND, EXIT_FAILED, EXIT_OK, FRONTEND, Parser
-from spyglass.transport.addresses import address, this_machine
-from spyglass.transport.credentials import join, missing
+from spyglass.transport.addresses import address, own_host
+from spyglass.transport.credentials import add_keys, curve_missing
 
 
 def parser() -> Parser:
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(argv)
     try:
-        if problem := missing():
+        if problem := curve_missing():
             raise BadKeys(problem)
         if options.command == "init":
             make_keys(options.keys)
@@ -124,9 +124,9 @@ def print_join_command(keyring: Keyring, options: argparse.Namespace) -> None:
     """Make a key, and print the command that uses it, alone on standard output."""
     joins = options.command == "join"
     role = Role.WORKER if joins else Role.ADMIN if options.admin else Role.FRONT
-    name, login = keyring.issue(role, options.name)
+    name, client_keys = keyring.issue(role, options.name)
     port = port_of(BACKEND if joins else FRONTEND)
-    broker = join(options.address or f"tcp://{this_machine()}:{port}", login)
+    broker = add_keys(options.address or f"tcp://{own_host()}:{port}", client_keys)
     if joins:
         print(f"python worker.py '{broker}'")
     else:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import zmq
 
 from spyglass.protocol import NAME
-from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Login
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, ClientKeys
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class Keyring:
         """The list of allowed keys, which follows its file."""
         return Allowed(self.folder / ALLOWED)
 
-    def issue(self, role: Role, name: str = "") -> tuple[str, Login]:
+    def issue(self, role: Role, name: str = "") -> tuple[str, ClientKeys]:
         """Allow a new key; returns its name and its secret, which is stored nowhere. Without a
         name it gets the first free one, such as machine-1.
 
@@ -242,7 +242,7 @@ class Keyring:
             free = (f"{role.stem}-{n}" for n in count(1))
             name = name or next(candidate for candidate in free if candidate not in taken)
             entries.append(Entry(role, name, public.decode()))
-        return name, Login(self.public, secret)
+        return name, ClientKeys(self.public, secret)
 
     def revoke(self, name: str) -> list[Entry]:
         """Remove all keys of this name from the list; returns them. A list that was edited by hand

@@ -12,8 +12,8 @@ from pathlib import Path
 from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.transport import credentials
-from spyglass.transport.addresses import as_others_call, beyond_loopback
-from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, Guard
+from spyglass.transport.addresses import address_for_peers, beyond_loopback
+from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, ServerKeys
 
 #: Values of `--encrypt`: which ports are to be encrypted.
 BEYOND, ALWAYS = "beyond-loopback", "always"
@@ -47,7 +47,7 @@ class PortPolicy:
         front, back = (always or (beyond_loopback(a) and not insecure) for a in ports)
         if not (front or back):
             return PLAIN
-        if problem := credentials.missing():
+        if problem := credentials.curve_missing():
             raise BadKeys(problem)
         try:
             keyring = Keyring.open(keys.expanduser())
@@ -66,10 +66,12 @@ class PortPolicy:
         """The folder of the keys, if they are used."""
         return None if self.authority is None else self.authority.keyring.folder
 
-    def guard(self, domain: str) -> Guard | None:
+    def server_keys(self, domain: str) -> ServerKeys | None:
         """The socket options of the port of this domain; None if it is not encrypted."""
         encrypted = {FRONT_DOMAIN: self.front, WORKER_DOMAIN: self.back}[domain]
-        return self.authority.guard(domain) if self.authority is not None and encrypted else None
+        return (
+            self.authority.server_keys(domain) if self.authority is not None and encrypted else None
+        )
 
     def next_refresh(self) -> float:
         """When the list of keys is to be read again."""
@@ -91,7 +93,7 @@ class PortPolicy:
 
     def join_command(self, backend: str, host: str) -> str:
         """The command that starts a worker on another machine; its secret is not shown."""
-        place = as_others_call(backend, host)
+        place = address_for_peers(backend, host)
         return f"python worker.py '{place}#{HIDDEN}'" if self.back else f"python worker.py {place}"
 
     def make_join_command(self, frontend: str, backend: str, host: str, name: str) -> str:
@@ -104,8 +106,9 @@ class PortPolicy:
             raise BadKeys("Anybody may ask this broker. On its machine run: python keys.py join")
         if self.authority is None or not self.back:
             return self.join_command(backend, host)
-        _, login = self.authority.keyring.issue(Role.WORKER, name)
-        return f"python worker.py '{credentials.join(as_others_call(backend, host), login)}'"
+        _, client_keys = self.authority.keyring.issue(Role.WORKER, name)
+        place = credentials.add_keys(address_for_peers(backend, host), client_keys)
+        return f"python worker.py '{place}'"
 
 
 PLAIN = PortPolicy()

@@ -15,8 +15,8 @@ from spyglass.keys.port_policy import BEYOND, PortPolicy
 from spyglass.local.supervise import END_SIGNALS, signals_blocked, supervise
 from spyglass.runtime import settings
 from spyglass.runtime.settings import from_environment
-from spyglass.transport.addresses import as_others_call
-from spyglass.transport.credentials import join
+from spyglass.transport.addresses import address_for_peers
+from spyglass.transport.credentials import add_keys
 
 #: The folder of the checkout, in which supervisor starts the programs.
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -61,8 +61,8 @@ def give_keys(env: dict[str, str]) -> None:
     ):
         if encrypted and env[variable] == port:
             port_policy.authority.keyring.revoke(name)  # left from the last start
-            _, login = port_policy.authority.keyring.issue(role, name)
-            env[variable] = join(as_others_call(port, "127.0.0.1"), login)
+            _, client_keys = port_policy.authority.keyring.issue(role, name)
+            env[variable] = add_keys(address_for_peers(port, "127.0.0.1"), client_keys)
 
 
 def port_in_use(env: dict[str, str]) -> str:

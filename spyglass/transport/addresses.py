@@ -46,14 +46,14 @@ def beyond_loopback(address: str) -> bool:
         return True
 
 
-def as_others_call(address: str, host: str) -> str:
+def address_for_peers(address: str, host: str) -> str:
     """The address to connect to for one that is listened on, `host` being this machine."""
     scheme, _, where = address.partition("://")
     name, _, port = where.rpartition(":")
     return f"tcp://{host}:{port}" if scheme == "tcp" and name in ANY_HOST else address
 
 
-def this_machine() -> str:
+def own_host() -> str:
     """This machine's address on the network it reaches others by, or its name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -2,7 +2,7 @@
 
 An address such as `tcp://10.0.0.5:5556#cwXZ...` names an encrypted port. What stands behind the #
 is URL-safe base64, without padding, of the broker's public key and of the secret key made for this
-way in, 32 bytes each. It is a secret: only `split` and `Login.text` ever see it.
+way in, 32 bytes each. It is a secret: only `split` and `ClientKeys.text` ever see it.
 
 CURVE (rfc.zeromq.org/spec/26) encrypts and proves both ends to each other; ZAP (spec/27) asks the
 broker's own list whether a peer's key may come in (spyglass.keys).
@@ -32,7 +32,7 @@ REFUSED = f"refuses this key: it was revoked, or is for its other port. {NEW_LIN
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Login:
+class ClientKeys:
     """What a worker or client needs to come in. Keys in Z85 (rfc.zeromq.org/spec/32), as libzmq
     takes them. No `repr`: the secret must not end in a log."""
 
@@ -50,7 +50,7 @@ class Login:
         return urlsafe_b64encode(keys).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str) -> Login:
+    def read(cls, text: str) -> ClientKeys:
         """The keys in what stands behind the #.
 
         Raises:
@@ -75,7 +75,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Guard:
+class ServerKeys:
     """What a broker's port needs to let in only whom ZAP allows."""
 
     secret: bytes  # the broker's, in Z85
@@ -89,38 +89,38 @@ class Guard:
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
-def split(text: str) -> tuple[str, Login | None]:
-    """An address without its secret, which is all that may be shown, and the login.
+def split_address(text: str) -> tuple[str, ClientKeys | None]:
+    """An address without its secret, which is all that may be shown, and the keys.
 
     Raises:
         AddressError: no address, or what stands behind the # is damaged.
     """
-    place, mark, login = text.partition("#") if text.startswith("tcp://") else (text, "", "")
-    return address(place), Login.read(login) if mark else None
+    place, mark, keys = text.partition("#") if text.startswith("tcp://") else (text, "", "")
+    return address(place), ClientKeys.read(keys) if mark else None
 
 
-def joining(text: str) -> str:
+def address_with_keys(text: str) -> str:
     """An address, with or without a secret, for `type=`."""
-    split(text)
+    split_address(text)
     return text
 
 
-def join(place: str, login: Login) -> str:
+def add_keys(place: str, keys: ClientKeys) -> str:
     """The address with its secret."""
-    return f"{place}#{login.text()}"
+    return f"{place}#{keys.text()}"
 
 
-def unheard(place: str, login: Login | None, met: bool) -> str:
+def no_answer_text(place: str, keys: ClientKeys | None, met: bool) -> str:
     """A sentence on a broker that does not answer, `met` if something there takes connections and
     ends them."""
     text = f"No broker answers at {place}. Is broker.py running there?"
     if met:
-        kind = "other keys, or none" if login is not None else "keys, and this address has none"
+        kind = "other keys, or none" if keys is not None else "keys, and this address has none"
         text += f" What is there ends our connections: if it is a broker, it has {kind}. {NEW_LINE}"
     return text
 
 
-def missing() -> str:
+def curve_missing() -> str:
     """Why connections cannot be encrypted here, or nothing."""
     if zmq.has("curve"):
         return ""

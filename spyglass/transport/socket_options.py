@@ -9,7 +9,7 @@ from __future__ import annotations
 import zmq
 
 from spyglass.protocol import MAX_ANSWER_PARTS, MAX_CREDIT, MAX_PARTS, PART_BYTES
-from spyglass.transport.credentials import Guard, Login
+from spyglass.transport.credentials import ClientKeys, ServerKeys
 
 #: Milliseconds between ZMTP pings on the clients' port, where there are no heartbeats of our own.
 #: Both ends ping: a ping's TTL does not replace the other end's, since any later frame stops its
@@ -64,9 +64,11 @@ DEALER_EVENTS = ROUTER_EVENTS | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def router(
-    context: zmq.Context[zmq.Socket[bytes]], guard: Guard | None = None, workers: bool = False
+    context: zmq.Context[zmq.Socket[bytes]],
+    keys: ServerKeys | None = None,
+    workers: bool = False,
 ) -> zmq.Socket[bytes]:
-    """A broker's socket, for clients or for `workers`. Not yet bound; encrypted by `guard`."""
+    """A broker's socket, for clients or for `workers`. Not yet bound; encrypted by `keys`."""
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a gone peer is an error, not silence
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
@@ -75,8 +77,8 @@ def router(
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.SNDHWM, SEND_QUEUE)
     socket.setsockopt(zmq.LINGER, 0)
-    if guard is not None:
-        guard.apply(socket)
+    if keys is not None:
+        keys.apply(socket)
     else:
         _refuse_the_past(socket)
     _common(socket, workers)
@@ -84,17 +86,19 @@ def router(
 
 
 def dealer(
-    context: zmq.Context[zmq.Socket[bytes]], login: Login | None = None, worker: bool = False
+    context: zmq.Context[zmq.Socket[bytes]],
+    keys: ClientKeys | None = None,
+    worker: bool = False,
 ) -> zmq.Socket[bytes]:
-    """A client's or a `worker`'s socket, encrypted by `login`. No identity is set: the ROUTER gives
+    """A client's or a `worker`'s socket, encrypted by `keys`. No identity is set: the ROUTER gives
     each connection a fresh one, so two peers can never claim the same (libzmq issue 4503)."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a broker that is not there
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.SNDHWM, WORKER_SEND_QUEUE if worker else CLIENT_SEND_QUEUE)
     socket.setsockopt(zmq.LINGER, DEALER_LINGER_MS)
-    if login is not None:
-        login.apply(socket)
+    if keys is not None:
+        keys.apply(socket)
     else:
         _refuse_the_past(socket)
     _common(socket, worker)

@@ -22,7 +22,7 @@ from spyglass.runtime.settings import (
     seconds,
     whole,
 )
-from spyglass.transport.credentials import joining
+from spyglass.transport.credentials import address_with_keys
 from spyglass.web.app import MAX_UPLOAD, READ_FACTOR, make_app
 from spyglass.web.http.guard import Guard, hostname, is_loopback
 from spyglass.web.http.server import Server
@@ -46,7 +46,7 @@ def parser() -> Parser:
         None,
         f"a broker's clients' port; may be repeated; keep one with a secret in SPYGLASS_BROKER,"
         f" where other users of this machine cannot see it ({FRONTEND})",
-        joining,
+        address_with_keys,
         action="append",
     )
     p.setting("--host", HOST, "address to listen on")

@@ -24,7 +24,12 @@ from spyglass.runtime.settings import (
     whole,
 )
 from spyglass.transport.addresses import AddressError, beyond_loopback
-from spyglass.transport.credentials import Login, joining, missing, split
+from spyglass.transport.credentials import (
+    ClientKeys,
+    address_with_keys,
+    curve_missing,
+    split_address,
+)
 from spyglass.worker.loop import Worker
 from spyglass.worker.spawner import ChildSpawner
 
@@ -72,9 +77,9 @@ def forget_addresses() -> None:
         os.environ.pop(variable, None)
 
 
-def safe_to_listen(place: str, login: Login | None) -> bool:
+def safe_to_listen(place: str, keys: ClientKeys | None) -> bool:
     """Whether only the broker can connect there."""
-    return login is not None or not beyond_loopback(place)
+    return keys is not None or not beyond_loopback(place)
 
 
 def parser() -> Parser:
@@ -92,7 +97,7 @@ def parser() -> Parser:
         "brokers",
         nargs="*",
         metavar="BROKER",
-        type=joining,
+        type=address_with_keys,
         default=(from_environment("SPYGLASS_BROKERS") or BACKEND).split(),
         help="address of a broker's workers' port; keep one with a secret in SPYGLASS_BROKERS,"
         f" where other users of this machine cannot see it (default: {BACKEND})",
@@ -103,7 +108,7 @@ def parser() -> Parser:
     p.setting("--device", "cpu", "where children compute: cpu, cuda, cuda:1")
     p.setting("--batch", 1, "pictures a child takes at a time, if they wait", whole(1, 64))
     p.setting("--job-limit", DEFAULT_JOB_LIMIT, "seconds for one picture", seconds(0.05, 3600))
-    p.setting("--listen", None, "wait for a broker to dial this address instead", joining)
+    p.setting("--listen", None, "wait for a broker to dial this address instead", address_with_keys)
     p.setting("--name", "", "name on the status page", name_setting)
     p.add_argument(
         "--insecure",
@@ -126,10 +131,12 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
     if argv is None:
         hide(options.brokers, options.listen)
     try:
-        places = [split(place) for place in [options.listen or "", *options.brokers] if place]
+        places = [
+            split_address(place) for place in [options.listen or "", *options.brokers] if place
+        ]
     except AddressError as error:
         p.error(f"SPYGLASS_BROKERS: {error}")
-    if any(login for _, login in places) and (problem := missing()):
+    if any(keys for _, keys in places) and (problem := curve_missing()):
         p.error(problem)
     if options.listen and not options.insecure and not safe_to_listen(*places[0]):
         p.error(

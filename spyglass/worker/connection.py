@@ -22,7 +22,7 @@ from spyglass.protocol import (
 from spyglass.runtime import logs
 from spyglass.runtime.internal_errors import InternalErrors
 from spyglass.transport.addresses import beyond_loopback
-from spyglass.transport.credentials import REFUSED, split, unheard
+from spyglass.transport.credentials import REFUSED, no_answer_text, split_address
 from spyglass.transport.framing import Inbox, incoming, send
 from spyglass.transport.peers import bytes_received, monitor_events
 from spyglass.transport.socket_options import DEALER_EVENTS, dealer
@@ -59,7 +59,7 @@ class BrokerConnection:
         listen: bool,
         hello: Callable[[], Ready | None],
     ) -> None:
-        self.address, self._login = split(address)
+        self.address, self._keys = split_address(address)
         self.connected = False
         self.epoch = 0  # counts connections
         self._context = context
@@ -90,7 +90,7 @@ class BrokerConnection:
             zmq.ZMQError: the address to listen on is in use or not ours.
         """
         self._poller = poller
-        socket = dealer(self._context, self._login, worker=True)
+        socket = dealer(self._context, self._keys, worker=True)
         monitor = socket.get_monitor_socket(DEALER_EVENTS)
         self._sockets = socket, monitor
         self._inbox = Inbox(socket, Direction.BROKER_TO_WORKER.most_frames)
@@ -100,7 +100,7 @@ class BrokerConnection:
             socket.bind(self.address)
             self.address = socket.last_endpoint.decode()  # type: ignore[union-attr]
             if beyond_loopback(self.address):
-                how = "encrypted" if self._login else "unencrypted, and open to everybody there"
+                how = "encrypted" if self._keys else "unencrypted, and open to everybody there"
                 logs.always(
                     log, "other machines may reach this worker at %s: %s", self.address, how
                 )
@@ -186,7 +186,7 @@ class BrokerConnection:
         if now >= self._report_at:
             self._report_at, self._reported = float("inf"), True
             log.warning(
-                "%s Still trying", unheard(self.address, self._login, self._handshake_failed)
+                "%s Still trying", no_answer_text(self.address, self._keys, self._handshake_failed)
             )
         if self._sent_since_tick:
             self._sent_since_tick, self._last_sent = False, now

@@ -68,14 +68,14 @@ def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> N
 def test_an_encrypted_port_gives_each_peer_a_routing_id_whatever_it_brings(
     sockets: Sockets,
 ) -> None:
-    login = sockets.login(Role.WORKER)
-    honest = sockets.worker(login)
+    client_keys = sockets.client_keys(Role.WORKER)
+    honest = sockets.worker(client_keys)
     honest.join("honest")
     addresses = sockets.broker.dispatcher.workers
     eventually(partial(has, addresses, 1), "it joins")
     (taken,) = addresses
     for number, brought in enumerate((taken, taken, b"\0\0\0\0\1", b"x" * 255), 2):
-        thief = FakeWorker(sockets.broker.backend, login=login, routing_id=brought)
+        thief = FakeWorker(sockets.broker.backend, keys=client_keys, routing_id=brought)
         sockets.peers.append(thief)
         thief.join("thief")
         eventually(partial(has, addresses, number), "it joins as another one")

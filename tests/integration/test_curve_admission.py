@@ -10,7 +10,7 @@ from spyglass.client.session import NotAllowed
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
-from spyglass.transport.credentials import Login
+from spyglass.transport.credentials import ClientKeys
 from testbed.encrypted import Encrypted
 from testbed.fleet import CAT
 from testbed.peers import picture_request
@@ -20,7 +20,9 @@ from testbed.processes import PATIENCE, eventually
 
 
 def test_each_key_opens_its_own_port_only(sockets: Sockets) -> None:
-    work, front, admin = (sockets.login(role) for role in (Role.WORKER, Role.FRONT, Role.ADMIN))
+    work, front, admin = (
+        sockets.client_keys(role) for role in (Role.WORKER, Role.FRONT, Role.ADMIN)
+    )
     assert comes_in(sockets.worker(work))
     assert comes_in(sockets.front(front))
     assert comes_in(sockets.front(admin))
@@ -29,12 +31,12 @@ def test_each_key_opens_its_own_port_only(sockets: Sockets) -> None:
 
 
 def test_unknown_keys_and_unencrypted_peers_are_refused(sockets: Sockets) -> None:
-    known = sockets.login(Role.WORKER)
+    known = sockets.client_keys(Role.WORKER)
     _, secret = zmq.curve_keypair()
     _, elsewhere = zmq.curve_keypair()
-    unknown = Login(known.broker, secret)
-    misled = Login(zmq.curve_public(elsewhere), known.secret)
-    workers = [sockets.worker(login) for login in (unknown, misled, None)]
+    unknown = ClientKeys(known.broker, secret)
+    misled = ClientKeys(zmq.curve_public(elsewhere), known.secret)
+    workers = [sockets.worker(client_keys) for client_keys in (unknown, misled, None)]
     strangers = [*workers, sockets.front(None)]
     assert all(stays_out(peer) for peer in strangers)
     assert comes_in(sockets.worker(known))
@@ -42,7 +44,7 @@ def test_unknown_keys_and_unencrypted_peers_are_refused(sockets: Sockets) -> Non
 
 def test_a_key_is_valid_as_soon_as_it_is_made(sockets: Sockets) -> None:
     for _ in range(3):
-        assert comes_in(sockets.worker(sockets.login(Role.WORKER)))
+        assert comes_in(sockets.worker(sockets.client_keys(Role.WORKER)))
 
 
 def test_a_front_key_may_look_and_only_an_admins_may_change_the_fleet(
@@ -69,15 +71,15 @@ def test_a_front_key_may_look_and_only_an_admins_may_change_the_fleet(
 def test_a_revoked_worker_is_removed_at_once_and_its_work_goes_to_another(
     sockets: Sockets,
 ) -> None:
-    doomed = sockets.worker(sockets.login(Role.WORKER, "doomed"))
+    doomed = sockets.worker(sockets.client_keys(Role.WORKER, "doomed"))
     doomed.join("doomed")
     eventually(lambda: sockets.names() == ["doomed"], "it joins")
-    asker = sockets.front(sockets.login(Role.FRONT))
+    asker = sockets.front(sockets.client_keys(Role.FRONT))
     request = picture_request()
     asker.say(request)
     held = doomed.request()
     doomed.say(Ack(held.id))
-    heir = sockets.worker(sockets.login(Role.WORKER, "heir"))
+    heir = sockets.worker(sockets.client_keys(Role.WORKER, "heir"))
     heir.join("heir")
     eventually(lambda: len(sockets.names()) == 2, "it joins")
 
@@ -92,9 +94,9 @@ def test_a_revoked_worker_is_removed_at_once_and_its_work_goes_to_another(
 
 
 def test_a_revoked_front_gets_nothing_more(sockets: Sockets) -> None:
-    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker = sockets.worker(sockets.client_keys(Role.WORKER))
     worker.join("kitchen")
-    asker = sockets.front(sockets.login(Role.FRONT, "office"))
+    asker = sockets.front(sockets.client_keys(Role.FRONT, "office"))
     asker.say(picture_request())
     held = worker.request()
     worker.say(Ack(held.id))
@@ -112,7 +114,7 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
 ) -> None:
     """Even where its connection cannot be cut, each message is checked by its own User-Id."""
     monkeypatch.setattr("spyglass.transport.peers.PeerTracker.disconnect", lambda *_: None)
-    asker = sockets.front(sockets.login(Role.FRONT, "office"))
+    asker = sockets.front(sockets.client_keys(Role.FRONT, "office"))
     asker.say(picture_request())
     assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)
     sockets.keyring.revoke("office")
@@ -129,7 +131,7 @@ def _revoked(sockets: Sockets, name: str) -> bool:
 
 
 def test_without_its_list_of_keys_the_broker_disconnects_everybody(sockets: Sockets) -> None:
-    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker = sockets.worker(sockets.client_keys(Role.WORKER))
     worker.join("kitchen")
     eventually(sockets.names, "it joins")
     (sockets.keyring.folder / ALLOWED).unlink()
@@ -143,13 +145,13 @@ def test_without_its_list_of_keys_the_broker_disconnects_everybody(sockets: Sock
 def test_when_the_thread_that_checks_keys_has_ended_nobody_can_connect(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    login = sockets.login(Role.WORKER)
-    assert comes_in(sockets.worker(login))
+    client_keys = sockets.client_keys(Role.WORKER)
+    assert comes_in(sockets.worker(client_keys))
     # Else the broker would notice, and end.
     monkeypatch.setattr(sockets.authority, "refresh_if_due", lambda now: None)
     sockets.authority.close()
-    assert stays_out(sockets.worker(login))
-    assert stays_out(sockets.worker(login))
+    assert stays_out(sockets.worker(client_keys))
+    assert stays_out(sockets.worker(client_keys))
 
 
 def test_a_broker_ends_when_the_thread_that_checks_keys_has_ended(sockets: Sockets) -> None:
@@ -165,10 +167,10 @@ def test_an_encrypted_port_without_a_zap_handler_accepts_nobody(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     from spyglass.transport.socket_options import router
 
-    port = router(context, sockets.authority.guard("worker"))
+    port = router(context, sockets.authority.server_keys("worker"))
     number = port.bind_to_random_port("tcp://127.0.0.1")
     try:
-        peer = sockets.peer(f"tcp://127.0.0.1:{number}", sockets.login(Role.WORKER))
+        peer = sockets.peer(f"tcp://127.0.0.1:{number}", sockets.client_keys(Role.WORKER))
         assert stays_out(peer)
     finally:
         context.destroy(linger=0)

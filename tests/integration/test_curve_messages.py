@@ -14,7 +14,7 @@ from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Op, Reason
-from spyglass.transport.credentials import join
+from spyglass.transport.credentials import add_keys
 from testbed.encrypted import Encrypted
 from testbed.fleet import CAT, Fleet
 from testbed.processes import PATIENCE, Said, eventually
@@ -35,18 +35,20 @@ def test_a_refused_worker_logs_why_and_what_to_do(
     encrypted: Encrypted, tmp_path: Path, case: str
 ) -> None:
     if case == "front key":
-        _, login = encrypted.keyring.issue(Role.FRONT, "kitchen")
+        _, client_keys = encrypted.keyring.issue(Role.FRONT, "kitchen")
     else:
         other = Keyring.create(tmp_path / "other")
-        _, login = (other if case == "other keys" else encrypted.keyring).issue(Role.WORKER, "k")
+        _, client_keys = (other if case == "other keys" else encrypted.keyring).issue(
+            Role.WORKER, "k"
+        )
     if case == "revoked":
         encrypted.keyring.revoke("k")
-    place = encrypted.backend if case == "no key" else join(encrypted.backend, login)
+    place = encrypted.backend if case == "no key" else add_keys(encrypted.backend, client_keys)
     said = Said(encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
     why = "it has other keys, or none" if case == "other keys" else "refuses this key"
     line = said.wait("this address has none" if case == "no key" else why)
     assert "python keys.py join" in line
-    assert login.text()[:20] not in "".join(said.lines)
+    assert client_keys.text()[:20] not in "".join(said.lines)
     assert "kitchen" not in encrypted.names()
 
 

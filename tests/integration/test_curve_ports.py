@@ -12,7 +12,7 @@ from spyglass.broker import cli as broker_program
 from spyglass.keys.keyring import ALLOWED, BadKeys, Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.local import run
-from spyglass.transport.credentials import join, split
+from spyglass.transport.credentials import add_keys, split_address
 from spyglass.worker import cli as worker_program
 from spyglass.worker.cli import safe_to_listen
 from testbed.fleet import Fleet
@@ -89,23 +89,23 @@ def test_a_worker_listens_beyond_loopback_only_with_a_secret(
     place = "tcp://0.0.0.0:8888"
     refused(worker_program.main, "--listen", place)
     assert "python keys.py init" in capsys.readouterr().err
-    _, login = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
-    assert safe_to_listen(place, login)
+    _, client_keys = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
+    assert safe_to_listen(place, client_keys)
     assert safe_to_listen("tcp://127.0.0.1:8888", None)
 
 
 def test_a_damaged_secret_is_wrong_usage_and_is_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, login = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
-    place = join("tcp://127.0.0.1:5556", login)[:-1]
+    _, client_keys = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
+    place = add_keys("tcp://127.0.0.1:5556", client_keys)[:-1]
     refused(worker_program.main, place)
     told = capsys.readouterr().err
     monkeypatch.setenv("SPYGLASS_BROKERS", place)
     refused(worker_program.main)
     told += capsys.readouterr().err
     assert told.count("python keys.py join") >= 2
-    assert login.text()[:20] not in told
+    assert client_keys.text()[:20] not in told
 
 
 def test_make_run_gives_its_own_parts_keys_to_encrypted_ports_only(
@@ -123,7 +123,7 @@ def test_make_run_gives_its_own_parts_keys_to_encrypted_ports_only(
         told = dict(env)
         run.give_keys(told)
     assert told["SPYGLASS_BROKER"] == "tcp://127.0.0.1:5555"
-    place, login = split(told["SPYGLASS_BROKERS"])
+    place, client_keys = split_address(told["SPYGLASS_BROKERS"])
     assert place == "tcp://127.0.0.1:5556"
-    assert login is not None
-    assert [e.public for e in keyring.allowed().entries()] == [login.public.decode()]
+    assert client_keys is not None
+    assert [e.public for e in keyring.allowed().entries()] == [client_keys.public.decode()]

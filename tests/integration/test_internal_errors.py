@@ -75,9 +75,9 @@ def test_the_longest_reason_that_a_worker_may_give_reaches_the_client(fleet: Fle
 def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker = sockets.worker(sockets.client_keys(Role.WORKER))
     worker.join("attic")
-    asker = sockets.front(sockets.login(Role.FRONT))
+    asker = sockets.front(sockets.client_keys(Role.FRONT))
     counters = sockets.broker.dispatcher.journal.counters
 
     def fail(*_: object) -> Any:
@@ -96,7 +96,7 @@ def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
 def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = sockets.worker(sockets.login(Role.WORKER))
+    worker = sockets.worker(sockets.client_keys(Role.WORKER))
     worker.join("attic")
 
     def fail(message: Message) -> Any:

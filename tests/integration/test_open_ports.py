@@ -82,8 +82,8 @@ def test_a_worker_that_other_machines_may_reach_logs_so_at_every_level(
     place = f"tcp://0.0.0.0:{free_port()}"
     env, flags = dict(os.environ), ["--listen", place, "--insecure", "--log-level", "error"]
     if encrypted:
-        _, login = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
-        env["SPYGLASS_LISTEN"] = f"{place}#{login.text()}"
+        _, client_keys = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
+        env["SPYGLASS_LISTEN"] = f"{place}#{client_keys.text()}"
         del flags[:3]
     said = Said(fleet.run_worker("cellar", [], *flags, env=env, stderr=subprocess.PIPE))
     how = "encrypted" if encrypted else "unencrypted, and open to everybody there"

@@ -14,7 +14,7 @@ from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.runtime.open_files import raise_open_files
-from spyglass.transport.credentials import Login
+from spyglass.transport.credentials import ClientKeys
 from testbed.peers import FakeWorker, Peer
 from testbed.processes import PATIENCE
 
@@ -43,20 +43,20 @@ class Sockets:
         except Exception as error:
             self.failure = error
 
-    def login(self, role: Role, name: str = "") -> Login:
+    def client_keys(self, role: Role, name: str = "") -> ClientKeys:
         return self.keyring.issue(role, name)[1]
 
-    def peer(self, port: str, login: Login | None, kind: type[Peer] = Peer) -> Any:
-        peer = kind(port, login=login)
+    def peer(self, port: str, client_keys: ClientKeys | None, kind: type[Peer] = Peer) -> Any:
+        peer = kind(port, keys=client_keys)
         self.peers.append(peer)
         return peer
 
-    def worker(self, login: Login | None) -> FakeWorker:
-        worker: FakeWorker = self.peer(self.broker.backend, login, FakeWorker)
+    def worker(self, client_keys: ClientKeys | None) -> FakeWorker:
+        worker: FakeWorker = self.peer(self.broker.backend, client_keys, FakeWorker)
         return worker
 
-    def front(self, login: Login | None) -> Peer:
-        front: Peer = self.peer(self.broker.frontend, login)
+    def front(self, client_keys: ClientKeys | None) -> Peer:
+        front: Peer = self.peer(self.broker.frontend, client_keys)
         return front
 
     def names(self) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 from spyglass.keys import cli
 from spyglass.keys.keyring import ALLOWED, SECRET, SETTLED, TOKEN, Allowed, BadKeys, Keyring, Role
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK
-from spyglass.transport.addresses import AddressError, as_others_call, beyond_loopback
-from spyglass.transport.credentials import Login, joining, split
+from spyglass.transport.addresses import AddressError, address_for_peers, beyond_loopback
+from spyglass.transport.credentials import ClientKeys, address_with_keys, split_address
 from testbed.processes import ROOT
 
 
@@ -89,8 +89,8 @@ def test_the_list_has_a_key_as_soon_as_it_is_made_and_until_it_is_revoked(
     keyring: Keyring,
 ) -> None:
     allowed = keyring.allowed()
-    name, login = keyring.issue(Role.WORKER, "kitchen")
-    public = login.public.decode()
+    name, client_keys = keyring.issue(Role.WORKER, "kitchen")
+    public = client_keys.public.decode()
     assert allowed.find(public) is None
     assert allowed.refresh() and not allowed.refresh()
     entry = allowed.find(public)
@@ -102,7 +102,7 @@ def test_the_list_has_a_key_as_soon_as_it_is_made_and_until_it_is_revoked(
 
 @pytest.mark.parametrize("harm", ["gone", "open", "folder"])
 def test_a_list_that_cannot_be_trusted_allows_no_key(keyring: Keyring, harm: str) -> None:
-    _, login = keyring.issue(Role.WORKER)
+    _, client_keys = keyring.issue(Role.WORKER)
     allowed = keyring.allowed()
     path = keyring.folder / ALLOWED
     if harm == "open":
@@ -112,7 +112,7 @@ def test_a_list_that_cannot_be_trusted_allows_no_key(keyring: Keyring, harm: str
     if harm == "folder":
         path.mkdir()
     assert allowed.refresh()
-    assert allowed.find(login.public.decode()) is None
+    assert allowed.find(client_keys.public.decode()) is None
 
 
 def test_a_key_without_a_name_is_not_named_like_a_worker_of_make_run(keyring: Keyring) -> None:
@@ -124,11 +124,11 @@ def test_a_key_without_a_name_is_not_named_like_a_worker_of_make_run(keyring: Ke
 
 
 def test_a_damaged_line_is_ignored_and_the_others_stay(keyring: Keyring) -> None:
-    _, login = keyring.issue(Role.WORKER)
+    _, client_keys = keyring.issue(Role.WORKER)
     path = keyring.folder / ALLOWED
     path.write_bytes(b"king arthur key\n\xff\n\n" + path.read_bytes() + b"worker half")
     assert [entry.name for entry in keyring.allowed().entries()] == ["machine-1"]
-    assert keyring.allowed().find(login.public.decode()) is not None
+    assert keyring.allowed().find(client_keys.public.decode()) is not None
 
 
 def test_a_list_edited_in_place_is_read_once_it_is_left_alone(keyring: Keyring) -> None:
@@ -195,33 +195,33 @@ def test_a_name_is_given_once(keyring: Keyring) -> None:
 
 
 def test_an_address_with_a_secret_gives_back_both_parts(keyring: Keyring) -> None:
-    _, login = keyring.issue(Role.WORKER)
-    place, read = split(f"tcp://10.0.0.5:5556#{login.text()}")
+    _, client_keys = keyring.issue(Role.WORKER)
+    place, read = split_address(f"tcp://10.0.0.5:5556#{client_keys.text()}")
     assert place == "tcp://10.0.0.5:5556"
-    assert read == login
-    assert set(login.text()) <= set(
+    assert read == client_keys
+    assert set(client_keys.text()) <= set(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     )
-    assert split("tcp://10.0.0.5:5556") == ("tcp://10.0.0.5:5556", None)
-    assert split("ipc:///tmp/a#b") == ("ipc:///tmp/a#b", None)
+    assert split_address("tcp://10.0.0.5:5556") == ("tcp://10.0.0.5:5556", None)
+    assert split_address("ipc:///tmp/a#b") == ("ipc:///tmp/a#b", None)
 
 
 @pytest.mark.parametrize("harm", [lambda t: t[:-1], lambda t: t + "A", lambda t: "é" + t[1:]])
 def test_a_damaged_secret_is_refused_without_being_shown(keyring: Keyring, harm: object) -> None:
-    _, login = keyring.issue(Role.WORKER)
-    text = harm(login.text())  # type: ignore[operator]
+    _, client_keys = keyring.issue(Role.WORKER)
+    text = harm(client_keys.text())  # type: ignore[operator]
     with pytest.raises(AddressError, match=r"python keys.py join") as error:
-        joining(f"tcp://10.0.0.5:5556#{text}")
+        address_with_keys(f"tcp://10.0.0.5:5556#{text}")
     assert text[:20] not in str(error.value)
     with pytest.raises(AddressError) as error:
-        joining(f"tcp://10.0.0.5:port#{login.text()}")
+        address_with_keys(f"tcp://10.0.0.5:port#{client_keys.text()}")
     assert "#" not in str(error.value)
 
 
-def test_a_login_never_shows_itself(keyring: Keyring) -> None:
-    _, login = keyring.issue(Role.WORKER)
-    assert login.secret.decode() not in f"{login!r} {login}"
-    assert isinstance(login, Login)
+def test_keys_never_show_themselves(keyring: Keyring) -> None:
+    _, client_keys = keyring.issue(Role.WORKER)
+    assert client_keys.secret.decode() not in f"{client_keys!r} {client_keys}"
+    assert isinstance(client_keys, ClientKeys)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_everything_else_may_be_reached_by_others(address: str) -> None:
 
 
 def test_a_wildcard_address_is_replaced_by_the_machines_name() -> None:
-    assert as_others_call("tcp://*:5556", "harbour") == "tcp://harbour:5556"
-    assert as_others_call("tcp://10.0.0.5:5556", "harbour") == "tcp://10.0.0.5:5556"
+    assert address_for_peers("tcp://*:5556", "harbour") == "tcp://harbour:5556"
+    assert address_for_peers("tcp://10.0.0.5:5556", "harbour") == "tcp://10.0.0.5:5556"
 
 
 # --- the command line -------------------------------------------------------------------------
@@ -273,11 +273,11 @@ def test_the_command_to_run_is_alone_on_standard_output_and_its_key_is_allowed(
     assert code == EXIT_OK and line.count("\n") == 1
     program, place = line.rsplit(" ", 1)
     assert program == "python worker.py"
-    address, login = split(place.strip().strip("'"))
+    address, client_keys = split_address(place.strip().strip("'"))
     keyring = Keyring.open(tmp_path / "keys")
     assert address == at[1]
-    assert login is not None and login.broker == keyring.public
-    entry = keyring.allowed().find(login.public.decode())
+    assert client_keys is not None and client_keys.broker == keyring.public
+    entry = keyring.allowed().find(client_keys.public.decode())
     assert entry is not None and entry.name == "kitchen"
 
 

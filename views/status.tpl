@@ -1,4 +1,4 @@
-% # How values are written: the same words as in status.js. What is no number stands as it came.
+% # How values are written: the same words as in status.js. A value that is not a number is shown as it is.
 % def age(seconds):
 %   minutes, hours = int(seconds // 60), int(seconds // 3600)
 %   if seconds < 10:
@@ -126,7 +126,7 @@
             <p class="soft" data-empty="{{ name }}"{{ ' hidden' if snapshot.get(name) else '' }}>{{ sentence }}</p>
 % end
 %
-% # Rows a page of the table shows: what a screen or two holds, and a thousand workers do not slow.
+% # Rows a page of the table shows: a screen or two, so that the page stays quick with a thousand workers.
 % WORKERS_A_PAGE = 20
 %
 % snapshot = status or {}

@@ -1,6 +1,6 @@
 """The messages of SPY1: what each one says, how its header is written, and what is legal in it.
 
-Those by which a worker joins, stays and leaves are in membership.py, frames and checksums in
+Those by which a worker joins, stays and leaves are in worker_messages.py, frames and checksums in
 codec.py; PROTOCOL.md is the contract in prose.
 """
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A fleet of workers as Ray actors: Ray places them, spreads them, and starts lost ones again.
 
-Each actor runs one `worker.py` as a process of its own and only waits for it. The worker is told to
-leave when its actor dies, however that happens, so none outlives its place in the cluster. Pictures
-never pass through Ray: workers join the broker as everywhere else.
+Each actor runs one `worker.py` as a process of its own and only waits for it. When the actor dies,
+in whatever way, its worker gets SIGTERM, so none outlives its place in the cluster. Pictures never
+pass through Ray: workers join the broker as everywhere else.
 """
 
 if __name__ == "__main__":  # before anything else is imported
@@ -40,7 +40,7 @@ from spyglass.runtime.settings import (  # noqa: E402
 )
 from spyglass.transport.credentials import address_with_keys  # noqa: E402
 
-# Read by Ray when it is imported: nothing is told to its makers.
+# Ray reads this when it is imported, and then sends no statistics to its makers.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 try:
@@ -48,7 +48,7 @@ try:
 except ModuleNotFoundError:
     ray = None  # --help does without; `main` says what to install
 
-#: Seconds between two looks at the actors.
+#: Seconds between two queries of all actors.
 LOOK_EVERY = 0.5
 #: Seconds workers have to finish what they compute when the fleet stops: two of the longest
 #: pictures (`--job-limit` is 5 by default), as long as under `make run`.
@@ -57,22 +57,22 @@ STOP_WITHIN = 12.0
 PAUSE = 1.0
 #: Seconds for the head of a cluster to take a connection.
 CONNECT_WITHIN = 5.0
-#: What nodes need not get: it is large, or of no use to a worker.
+#: Files that are not copied to the nodes: large ones, and those a worker does not need.
 EXCLUDED = [".*_cache", ".hypothesis", "artefacts", "docs", "*.md"]
 
-#: Settings that are not handed on: they are given to each worker as its flags.
+#: Settings that are not passed on: each worker gets its own as flags.
 OWN = {"SPYGLASS_NAME", "SPYGLASS_PROCESSES", "SPYGLASS_BROKERS", "SPYGLASS_LISTEN"}
 
 
 class Place:
-    """The actor: one worker's place in the cluster. Ray makes it anew wherever there is room."""
+    """The actor: one worker's place in the cluster. Ray restarts it wherever there is room."""
 
     def __init__(self, command: Sequence[str], brokers: Sequence[str]) -> None:
-        """Start nothing yet: a call that blocked here could not be told to stop.
+        """Start nothing yet: while the constructor runs, `stop` could not be called.
 
         Args:
             command: what runs the worker, without the interpreter.
-            brokers: whom it joins. Secrets may be in them, so no command line shows them.
+            brokers: addresses that it joins. They may hold secrets, so they are on no command line.
         """
         self._brokers = " ".join(brokers)
         self._command = command
@@ -86,10 +86,10 @@ class Place:
         """
         if self._stopping:
             return EXIT_OK
-        # The kernel's word that this actor is gone reaches the worker as an order to leave.
-        told = ("setpriv", "--pdeathsig", "TERM", "--", sys.executable)
+        # The kernel sends the worker SIGTERM when this actor's process has ended.
+        run = ("setpriv", "--pdeathsig", "TERM", "--", sys.executable)
         environment = os.environ | {"SPYGLASS_BROKERS": self._brokers}
-        self._process = await asyncio.create_subprocess_exec(*told, *self._command, env=environment)
+        self._process = await asyncio.create_subprocess_exec(*run, *self._command, env=environment)
         if self._stopping:  # asked while it started
             self._process.terminate()
         code = await self._process.wait()
@@ -111,7 +111,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the fleet stands."""
+    """The state of the fleet."""
 
     running: int
     wanted: int
@@ -152,7 +152,7 @@ class RayFleet:
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=-1,
-            max_task_retries=-1,  # `serve` goes on in the actor made anew
+            max_task_retries=-1,  # `serve` is called again in the restarted actor
             max_concurrency=4,
             scheduling_strategy="SPREAD",
         )
@@ -160,14 +160,14 @@ class RayFleet:
             kind.remote([program, "--processes", str(cpus), "--name", f"ray-{n}", *device], brokers)
             for n in range(1, workers + 1)
         ]
-        #: By what tells that it has left: the number of each worker that is to run.
+        #: The worker's number by the reference that is ready once it has left.
         self.serving = {actor.serve.remote(): n for n, actor in enumerate(self.actors, 1)}
-        self._asked: dict[int, Any] = {}  # by a worker's number: what will tell about it
+        self._asked: dict[int, Any] = {}  # by the worker's number: the reference of its reply
         self._known: dict[int, tuple[str, int]] = {}
         self._restarts = 0
 
     def look(self) -> Look:
-        """How the fleet stands. Takes `LOOK_EVERY` seconds."""
+        """The state of the fleet. Takes `LOOK_EVERY` seconds."""
         for n in self.serving.values():
             self._asked.setdefault(n, self.actors[n - 1].about.remote())
         until = time.monotonic() + LOOK_EVERY
@@ -190,7 +190,7 @@ class RayFleet:
         return [f"ray-{n} has left: it was removed, and is not started again" for n in numbers]
 
     def stop(self, within: float = STOP_WITHIN) -> int:
-        """Let all workers finish and leave, then give the actors back; how many were cut short."""
+        """Let all workers finish, then end the actors; returns how many were cut short."""
         for actor in self.actors:
             actor.stop.remote()
         waiting = list(self.serving)
@@ -211,7 +211,7 @@ def parser() -> Parser:
         "ray_fleet.py",
         "Runs workers as actors of a Ray cluster, until Ctrl-C. Ray spreads them over its nodes\n"
         "and starts lost ones again. Settings of worker.py in the environment, such as\n"
-        "SPYGLASS_BATCH=4, are handed on to the workers.",
+        "SPYGLASS_BATCH=4, are passed on to the workers.",
         "  python deploy/ray_fleet.py tcp://192.168.1.5:5556 --workers 4\n"
         "  python deploy/ray_fleet.py tcp://192.168.1.5:5556 --address 192.168.1.7:6379 --cpus 4\n"
         "  python deploy/ray_fleet.py --workers 2 --address local",
@@ -243,8 +243,8 @@ def share(text: str) -> float:
     raise BadSetting(f"{text!r} is not a number of GPUs: use 0 to 1, or a whole number up to 64")
 
 
-def handed_on() -> dict[str, str]:
-    """Settings in the environment that are for workers; each has a name of its own."""
+def passed_on() -> dict[str, str]:
+    """The settings of workers in the environment, except for those in OWN."""
     return {k: v for k, v in os.environ.items() if k.startswith("SPYGLASS_") and k not in OWN}
 
 
@@ -258,12 +258,12 @@ def connect(where: str) -> None:
     if port.isdigit():  # Ray itself would try for more than a minute
         socket.create_connection((host, int(port)), CONNECT_WITHIN).close()
     local = {"include_dashboard": False} if where == "local" else {}
-    files = {"working_dir": str(ROOT), "excludes": EXCLUDED, "env_vars": handed_on()}
+    files = {"working_dir": str(ROOT), "excludes": EXCLUDED, "env_vars": passed_on()}
     ray.init(address=where, runtime_env=files, logging_level="warning", **local)
 
 
 def main(argv: Sequence[str] | None = None, program: str = "worker.py") -> int:
-    """Run workers in the cluster until SIGTERM or SIGINT, or until all have left; the exit code.
+    """Run workers in the cluster until SIGTERM or SIGINT, or until all have left.
 
     Args:
         argv: the command line, without the program's name.

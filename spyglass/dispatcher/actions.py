@@ -27,7 +27,7 @@ class ToClient:
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """Log one state change, in words."""
+    """Log one state change, as a sentence."""
 
     text: str
     requests: tuple[bytes, ...] = ()  # the ids of those it concerns

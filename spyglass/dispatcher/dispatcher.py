@@ -1,10 +1,11 @@
-"""Who lives, and who gets what: the broker's decisions, without its sockets or its clock.
+"""Which workers are alive, and which gets which request: the broker's decisions, without its
+sockets or its clock.
 
-Events go in through the methods, each with `now` in seconds of one monotonic clock; what must be
-sent comes out as a list of actions. The same events at the same times always give the same
-actions, so every rule is tested by plain calls.
+Events go in through the methods, with `now` in seconds of one monotonic clock; what must be sent
+comes out as a list of actions. The same events at the same times always give the same actions, so
+every rule is tested by plain calls.
 
-The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with what it lacks: the broker
+The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with two additions: the broker
 keeps each request until it is answered (jobs.py), and being alive (membership.py), ready and busy
 are three facts. Any valid message renews a worker's life; only READY, a result or a NACK gives
 credit.
@@ -36,7 +37,7 @@ from spyglass.protocol import Bye, Cancel, Nack, Ready, Reason, Request, Result
 #: NACKs from a worker that end the request: trying elsewhere would give the same answer.
 FINAL = frozenset((Reason.BAD_IMAGE, Reason.TOO_MANY_PIXELS, Reason.UNSUPPORTED))
 
-#: NACKs that tell of a child's death.
+#: NACKs by which a worker reports that the child computing the request is lost.
 LETHAL = frozenset((Reason.CRASH, Reason.HUNG))
 
 
@@ -120,14 +121,14 @@ class Dispatcher:
         return self.journal.flush()
 
     def worker_heartbeat(self, address: bytes, now: float) -> list[Action]:
-        """A sign of life, soon answered by one. Gives no credit: alive is not ready."""
-        if self.membership.heard(address, now) is not None:
-            self.membership.beaten[address] = None
+        """A sign of life, answered by one at the next look. Gives no credit: alive is not ready."""
+        if self.membership.message_from(address, now) is not None:
+            self.membership.heartbeats_to_answer[address] = None
         return self.journal.flush()
 
     def worker_acked(self, address: bytes, request_id: bytes, now: float) -> list[Action]:
-        """The request arrived there whole and will be computed."""
-        worker = self.membership.heard(address, now)
+        """The request arrived at the worker whole and will be computed."""
+        worker = self.membership.message_from(address, now)
         if worker is not None and request_id in worker.awaiting_reply:
             worker.acknowledged.add(request_id)
             self.membership.at_work.setdefault(address, worker)
@@ -137,8 +138,8 @@ class Dispatcher:
         return self.journal.flush()
 
     def worker_answered(self, address: bytes, result: Result, now: float) -> list[Action]:
-        """Predictions. Only the worker that holds the request may answer it, once."""
-        worker = self.membership.heard(address, now)
+        """A worker sent predictions. Only the one that holds the request may answer it, once."""
+        worker = self.membership.message_from(address, now)
         if worker is None:
             self.journal.counters.late += 1
             return self.journal.flush()
@@ -157,13 +158,14 @@ class Dispatcher:
         return self.journal.flush()
 
     def worker_refused(self, address: bytes, nack: Nack, now: float) -> list[Action]:
-        """No predictions: final for a bad picture, another worker's turn for anything else."""
-        worker = self.membership.heard(address, now)
+        """A worker sent a NACK: final for a bad picture; for any other reason another worker gets
+        the request."""
+        worker = self.membership.message_from(address, now)
         if worker is None:
             self.journal.counters.late += 1
             return self.journal.flush()
         if nack.reason is Reason.CANCELLED and worker.silence.late_reply(nack.id):
-            # It may have the request again by now, perhaps since this very word was heard.
+            # It may have the request again by now, perhaps because this message ended its silence.
             self.journal.counters.late += 1
             return self.journal.flush()
         attempt = worker.in_flight.get(nack.id)
@@ -181,7 +183,7 @@ class Dispatcher:
         return self.journal.flush()
 
     def worker_bye(self, address: bytes, bye: Bye, now: float) -> list[Action]:
-        """It takes no more work; with nothing owed it is gone."""
+        """It takes no more work; when it will send no more replies either, it is gone."""
         worker = self.workers.get(address)
         if worker is not None:
             if bye.owed:
@@ -194,7 +196,7 @@ class Dispatcher:
     def worker_gone(
         self, address: bytes, reason: str, now: float, unreachable: bool = False
     ) -> list[Action]:
-        """Its connection dropped or cannot be reached: its requests move at once."""
+        """Its connection dropped, or no message can be sent to it: its requests move at once."""
         worker = self.workers.get(address)
         if worker is not None:
             self.membership.lose(worker, reason, now, unreachable)
@@ -221,22 +223,23 @@ class Dispatcher:
         return self.journal.flush()
 
     def request_cancelled(self, client: bytes, request_id: bytes, now: float) -> list[Action]:
-        """Nobody waits any more. Only a client that asked may cancel."""
+        """A client no longer waits for an answer. Only one that sent the request may cancel it."""
         job = self.jobs.open.get(request_id)
         if job is not None:
             self.jobs.cancelled(job, client, now)
         return self.journal.flush()
 
     def worker_shut_out(self, address: bytes, reason: str, now: float) -> list[Action]:
-        """It is listened to no more: its requests move at once, and nobody is blamed."""
+        """Its messages are no longer accepted: its requests move at once, and no picture is
+        suspected for that."""
         worker = self.workers.get(address)
         if worker is not None:
             self.membership.forget(worker, reason, now)
         return self.journal.flush()
 
     def client_gone(self, client: bytes, now: float) -> list[Action]:
-        """Its connection dropped: all it waited for is cancelled, but for what it has sent again
-        over another one."""
+        """A client's connection dropped: what was sent over it is cancelled, except what was sent
+        again over another one."""
         self.jobs.client_gone(client, now)
         return self.journal.flush()
 
@@ -263,7 +266,7 @@ class Dispatcher:
         return worker.name, self.journal.flush()
 
     def clear_quarantine(self, sha256: str, now: float) -> tuple[int, list[Action]]:
-        """One picture, or all of them without a name, may be sent again; how many."""
+        """One picture, or all if none is named, may be sent again; how many were cleared."""
         cleared = self.jobs.quarantine.clear(sha256)
         if cleared:
             self.journal.log_event(f"quarantine cleared of {cleared} by the operator", now)
@@ -276,7 +279,7 @@ class Dispatcher:
         return self.journal.flush()
 
     def hand_back(self) -> list[Action]:
-        """The broker leaves now: whatever is open returns to its client."""
+        """The broker leaves now: every open request is refused, and its client sends it again."""
         for job in list(self.jobs.open.values()):
             self.jobs.fail(job, *LEAVING)
         return self.journal.flush()
@@ -302,7 +305,7 @@ class Dispatcher:
         """Whatever became due: deadlines, silent workers, answers to heartbeats, the ends of
         ejections."""
         if now - self._next_look > self.policy.longest_sleep:
-            # Our own loop was late, so signs of life may lie unread: nobody is to blame yet.
+            # Our own loop was late, so signs of life may not have been read yet.
             self.membership.no_expiry_before = now + self.policy.grace
         self.jobs.acknowledge(now)
         for job in self.jobs.due(now):

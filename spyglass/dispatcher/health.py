@@ -2,8 +2,8 @@
 
 Outlier ejection as in Envoy
 (https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier): a worker that
-fails again and again gets no work for a time, then one request as a probe, and comes back when it
-answers that. Part of the dispatcher: no I/O, and `now` is an argument.
+fails again and again gets no work for a time, then one request as a probe, and all work again when
+it answers that. Part of the dispatcher: no I/O, and `now` is an argument.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from spyglass.dispatcher.policy import (
 
 @dataclass(slots=True, eq=False)
 class Health:
-    """The record of one worker, kept when its connection ends and it comes back."""
+    """The latest outcomes of one worker, kept when its connection ends and it comes back."""
 
     outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=OUTCOMES_KEPT))
     failures: int = 0  # among the outcomes
     in_a_row: int = 0  # failures since the last success
-    strikes: int = 0
+    unasked: int = 0  # answers without a request
     ejections: int = 0  # without a long good time between
     until: float | None = None  # when the ejection ends; None when not ejected
     probing: bool = False  # the ejection is over, the next outcome decides
 
     @property
     def out(self) -> bool:
-        """Ejected, or back on probation only."""
+        """Ejected, or on probation: its one probe has not ended yet."""
         return self.until is not None or self.probing
 
     @property
-    def spotless(self) -> bool:
-        """Nothing here worth remembering."""
-        return not (self.failures or self.strikes or self.ejections)
+    def unremarkable(self) -> bool:
+        """Nothing here needs to be remembered when it leaves."""
+        return not (self.failures or self.unasked or self.ejections)
 
     def succeeded(self) -> bool:
         """One more answer; whether it ends the probation."""
         self._note(False)
         self.in_a_row = 0
         if not self.failures and len(self.outcomes) == OUTCOMES_KEPT:
-            self.ejections = self.strikes = 0
+            self.ejections = self.unasked = 0
         ends, self.probing = self.probing, False
         if ends:
             self._start_anew()
@@ -60,10 +60,10 @@ class Health:
         many = self.failures >= FAILURES_IN_A_ROW and 2 * self.failures >= len(self.outcomes)
         return self.probing or many or self.in_a_row >= FAILURES_IN_A_ROW
 
-    def struck(self) -> bool:
-        """An answer nobody asked for; whether the worker should be ejected."""
-        self.strikes += 1
-        return self.strikes >= UNASKED_ANSWERS
+    def unasked_answer(self) -> bool:
+        """An answer without a request; whether the worker should be ejected."""
+        self.unasked += 1
+        return self.unasked >= UNASKED_ANSWERS
 
     def eject(self, now: float) -> float:
         """Leave the worker out; for how many seconds."""
@@ -74,7 +74,7 @@ class Health:
         return seconds
 
     def probe(self) -> None:
-        """The ejection is over: one request shall tell."""
+        """The ejection is over: one request decides whether another one follows."""
         self.until, self.probing = None, True
 
     def reinstate(self) -> None:
@@ -89,4 +89,4 @@ class Health:
 
     def _start_anew(self) -> None:
         self.outcomes.clear()
-        self.failures = self.in_a_row = self.strikes = 0
+        self.failures = self.in_a_row = self.unasked = 0

@@ -48,8 +48,8 @@ class Idle:
     ) -> Worker | None:
         """The worker whose turn it is, passing over the excluded ones.
 
-        Passed over too is one that still owes its last word on this very request, from an
-        earlier attempt: a second one could not be told from the first, nor its credit.
+        Passed over too is one that has not replied yet to an earlier attempt of this very request:
+        the two replies could not be distinguished, nor the credit that each gives back.
 
         Args:
             below: look only at workers of a level below this.

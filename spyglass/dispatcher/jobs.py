@@ -49,7 +49,7 @@ class Jobs:
     # --- in -----------------------------------------------------------------------------------
 
     def accept(self, sender: Connection, request: Request, pool: Pool, now: float) -> None:
-        """Take responsibility: from here on the request gets exactly one answer."""
+        """From here on the request gets exactly one answer."""
         deadline = now + request.budget_ms / 1000
         job = Job(Senders(sender), request, pool, now, deadline, request.body.size)
         self._journal.counters.accepted += 1
@@ -70,30 +70,31 @@ class Jobs:
         self._clients.add(sender.client, job.request.id)
 
     def cancelled(self, job: Job, client: bytes, now: float) -> None:
-        """Nobody waits for it, says the youngest connection that sent it. An older one says so of
-        what was sent there, and the client may have asked again since."""
+        """A client no longer waits for it. It is closed if the youngest connection that sent it
+        cancels it; an older one cancels only what was sent there, since the client may have sent it
+        again over a younger one."""
         if client == job.senders.youngest:
             self._close_unwanted([job], now)
         elif client in job.senders:
-            self._part(job, client)
+            self._drop_sender(job, client)
 
     def client_gone(self, client: bytes, now: float) -> None:
-        """A connection ended. What was sent over no other one is closed without an answer."""
+        """A connection ended. What was sent over this one alone is closed without an answer."""
         jobs = [self.open[request_id] for request_id in self._clients.of(client)]
         for job in jobs:
             if len(job.senders) > 1:
-                self._part(job, client)
+                self._drop_sender(job, client)
         self._close_unwanted([job for job in jobs if client in job.senders], now)
 
     def acknowledge(self, now: float) -> None:
-        """Tell clients what was accepted and is not answered yet: an answer says so itself."""
+        """ACKs for requests accepted some time ago; an answer that came first serves as one."""
         if not self._unacknowledged or self._unacknowledged[0][0] > now:
             return
         soon = now + self._policy.ack_spread
         while self._unacknowledged and self._unacknowledged[0][0] <= soon:
             job = self._unacknowledged.popleft()[1]
             if not job.closed:
-                self._tell_client(job, Ack(job.request.id))
+                self._send_to_client(job, Ack(job.request.id))
 
     # --- to a worker and back -----------------------------------------------------------------
 
@@ -112,7 +113,8 @@ class Jobs:
             self._hand_out(job, worker, now)
 
     def hedge(self, job: Job, now: float) -> None:
-        """A slow job: to an idle worker as well, if one is there and the share allows."""
+        """A job is slow: give it to an idle worker as well, if there is one and the share of
+        hedges allows it."""
         pool, policy = job.pool, self._policy
         job.hedge_at = float("inf") if len(job.attempts) > 1 else now + policy.hedge_floor
         if len(job.attempts) != 1 or pool.hedges < 1 or not self._may_retry(pool):
@@ -132,7 +134,7 @@ class Jobs:
         self._hand_out(job, worker, now)
 
     def acknowledged(self, attempt: Attempt, now: float) -> None:
-        """The worker has it whole."""
+        """The request arrived at the worker whole."""
         if not attempt.acked:
             attempt.acked = True
             attempt.worker.silence.request_off_the_way(attempt.job.size)
@@ -142,9 +144,10 @@ class Jobs:
                 self.arm(attempt.job)
 
     def returned(self, worker: Worker, request_id: bytes) -> Job | None:
-        """A worker's last word on a request: its credit returns. None if it was not asked.
+        """A worker's reply to a request: its credit returns. None if no reply was awaited.
 
-        The job may be closed or with others by now: `worker.in_flight` tells.
+        The job may be closed or on other workers by now; it is still on this one if it is in
+        `worker.in_flight`.
         """
         job = worker.awaiting_reply.pop(request_id, None)
         worker.acknowledged.discard(request_id)
@@ -155,7 +158,7 @@ class Jobs:
         return job
 
     def take_back(self, attempt: Attempt) -> None:
-        """Part a job from a worker, which may still be computing it."""
+        """End an attempt; its worker may still be computing it."""
         job = attempt.job
         del attempt.worker.in_flight[job.request.id]
         if not attempt.acked:
@@ -165,8 +168,8 @@ class Jobs:
         job.pool.ends(attempt)
 
     def retry(self, attempt: Attempt, reason: Reason) -> None:
-        """An attempt failed: back to the head of the queue unless another one still runs, or the
-        end if it had all its attempts. `assign` is next."""
+        """An attempt failed: the job returns to the head of the queue unless another attempt still
+        runs, or ends if it had all its attempts. The caller calls `assign` next."""
         job = attempt.job
         self.take_back(attempt)
         job.excluded.add(attempt.worker.address)
@@ -180,7 +183,7 @@ class Jobs:
         self._requeue(job)
 
     def hand_back(self, attempt: Attempt) -> None:
-        """Nobody failed: it was not begun when its worker left. It costs no attempt."""
+        """Its worker left before it began to compute: the job moves without losing an attempt."""
         job = attempt.job
         self.take_back(attempt)
         job.tried -= 1
@@ -190,7 +193,7 @@ class Jobs:
             self._requeue(job)
 
     def follow(self, event: Event, attempts: list[Attempt]) -> None:
-        """Let the event tell, once it is known, what became of the requests that it moved."""
+        """Give the event its outcome once it is known what became of the requests it moved."""
         move = Move(event, len(attempts))
         for attempt in attempts:
             attempt.job.moves += (move,)
@@ -230,7 +233,7 @@ class Jobs:
     # --- out ----------------------------------------------------------------------------------
 
     def answer(self, attempt: Attempt, result: Result, now: float) -> None:
-        """Predictions, with what the broker knows of them."""
+        """Send the predictions, with what the broker knows of them, and close the request."""
         job, worker = attempt.job, attempt.worker
         worker.done += 1
         worker.answered_in(now - attempt.sent)
@@ -244,16 +247,16 @@ class Jobs:
             move.was_answered(now)
         job.moves = ()
         self._close(job)
-        self._tell_client(job, complete)
+        self._send_to_client(job, complete)
 
     def fail(self, job: Job, reason: Reason, detail: str) -> None:
-        """A reason instead of predictions, just as final."""
+        """Send a reason instead of predictions, and close the request."""
         self._journal.counters.failed += 1
         self._close(job)
-        self._tell_client(job, Nack(job.request.id, reason, detail))
+        self._send_to_client(job, Nack(job.request.id, reason, detail))
 
     def expire(self, job: Job) -> None:
-        """Its time ran out."""
+        """Its time ran out: send a reason, and close the request."""
         self._journal.counters.expired += 1
         if not job.attempts and not job.pool.workers:
             what = f"No worker with model {job.pool.model} was connected in time."
@@ -262,24 +265,24 @@ class Jobs:
             self.fail(job, Reason.DEADLINE, "The time allowed for this picture ran out.")
 
     def acquit(self, job: Job, now: float) -> None:
-        """Its picture was computed and all lived, so copies may be computed side by side.
-        `assign` is next."""
+        """Its picture was computed and no process died, so copies may be computed side by side.
+        The caller calls `assign` next."""
         job.pool.unpark(job.request.sha256)
         if self.quarantine.acquit(job.request.sha256):
             self._resume(job.request.sha256, now)
 
     def came_back(self, host: str, pid: int, now: float) -> None:
-        """A worker thought dead only lost its connection."""
+        """A process joins: if it counted as lost, it had only lost its connection."""
         for sha256 in self.quarantine.came_back(host, pid):
             self._resume(sha256, now)
 
     def blame(self, job: Job, loss: Loss, now: float) -> None:
-        """A child or worker was lost on it."""
+        """A child or worker was lost while it computed the job's picture."""
         self.quarantine.blame(job.request.sha256, loss, now)
         self.judge(now)
 
     def judge(self, now: float) -> None:
-        """All who sent a picture that goes into quarantine are told."""
+        """Put pictures into quarantine whose trial is over, and answer all who sent them."""
         for sha256 in self.quarantine.verdicts(now):
             minutes = self._policy.quarantine / 60
             what = f"picture {sha256[:12]} was being processed when two processes died"
@@ -291,7 +294,7 @@ class Jobs:
             self._assign_all(copies, now)
 
     def _close_unwanted(self, jobs: list[Job], now: float) -> None:
-        """Close jobs nobody waits for, without an answer."""
+        """Close jobs for which no client waits, without an answer."""
         for job in jobs:
             self._journal.counters.cancelled += 1
             self._close(job)
@@ -309,7 +312,7 @@ class Jobs:
         return [job for job in self.open.values() if job.request.sha256 == sha256]
 
     def _assign_all(self, jobs: list[Job], now: float) -> None:
-        """What was in the way of others is gone: a copy of their picture, a retry, a trial."""
+        """These jobs no longer hold up others: copies of their pictures, other retries."""
         for pool in {job.pool.model: job.pool for job in jobs}.values():
             self.assign(pool, now)
 
@@ -330,12 +333,12 @@ class Jobs:
         for client in (job.senders.youngest, *job.senders.others):
             self._clients.remove(client, job.request.id)
 
-    def _part(self, job: Job, client: bytes) -> None:
-        """One of several connections that sent it waits for it no more."""
+    def _drop_sender(self, job: Job, client: bytes) -> None:
+        """One of several connections that sent it no longer waits for it."""
         job.senders.remove(client)
         self._clients.remove(client, job.request.id)
 
-    def _tell_client(self, job: Job, message: Message) -> None:
+    def _send_to_client(self, job: Job, message: Message) -> None:
         self._journal.to_client(job.senders.youngest, message, job.senders.others)
 
     # --- time ---------------------------------------------------------------------------------
@@ -362,8 +365,8 @@ class Jobs:
         return min(first, self._unacknowledged[0][0]) if self._unacknowledged else first
 
     def arm(self, job: Job) -> None:
-        """Have `due` name the job when something must happen to it. A timer that is set already,
-        for this time or an earlier one, will do: `due` looks again then."""
+        """Make `due` return the job when something must happen to it. If a timer is set already
+        for this time or an earlier one, it is enough: `due` looks again then."""
         at = job.next_timer
         if at >= job.armed:
             return

@@ -35,8 +35,8 @@ class Event:
 
 @dataclass(slots=True, eq=False)
 class Move:
-    """Requests that left a worker together. When the last of them is closed, the event that told
-    of it also tells what became of them."""
+    """Requests that left a worker together. When the last of them is closed, the event of their
+    move gets its outcome: what became of them."""
 
     event: Event
     requests: int
@@ -45,13 +45,13 @@ class Move:
     last_answer: float = 0.0
 
     def was_answered(self, now: float) -> None:
-        """One of them has its predictions."""
+        """One of them was answered with predictions."""
         self.answered += 1
         self.last_answer = now
         self._closed()
 
     def was_not_answered(self) -> None:
-        """One of them is closed without."""
+        """One of them was closed without predictions."""
         self.unanswered += 1
         self._closed()
 
@@ -68,7 +68,7 @@ class Move:
 
 
 class Journal:
-    """Actions decided in the present event, and what the status page tells of the past."""
+    """The actions decided in the present event, and what the status page shows of the past."""
 
     def __init__(self) -> None:
         self.counters = Counters()

@@ -1,6 +1,6 @@
-"""Who is here: workers join, give signs of life, and leave or fall silent.
+"""Which workers are connected: they join, give signs of life, and leave or fall silent.
 
-What a worker that goes was given moves to the others (jobs.py). Part of the dispatcher: no I/O,
+The requests of a worker that is gone move to the others (jobs.py). Part of the dispatcher: no I/O,
 and `now` is an argument.
 """
 
@@ -36,13 +36,14 @@ class Membership:
     ) -> None:
         #: By address, the longest silent first, so that expiry looks only at the front.
         self.workers: OrderedDict[bytes, Worker] = OrderedDict()
-        #: Those of them that acknowledged a request and owe their last word on it, likewise.
+        #: Those of them that acknowledged a request and have not replied to it, in the same order.
         self.at_work: OrderedDict[bytes, Worker] = OrderedDict()
-        self.beaten: dict[bytes, None] = {}  # who beat and is not answered yet
-        self.interval = HEARTBEAT_INTERVAL  # s, of workers that hold nothing, as they are told
+        self.heartbeats_to_answer: dict[bytes, None] = {}  # addresses, each once
+        #: Seconds between heartbeats of workers that hold nothing, as the last answer named it.
+        self.interval = HEARTBEAT_INTERVAL
         self.no_expiry_before = now
-        #: Nobody can be silent for too long before: whoever is heard meanwhile only has more time,
-        #: and who comes or gets work meanwhile has more than is left until the next look.
+        #: No worker can be silent for too long before: one that sends a message meanwhile only has
+        #: more time, and one that joins or gets work has more than is left until the next look.
         self.next_expiry = now
         self._expiry_at_work = policy.expiry_at_work
         self._journal = journal
@@ -51,7 +52,7 @@ class Membership:
         self._names = Names()
 
     def join(self, address: bytes, id: str, hello: Ready, pool: Pool, now: float) -> None:
-        """It said READY, and takes work from now on; `id` is for people and programs."""
+        """A worker sent READY, and takes work from now on under this public id."""
         name = self._names.take(hello.name)
         health = self._outliers.recall(hello.host, name)
         worker = Worker(address, id, hello, name, pool, now, Silence(now), hello.credit, health)
@@ -61,8 +62,9 @@ class Membership:
         self.settle(worker, now)
 
     def settle(self, worker: Worker, now: float) -> None:
-        """After its load or will changed: file it anew, dismiss it if drained, and give out what
-        waits, also to others: it may have waited for this one alone."""
+        """To be called when a worker's load or its readiness changed: put it into its place among
+        the idle ones, dismiss it if it is drained, and give waiting requests to workers, to others
+        as well: a request may have been kept from them only because this one was there."""
         worker.pool.idle.put(worker)
         if not worker.acknowledged:
             self.at_work.pop(worker.address, None)
@@ -73,8 +75,8 @@ class Membership:
 
     # --- signs of life ------------------------------------------------------------------------
 
-    def heard(self, address: bytes, now: float) -> Worker | None:
-        """Renew a worker's life; an unknown one is asked to say READY."""
+    def message_from(self, address: bytes, now: float) -> Worker | None:
+        """A message came: its worker is alive. An unknown one is asked to send READY."""
         try:
             worker = self.workers[address]
         except KeyError:
@@ -90,27 +92,27 @@ class Membership:
         return worker
 
     def answer_heartbeats(self) -> None:
-        """All at once, which costs the sockets a third less than one by one. The answer tells the
-        interval, by the size of the fleet. It is shortened only step by step: a worker hears of it
-        at its next heartbeat, and must not be missed before."""
+        """All at once, which costs the sockets a third less than one by one. The answer names the
+        interval, by the size of the fleet. It is shortened only step by step: a worker learns of it
+        at its next heartbeat, and must not count as silent before."""
         wanted = heartbeat_interval(len(self.workers))
         self.interval = max(wanted, INTERVAL_SHRINK * self.interval)
         beat = BEAT
         if self.interval != HEARTBEAT_INTERVAL:
             beat = Heartbeat(interval_ms=round(1000 * self.interval))
-        for address in self.beaten:
+        for address in self.heartbeats_to_answer:
             if address in self.workers:
                 self._journal.to_worker(address, beat)
-        self.beaten.clear()
+        self.heartbeats_to_answer.clear()
 
     def expire(self, now: float) -> None:
-        """Whoever was silent for too long is gone."""
+        """Workers that were silent for too long are lost."""
         while (worker := self._silent_too_long(now)) is not None:
             self._journal.to_worker(worker.address, Bye("silent for too long", again=True))
             self.lose(worker, f"silent for {now - worker.silence.last_message:.1f} s", now)
 
     def _silent_too_long(self, now: float) -> Worker | None:
-        """One whose time is over, or None: then nobody's is before `next_expiry`."""
+        """A worker that was; None if there is none, and then there is none before `next_expiry`."""
         self.next_expiry = float("inf")
         for workers, allowed in (
             (self.at_work, self._expiry_at_work),
@@ -127,7 +129,7 @@ class Membership:
     # --- leaving ------------------------------------------------------------------------------
 
     def drain(self, worker: Worker, why: str, now: float) -> None:
-        """It gets no more work. `settle` is next."""
+        """It gets no more work. The caller calls `settle` next."""
         if not worker.draining:
             worker.draining = True
             worker.pool.draining += 1
@@ -135,13 +137,13 @@ class Membership:
             self._journal.log_event(f"{worker.name} is draining: {why}", now)
 
     def dismiss(self, worker: Worker, now: float) -> None:
-        """The operator wants it gone."""
+        """The operator removes it."""
         self._journal.to_worker(worker.address, Bye("removed by the operator"))
         self.forget(worker, "removed by the operator", now, blame=False)
 
     def lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
-        """Its connection dropped, or it says nothing: what it had may be the cause, also if its ACK
-        did not get away any more."""
+        """Its connection dropped, or it is silent: a picture it had may be the cause, even one that
+        it had no time to acknowledge."""
         process = worker.hello.host, worker.hello.pid
         had = [a.job for a in worker.in_flight.values() if a.acked or not unreachable]
         for job in had:
@@ -160,9 +162,9 @@ class Membership:
         """It is gone: whatever it held moves to the others, oldest first.
 
         Args:
-            blame: it did not leave of its own will.
-            unreachable: a message could not be sent, so what it did not acknowledge never came
-                there, and costs no attempt.
+            blame: it did not leave of its own accord, so what it held has lost an attempt.
+            unreachable: a message could not be sent, so what it did not acknowledge never arrived
+                there, and loses no attempt.
         """
         del self.workers[worker.address]
         self.at_work.pop(worker.address, None)
@@ -187,4 +189,4 @@ class Membership:
         if held and blame:
             self._outliers.failed(worker, now)
         self._outliers.left(worker, now)
-        self._jobs.assign(worker.pool, now)  # also what waited for this one alone
+        self._jobs.assign(worker.pool, now)  # some may have waited because this one was there

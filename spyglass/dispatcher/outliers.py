@@ -1,8 +1,8 @@
 """Which workers are left out for a while, and when they come back: the fleet's side of health.py.
 
 At most a share of a model's workers is out at a time: when everything fails, the fault is hardly
-the workers'. Part of the dispatcher: no I/O, and `now` is an argument. Whoever calls files the
-worker anew in its pool (`idle.put`) afterwards.
+the workers'. Part of the dispatcher: no I/O, and `now` is an argument. The caller then puts the
+worker into its new place among the idle ones (`idle.put`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Outliers:
     # --- joining and leaving ------------------------------------------------------------------
 
     def recall(self, host: str, name: str) -> Health:
-        """The record of a worker that joins: its old one, if it was here before."""
+        """The outcomes of a worker that joins: its old ones, if it was connected before."""
         return self._departed.pop((host, name), None) or Health()
 
     def joined(self, worker: Worker, now: float) -> None:
@@ -37,9 +37,9 @@ class Outliers:
         self.keep_enough(worker.pool, now)
 
     def left(self, worker: Worker, now: float) -> None:
-        """It is in its pool no more."""
+        """It is no longer in its pool."""
         worker.pool.out.pop(worker.address, None)
-        if not worker.health.spotless:
+        if not worker.health.unremarkable:
             self._departed[worker.hello.host, worker.name] = worker.health
             if len(self._departed) > HEALTHS_KEPT:
                 self._departed.popitem(last=False)
@@ -48,13 +48,13 @@ class Outliers:
     # --- outcomes -----------------------------------------------------------------------------
 
     def succeeded(self, worker: Worker, now: float) -> None:
-        """It answered what it was asked."""
+        """It answered a request that it had."""
         if worker.health.succeeded():
             del worker.pool.out[worker.address]
             self._journal.log_event(f"{worker.name} answered its probe and is back", now)
 
     def failed(self, worker: Worker, now: float) -> None:
-        """A crash, a hang, a checksum, no ACK or no answer in time, or lost with work in hand."""
+        """A crash, a hang, a checksum, no ACK or no answer in time, or lost while it held work."""
         worker.failed += 1
         if worker.health.failed():
             self._eject(worker, "it failed again and again", now)
@@ -62,7 +62,7 @@ class Outliers:
     def unasked(self, worker: Worker, now: float) -> None:
         """It answered a request it had not been given, or a second time."""
         self._journal.counters.duplicate += 1
-        if worker.health.struck():
+        if worker.health.unasked_answer():
             self._eject(worker, "it answers what nobody asked", now)
 
     # --- out and back -------------------------------------------------------------------------
@@ -97,5 +97,5 @@ class Outliers:
         self._journal.log_event(f"{worker.name} ejected for {seconds:.0f} s: {why}", now)
 
     def _allowed(self, pool: Pool) -> int:
-        """How many may be out."""
+        """How many workers of the pool may be out."""
         return int(self._policy.ejected_share * (len(pool.workers) - pool.draining))

@@ -103,13 +103,13 @@ class Pool:
         self._parked_jobs += 1
 
     def begins(self, attempt: Attempt) -> None:
-        """A worker has it."""
+        """A worker got the job."""
         self.running += 1
         self.retrying += attempt.number > 1
         self.computing[attempt.job.request.sha256] += 1
 
     def ends(self, attempt: Attempt) -> None:
-        """A worker has it no more; copies of its picture may take their places again."""
+        """The worker no longer has the job; copies of its picture return to the queue."""
         sha256 = attempt.job.request.sha256
         self.running -= 1
         self.retrying -= attempt.number > 1
@@ -119,7 +119,7 @@ class Pool:
         self.unpark(sha256)
 
     def unpark(self, sha256: str) -> None:
-        """Copies of a picture take their places in the queue again."""
+        """The copies of a picture that were kept out return to the queue."""
         copies = self._parked.pop(sha256, ())
         self._parked_jobs -= len(copies)
         for copy in copies:
@@ -131,12 +131,12 @@ class Pool:
             yield from copies
 
     def queue(self, retries: bool = True) -> Iterable[Job]:
-        """Those that a worker may have, in their order; the retried ones if wanted."""
+        """Those that may be given to a worker, in their order; the retried ones only if wanted."""
         yield from (job for job in self._requeued if retries or not job.tried)
         yield from self._fresh.values()
 
     def oldest_arrival(self) -> float | None:
-        """When the longest waiting job came, or None."""
+        """When the job that has waited longest arrived; None if none waits."""
         firsts = [self._requeued[:1], *(copies[:1] for copies in self._parked.values())]
         oldest = [job.arrived for first in firsts for job in first]
         if self._fresh:
@@ -146,7 +146,7 @@ class Pool:
     def next_match(
         self, retries: bool, held_up: Callable[[str, bool], bool]
     ) -> tuple[Job, Worker] | None:
-        """The job that is next and the worker that shall have it; the job leaves the queue.
+        """The next job and the worker that gets it; the job leaves the queue.
 
         Args:
             retries: whether one that was tried before may be.
@@ -168,7 +168,7 @@ class Pool:
         return match
 
     def excluded(self, job: Job) -> set[bytes]:
-        """Workers that shall not have this job."""
+        """Workers that must not get this job."""
         if not job.excluded:
             return job.excluded
         # A fleet of one still has to try again: its worker replaces the child that crashed.
@@ -180,7 +180,7 @@ class Pool:
     # --- how fast -----------------------------------------------------------------------------
 
     def answered_in(self, seconds: float) -> None:
-        """Learn from an answer what is usual."""
+        """Take the time of one more answer into the figures of the model."""
         self._latencies.append(seconds)
         self._refresh_in -= 1
         if self._refresh_in < 0:
@@ -210,7 +210,7 @@ class Pools(dict[str, Pool]):
         return next((pool for pool in self.values() if pool.digest), default)
 
     def opened(self, model: str) -> Pool:
-        """The model's pool, made if this is the first word of it."""
+        """The model's pool, made if there is none yet."""
         if model not in self:
             self[model] = Pool(model, self._policy.hedge_burst)
         return self[model]
@@ -223,7 +223,7 @@ class Pools(dict[str, Pool]):
         return self.get(model) if model else self.default()
 
     def unknown(self) -> str:
-        """What the sender of a request for an unknown model is told."""
+        """The detail of the NACK to a request for an unknown model."""
         known = ", ".join(sorted(self)) or "none yet"
         return f"No worker offers this model. Offered: {known}."
 

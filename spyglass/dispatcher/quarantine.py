@@ -1,10 +1,15 @@
-"""Pictures that kill: suspected after one loss, refused after two.
+"""Pictures that kill the process which computes them: suspected after one loss, refused after two.
 
 A picture is known by its SHA-256. When a child, or a whole worker, is lost while it computes a
 picture, the picture is suspected: from then on it is computed alone and once at a time. A second
 loss, that time alone, puts it in quarantine; an answer clears it. A picture that was never
 answered is computed once at a time as well, so that a hundred copies of a deadly one cost no more
 than one copy.
+
+The words are a court's. A loss blames the picture, which becomes a suspect. With two losses it is
+accused and on trial: no worker gets it while a worker that counts as lost may still come back, in
+which case the picture was not the cause. After that time comes the verdict: quarantine. An answer
+acquits the picture at any time before.
 
 Part of the dispatcher: no I/O, and `now` is an argument.
 """
@@ -22,14 +27,14 @@ class Loss:
     """A child, or with `process` a whole worker, that was lost computing a picture."""
 
     worker: str  # its name
-    alone: bool  # whether this was the only picture it had in hand
+    alone: bool  # whether this was the only picture it was computing
     process: tuple[str, int] | None = None  # (host, pid) if the worker was lost
     certain_at: float = 0.0  # seconds on the dispatcher's clock until which it may come back
 
 
 @dataclass(slots=True)
 class Suspect:
-    """A picture that was at hand when something was lost."""
+    """A picture that was being computed when a child or a worker was lost."""
 
     sha256: str
     until: float  # seconds on the dispatcher's clock when all is forgotten
@@ -39,8 +44,8 @@ class Suspect:
 
     @property
     def accused(self) -> bool:
-        """Twice at the scene, once with no other there: of a slow picture's two attempts, the
-        one that began in a batch may be the second to end."""
+        """Two losses, in one of which it was alone: of a slow picture's two attempts, the one that
+        began in a batch may be the second to end."""
         return len(self.losses) >= LOSSES_TO_QUARANTINE and any(loss.alone for loss in self.losses)
 
     @property
@@ -76,7 +81,7 @@ class Quarantine:
     # --- what came of it ----------------------------------------------------------------------
 
     def acquit(self, sha256: str) -> bool:
-        """It was computed and all lived: whatever was lost before was not its doing. Whether that
+        """It was computed and no process died, so it did not cause the losses before. Whether that
         ends a trial."""
         suspect = self._suspects.get(sha256)
         if suspect is not None:
@@ -90,7 +95,7 @@ class Quarantine:
         return self._on_trial.pop(sha256, None) is not None
 
     def blame(self, sha256: str, loss: Loss, now: float) -> None:
-        """Note a loss; `verdicts` tells what comes of it."""
+        """Keep a loss; `verdicts` decides what follows from it."""
         self._proven.pop(sha256, None)
         suspect = self._suspects.setdefault(sha256, Suspect(sha256, 0.0))
         suspect.losses.append(loss)
@@ -104,8 +109,8 @@ class Quarantine:
             self._on_trial[sha256] = suspect
 
     def came_back(self, host: str, pid: int) -> list[str]:
-        """A worker thought dead only lost its connection: no picture is to blame for that.
-        Returns the pictures that may be computed again."""
+        """A worker that counted as lost had only lost its connection, which no picture caused.
+        The pictures that may be computed again."""
         released = []
         for sha256 in self._lost.pop((host, pid), ()):
             suspect = self._suspects.get(sha256)

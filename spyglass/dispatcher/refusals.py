@@ -1,4 +1,4 @@
-"""Which refusals of workers are worth a line in the log: a peer may be refused for ever."""
+"""Which refusals of workers are logged: a worker that is refused may try again for ever."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ class Refusals:
     """Times are seconds on any monotonic clock."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how often since
+        # When the refusal of a name for a reason was logged, and how often it came since.
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
 
     def line(self, name: str, why: str, now: float) -> str | None:
-        """What to say of a refusal of this name, or None if it was said just now."""
-        said, since = self._said.get((name, why), (float("-inf"), 0))
-        if now < said + REFUSAL_LOGGED_EVERY:
-            self._said[name, why] = said, since + 1
+        """The log line of a refusal of this name, or None if the same one was logged just now."""
+        logged, since = self._logged.get((name, why), (float("-inf"), 0))
+        if now < logged + REFUSAL_LOGGED_EVERY:
+            self._logged[name, why] = logged, since + 1
             return None
-        self._said.pop((name, why), None)  # so that it is the last again
-        self._said[name, why] = now, 0
-        if len(self._said) > REFUSALS_REMEMBERED:
-            del self._said[next(iter(self._said))]
+        self._logged.pop((name, why), None)  # so that it is the last again
+        self._logged[name, why] = now, 0
+        if len(self._logged) > REFUSALS_REMEMBERED:
+            del self._logged[next(iter(self._logged))]
         return f"{name} refused{f' {since + 1} times' if since else ''}: {why}"

@@ -23,7 +23,7 @@ class Connection(NamedTuple):
 
 
 class Senders:
-    """The connections that sent one request and, as far as is known, still stand."""
+    """The connections that sent one request and, as far as is known, have not ended."""
 
     __slots__ = ("_by_age",)
 
@@ -52,7 +52,7 @@ class Senders:
             insort(self._by_age, connection)
 
     def remove(self, client: bytes) -> None:
-        """It waits for the request no more, but others do."""
+        """It no longer waits for the request, but others do."""
         self._by_age = [each for each in self._by_age if each.client != client]
 
 
@@ -72,7 +72,7 @@ class Waiting:
         self._requests[client][request_id] = None
 
     def remove(self, client: bytes, request_id: bytes) -> None:
-        """It waits for this no more."""
+        """It no longer waits for this."""
         requests = self._requests[client]
         requests.pop(request_id, None)
         if not requests:

@@ -1,4 +1,4 @@
-"""Figures about the dispatcher's work."""
+"""Counts and percentiles of the dispatcher's work. Others compute with the same ones."""
 
 from __future__ import annotations
 

@@ -28,6 +28,6 @@ class Trend:
         self.samples: deque[Sample] = deque(maxlen=SAMPLES_KEPT)
 
     def sample(self, waiting: int, in_flight: int, answered: int, now: float) -> None:
-        """Keep these figures, unless the last ones are too fresh."""
+        """Keep these figures, unless the last ones are younger than the interval."""
         if not self.samples or now - self.samples[-1].at >= SAMPLE_INTERVAL:
             self.samples.append(Sample(now, waiting, in_flight, answered))

@@ -76,7 +76,7 @@ class Worker:
     `in_flight` what is lost when it dies."""
 
     address: bytes
-    id: str  # how people and programs name it: never its address, which tells others' addresses
+    id: str  # its public name: never its address, from which others' addresses could be guessed
     hello: Ready
     name: str
     pool: Pool
@@ -90,7 +90,7 @@ class Worker:
     awaiting_reply: dict[bytes, Job] = field(default_factory=dict)
     acknowledged: set[bytes] = field(default_factory=set)  # those of them that it acknowledged
     draining: bool = False
-    dismissed: bool = False  # told by the operator to leave after its work
+    dismissed: bool = False  # the operator wants it to leave after its work
     done: int = 0
     failed: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_WINDOW))
@@ -99,7 +99,7 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """The word on the status page."""
+        """As the status page shows it."""
         if self.draining:
             return "draining"
         if self.health.out:
@@ -108,7 +108,7 @@ class Worker:
 
     @property
     def fit(self) -> bool:
-        """Whether it may get work at all: it stays, is not ejected, and answers."""
+        """Whether it may get work at all: it does not leave, is not silent and not ejected."""
         return not (self.draining or self.silence.silent or self.health.until is not None)
 
     @property

@@ -1,4 +1,4 @@
-"""A dispatcher to try by plain calls, and what to read off its actions; the clock is a float."""
+"""A dispatcher for plain calls, and what its actions contain; the clock is a float."""
 
 from __future__ import annotations
 
@@ -44,17 +44,15 @@ def given(actions: list[Action]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def told(actions: list[Action], kind: type[Message]) -> list[Any]:
-    return [a.message for a in actions if is_message(a) and isinstance(a.message, kind)]  # type: ignore[union-attr]
+def messages(actions: list[Action], kind: type[Message]) -> list[Any]:
+    """All messages of a kind, to whomever they go."""
+    sent = [action.message for action in actions if isinstance(action, (ToWorker, ToClient))]
+    return [message for message in sent if isinstance(message, kind)]
 
 
 def receivers(actions: list[Action]) -> list[tuple[bytes, tuple[bytes, ...]]]:
     """Where messages for clients go, and where if that cannot be reached."""
     return [(a.client, a.others) for a in actions if isinstance(a, ToClient)]
-
-
-def is_message(action: Action) -> bool:
-    return isinstance(action, (ToWorker, ToClient))
 
 
 def fleet(*workers: bytes, credit: int = 1, **policy: Any) -> Dispatcher:
@@ -75,6 +73,6 @@ def live(d: Dispatcher, until: float, now: float = 0.0) -> list[Action]:
 
 
 def ticked(d: Dispatcher, since: float, until: float) -> list[Action]:
-    """The loop looks ten times a second, and no worker beats."""
+    """The dispatcher ticks ten times a second, and no worker beats."""
     tenths = range(round(10 * since), round(10 * until) + 1)
     return [action for tenth in tenths for action in d.tick(tenth / 10)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
-from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, request, result, told
+from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, messages, ready, request, result
 
 from spyglass.dispatcher.actions import LogEvent
 from spyglass.dispatcher.dispatcher import Dispatcher
@@ -22,7 +22,7 @@ from testbed.processes import ROOT
 def test_a_request_goes_to_a_ready_worker_and_its_answer_to_the_client() -> None:
     d = fleet(b"w1")
     assert given(d.request_arrived(b"web", CAT, 0.0)) == [(b"w1", CAT.id)]
-    (answer,) = told(d.worker_answered(b"w1", result(CAT), 0.5), Result)
+    (answer,) = messages(d.worker_answered(b"w1", result(CAT), 0.5), Result)
     assert (answer.worker, answer.attempts, answer.digest) == ("w1", 1, DIGEST)
 
 
@@ -76,7 +76,7 @@ def test_a_fleet_of_one_tries_again_and_gives_up_after_three_attempts() -> None:
     for _ in range(2):
         actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
         assert given(actions) == [(b"w1", CAT.id)]
-    (end,) = told(d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1), Nack)
+    (end,) = messages(d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1), Nack)
     assert end.reason is Reason.WORKER_LOST
 
 
@@ -84,7 +84,7 @@ def test_a_second_answer_is_dropped_and_gives_no_credit() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_answered(b"w1", result(CAT), 0.1)
-    assert told(d.worker_answered(b"w1", result(CAT), 0.2), Result) == []
+    assert messages(d.worker_answered(b"w1", result(CAT), 0.2), Result) == []
     assert d.workers[b"w1"].credit == 1
     assert d.journal.counters.duplicate == 1
 
@@ -92,7 +92,7 @@ def test_a_second_answer_is_dropped_and_gives_no_credit() -> None:
 def test_a_worker_cannot_answer_anothers_request() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
-    assert told(d.worker_answered(b"w2", result(CAT), 0.1), Result) == []
+    assert messages(d.worker_answered(b"w2", result(CAT), 0.1), Result) == []
     assert CAT.id in d.jobs.open
 
 
@@ -102,7 +102,7 @@ def test_no_ack_in_time_moves_the_request_and_returns_the_credit() -> None:
     d.worker_heartbeat(b"w1", 0.3)
     actions = d.tick(0.31)
     assert given(actions) == [(b"w2", CAT.id)]
-    assert told(actions, Cancel) == [Cancel(CAT.id)]
+    assert messages(actions, Cancel) == [Cancel(CAT.id)]
     assert d.workers[b"w1"].credit == 1
 
 
@@ -182,7 +182,7 @@ def test_three_workers_that_are_shut_out_are_three_attempts() -> None:
         assert len(given(d.worker_shut_out(lost, "its key was revoked", 0.1))) == 1
     actions = d.worker_shut_out(b"w3", "its key was revoked", 0.1)
     assert given(actions) == []
-    (end,) = told(actions, Nack)
+    (end,) = messages(actions, Nack)
     assert (end.id, end.reason) == (CAT.id, Reason.WORKER_LOST)
     assert not d.jobs.open
 
@@ -194,10 +194,10 @@ def test_an_answer_from_the_worker_that_lost_the_request_is_late() -> None:
     d.worker_heartbeat(b"w1", 0.9)
     d.worker_heartbeat(b"w2", 0.9)
     assert given(d.tick(1.0)) == [(b"w2", CAT.id)]
-    assert told(d.worker_answered(b"w1", result(CAT), 1.1), Result) == []
+    assert messages(d.worker_answered(b"w1", result(CAT), 1.1), Result) == []
     assert d.workers[b"w1"].credit == 1
     assert d.journal.counters.late == 1
-    assert len(told(d.worker_answered(b"w2", result(CAT), 1.2), Result)) == 1
+    assert len(messages(d.worker_answered(b"w2", result(CAT), 1.2), Result)) == 1
 
 
 def test_an_answer_to_a_request_nobody_made_is_counted_and_gives_no_credit() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, ready, request, result, told
+from dispatching import CAT, DOG, EEL, LONG, fleet, given, live, messages, ready, request, result
 
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import FAILURES_IN_A_ROW, HEALTHS_KEPT
@@ -125,7 +125,7 @@ def test_a_pause_is_one_failure_and_what_is_answered_after_it_is_late() -> None:
     assert (counters.late, counters.duplicate, counters.ejected) == (6, 1, 0)
 
 
-def test_a_pause_after_a_word_that_crossed_the_pictures_is_one_failure_too() -> None:
+def test_a_pause_after_a_message_that_crossed_the_pictures_is_one_failure_too() -> None:
     d = fleet(b"w1", credit=8)
     for number in range(8):
         d.request_arrived(b"web", request(number), 0.001 * number)
@@ -151,7 +151,7 @@ def test_a_worker_that_beats_and_acknowledges_nothing_is_ejected() -> None:
     assert states(d)["w1"] == "ejected"
 
 
-def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
+def test_what_was_abandoned_and_is_handed_back_later_leaves_no_trace() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     d.tick(0.29)
@@ -161,7 +161,7 @@ def test_what_was_given_up_and_is_handed_back_later_leaves_no_trace() -> None:
     assert d.journal.counters.late == 1
 
 
-def test_a_late_word_does_not_end_an_attempt_that_began_after_it() -> None:
+def test_a_late_reply_does_not_end_an_attempt_that_began_after_it() -> None:
     d = fleet(b"w1", b"w2")  # their network is cut for 0.7 s
     d.request_arrived(b"web", CAT, 0.0)
     for hundredth in range(70):
@@ -170,11 +170,11 @@ def test_a_late_word_does_not_end_an_attempt_that_began_after_it() -> None:
     assert given(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.7)) == [(b"w1", CAT.id)]
     d.worker_refused(b"w2", Nack(CAT.id, Reason.CANCELLED), 0.7)
     assert CAT.id in d.workers[b"w1"].in_flight and d.journal.counters.late == 2
-    assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
+    assert messages(d.worker_answered(b"w1", result(CAT), 0.8), Result)
     assert not d.workers[b"w1"].silence.abandoned and d.workers[b"w1"].credit == 1
 
 
-def test_each_attempt_that_was_given_up_has_a_last_word_of_its_own() -> None:
+def test_each_abandoned_attempt_has_a_late_reply_of_its_own() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     for hundredth in range(1, 70):
@@ -184,7 +184,7 @@ def test_each_attempt_that_was_given_up_has_a_last_word_of_its_own() -> None:
     assert d.jobs.open[CAT.id].tried == 2
     for _ in range(2):
         d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.7)
-    assert told(d.worker_answered(b"w1", result(CAT), 0.8), Result)
+    assert messages(d.worker_answered(b"w1", result(CAT), 0.8), Result)
     assert d.journal.counters.late == 2
 
 
@@ -219,7 +219,7 @@ def test_what_could_not_be_sent_costs_no_attempt() -> None:
     d.worker_acked(b"w1", CAT.id, 0.0)
     d.request_arrived(b"web", DOG, 0.0)
     d.worker_ready(b"w2", ready(2, name="w2"), 0.1)
-    moved = told(d.worker_gone(b"w1", "unreachable", 0.2, unreachable=True), Request)
+    moved = messages(d.worker_gone(b"w1", "unreachable", 0.2, unreachable=True), Request)
     assert {again.id: again.attempt for again in moved} == {CAT.id: 2, DOG.id: 1}
 
 
@@ -245,5 +245,5 @@ def test_of_workers_that_failed_and_left_the_last_thousand_are_remembered() -> N
         for another, _ in given(d.worker_gone(worker, "connection closed", 0.0)):
             d.worker_answered(another, result(picture), 0.0)
     first, second, *_ = left
-    assert d.outliers.recall("host", first).spotless
-    assert not d.outliers.recall("host", second).spotless
+    assert d.outliers.recall("host", first).unremarkable
+    assert not d.outliers.recall("host", second).unremarkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dispatching import CAT, DOG, LONG, fleet, given, live, ready, request, result, told
+from dispatching import CAT, DOG, LONG, fleet, given, live, messages, ready, request, result
 
 from spyglass.protocol import Cancel, Nack, Reason, Result, Times
 
@@ -15,10 +15,10 @@ def test_a_slow_request_is_given_to_an_idle_worker_as_well_and_the_first_answer_
     assert not given(d.tick(0.29))
     assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
     actions = d.worker_answered(b"w2", result(CAT), 0.35)
-    assert [a.worker for a in told(actions, Result)] == ["w2"]
-    assert [c.id for c in told(actions, Cancel)] == [CAT.id], "the loser is told to drop it"
+    assert [a.worker for a in messages(actions, Result)] == ["w2"]
+    assert [c.id for c in messages(actions, Cancel)] == [CAT.id], "the other attempt is cancelled"
     late = d.worker_answered(b"w1", result(CAT), 0.4)
-    assert not told(late, Result) and d.journal.counters.late == 1
+    assert not messages(late, Result) and d.journal.counters.late == 1
     assert d.workers[b"w1"].credit == d.workers[b"w2"].credit == 1
 
 
@@ -64,12 +64,12 @@ def test_the_loss_of_one_of_two_attempts_moves_nothing() -> None:
     d.worker_acked(b"w1", CAT.id, 0.0)
     assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
     assert not given(d.worker_gone(b"w1", "connection closed", 0.4))
-    assert told(d.worker_answered(b"w2", result(CAT), 0.5), Result)
+    assert messages(d.worker_answered(b"w2", result(CAT), 0.5), Result)
     assert d.journal.counters.requeued == 0
 
 
 @pytest.mark.parametrize(("requests", "allowed"), [(8, 3), (40, 8)])
-def test_retries_are_a_fifth_of_what_is_at_hand_and_the_rest_wait_unharmed(
+def test_retries_are_a_fifth_of_the_open_requests_and_the_rest_wait_unharmed(
     requests: int, allowed: int
 ) -> None:
     d = fleet(b"w1", credit=requests)
@@ -84,7 +84,7 @@ def test_retries_are_a_fifth_of_what_is_at_hand_and_the_rest_wait_unharmed(
         actions = d.worker_answered(
             worker, Result(request_id, Times(0.1, 1.0), result(CAT).body), 0.3
         )
-        answered += len(told(actions, Result))
+        answered += len(messages(actions, Result))
         moved += given(actions)
         assert len(moved) <= allowed
     assert answered == requests, "none was lost by waiting"
@@ -116,4 +116,4 @@ def test_a_hedge_that_a_leaving_worker_hands_back_is_not_queued_anew() -> None:
     assert given(d.tick(0.3)) == [(b"w2", CAT.id)]
     assert not given(d.worker_refused(b"w2", Nack(CAT.id, Reason.DRAINING), 0.4))
     assert d.waiting == 0 and d.journal.counters.handed_back == 0
-    assert told(d.worker_answered(b"w1", result(CAT), 0.5), Result)
+    assert messages(d.worker_answered(b"w1", result(CAT), 0.5), Result)

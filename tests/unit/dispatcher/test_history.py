@@ -12,10 +12,11 @@ After every event:
 - a picture in quarantine is open nowhere; one never answered is computed once at a time, or
   twice as a hedge; no request has more than three attempts;
 - at most half of the workers that stay are ejected;
-- a worker owes its credit: what it has left and what it owes make what it announced, so it is
-  never offered more than that; a leaving worker is offered nothing;
-- those at work acknowledged what they owe; they, and all, stand in the order of their
-  last words; nobody is silent for longer than allowed, and the next look at them is in time;
+- a worker's credit and the replies awaited from it make what it announced, so it is never offered
+  more than that; a leaving worker is offered nothing;
+- those at work acknowledged a request and have not replied to it; they, and all workers, stand in
+  the order of their last messages; none is silent for longer than allowed, and the next look at
+  them is in time;
 - the bytes counted as waiting are those that wait, and a queue holds only WAITING jobs.
 
 When time has run out, or the broker hands back what it holds, nothing is left open. And no
@@ -42,7 +43,7 @@ HISTORIES = 1000
 EVENTS = 60
 WORKERS = (b"w1", b"w2", b"w3")
 CLIENTS = ("web", "cli")
-#: Connections of a client that have not ended yet, as far as the dispatcher was told.
+#: Connections of a client that have not ended yet, as far as the dispatcher knows.
 MOST_CONNECTIONS = 3
 REFUSALS = (
     Reason.CRASH,
@@ -77,10 +78,10 @@ class History:
         self.accepted: set[bytes] = set()
         self.cancelled: set[bytes] = set()
         self.finals: Counter[bytes] = Counter()
-        self.at_the_door: set[bytes] = set()  # refused in the present event
+        self.refused: set[bytes] = set()  # refused in the present event
         self.known: dict[bytes, Request] = {}
         self.made = 0
-        # Of each client, the oldest first; new ones under names that tell nothing of their age.
+        # Of each client, the oldest first; new ones under names that do not show their age.
         self.connections: dict[str, list[bytes]] = {client: [] for client in CLIENTS}
         self.age: dict[bytes, int] = {}
         self.senders: dict[bytes, set[bytes]] = {}  # of each request, those that stand
@@ -91,7 +92,7 @@ class History:
         for _ in range(EVENTS):
             self.now += self.random.choice([0.0, 0.001, 0.05, 0.2, 0.4, 1.6])
             leaving = [worker for worker in self.d.workers.values() if worker.draining]
-            self.at_the_door = set()
+            self.refused = set()
             actions = self.event()
             self.take(actions)
             self.check()
@@ -172,7 +173,7 @@ class History:
         return []
 
     def may_run(self, pool: Pool, job: Job) -> bool:
-        """Whether the retry budget and the copies of its picture let it."""
+        """Whether the retry budget and the copies of its picture allow it to run."""
         active = pool.waiting + pool.running
         budget = not job.tried or pool.retrying < max(3, 0.2 * active)
         sha256 = job.request.sha256
@@ -218,7 +219,7 @@ class History:
         actions = self.d.request_arrived(connection, new, self.now, self.age[connection])
         assert not was_open or self.d.journal.counters.accepted == accepted
         if self.d.journal.counters.accepted == accepted and not was_open:
-            self.at_the_door = {new.id}  # refused, which is no final answer to an accepted request
+            self.refused = {new.id}  # refused, which is no final answer to an accepted request
         elif not was_open:  # a new life, perhaps of an old id
             self.accepted.add(new.id)
             self.cancelled.discard(new.id)
@@ -241,7 +242,7 @@ class History:
                 self.sent.append((action.worker, action.message.id))
             if isinstance(action, ToClient) and isinstance(action.message, (Result, Nack)):
                 final = action.message.id
-                if final not in self.at_the_door:
+                if final not in self.refused:
                     self.finals[final] += 1
                     assert action.client == self.youngest(final)
                     assert {action.client, *action.others} == self.senders[final]
@@ -270,8 +271,10 @@ class History:
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)
         for silent_longest_first in (self.d.workers, self.d.membership.at_work):
-            last_words = [worker.silence.last_message for worker in silent_longest_first.values()]
-            assert last_words == sorted(last_words)
+            last_messages = [
+                worker.silence.last_message for worker in silent_longest_first.values()
+            ]
+            assert last_messages == sorted(last_messages)
         assert set(self.d.membership.at_work) <= set(self.d.workers)
         for worker in self.d.workers.values():
             acked = {id for id, attempt in worker.in_flight.items() if attempt.acked}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dispatching import CAT, DOG, EEL, fleet, given, live, ready, request, result, ticked, told
+from dispatching import CAT, DOG, EEL, fleet, given, live, messages, ready, request, result, ticked
 
 from spyglass.dispatcher.actions import ToWorker
 from spyglass.protocol import Bye, Heartbeat, Nack, Reason, heartbeat_interval
@@ -26,7 +26,7 @@ def test_a_worker_that_holds_nothing_may_be_silent_for_one_and_a_half_seconds() 
     d.tick(1.49)
     assert b"w1" in d.workers
     assert d.next_deadline() == 1.5
-    (bye,) = told(d.tick(1.5), Bye)
+    (bye,) = messages(d.tick(1.5), Bye)
     assert bye.again and not d.workers
 
 
@@ -38,7 +38,7 @@ def test_a_worker_that_holds_a_request_may_be_silent_for_1_s() -> None:
     d.tick(1.19)
     assert b"w1" in d.workers
     assert d.next_deadline() == 1.2
-    (bye,) = told(d.tick(1.2), Bye)
+    (bye,) = messages(d.tick(1.2), Bye)
     assert bye.again and not d.workers
     assert d.waiting == 1
 
@@ -100,7 +100,7 @@ def test_nor_does_one_behind_a_picture_that_was_answered() -> None:
     assert d.workers[b"w1"].in_flight
 
 
-def test_a_picture_at_hand_in_a_worker_that_fell_silent_is_suspected_until_it_returns() -> None:
+def test_a_picture_computed_by_a_worker_that_fell_silent_is_suspected_until_it_returns() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_acked(b"w1", CAT.id, 0.0)
@@ -110,7 +110,7 @@ def test_a_picture_at_hand_in_a_worker_that_fell_silent_is_suspected_until_it_re
     assert not d.jobs.quarantine.suspected(CAT.sha256)
 
 
-def test_a_worker_that_lets_a_request_go_unacknowledged_gets_none_until_it_speaks() -> None:
+def test_a_worker_that_leaves_a_request_unacknowledged_gets_none_until_it_sends_a_message() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     assert given(ticked(d, 0.0, 0.4)) == [(b"w2", CAT.id)]
@@ -123,11 +123,11 @@ def test_a_worker_that_lets_a_request_go_unacknowledged_gets_none_until_it_speak
 def test_a_cut_network_costs_no_attempt_however_many_workers_are_behind_it() -> None:
     d = fleet(b"w1", b"w2", b"w3", b"w4")
     d.request_arrived(b"web", CAT, 0.0)
-    assert not told(ticked(d, 0.0, 2.0), Nack) and not d.workers
+    assert not messages(ticked(d, 0.0, 2.0), Nack) and not d.workers
     assert given(d.worker_ready(b"w1", ready(name="w1"), 2.1)) == [(b"w1", CAT.id)]
 
 
-def test_a_worker_that_spoke_but_let_a_request_go_unacknowledged_gets_the_next() -> None:
+def test_a_worker_that_sent_another_message_but_no_ack_gets_the_next_request() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_heartbeat(b"w1", 0.1)
@@ -146,10 +146,10 @@ def test_the_larger_the_fleet_the_less_often_each_worker_beats(
     assert heartbeat_interval(workers) == interval
 
 
-def test_a_large_fleet_is_told_its_interval_and_waited_for_as_long() -> None:
+def test_a_large_fleet_learns_its_interval_and_may_be_silent_for_as_long() -> None:
     d = fleet(*(b"%d" % n for n in range(660)))
     d.worker_heartbeat(b"7", 0.1)
-    (answer,) = told(ticked(d, 0.0, 0.3), Heartbeat)
+    (answer,) = messages(ticked(d, 0.0, 0.3), Heartbeat)
     assert answer.interval_ms == 2000
     ticked(d, 0.4, 4.4)
     assert len(d.workers) == 660
@@ -157,16 +157,16 @@ def test_a_large_fleet_is_told_its_interval_and_waited_for_as_long() -> None:
     assert not d.workers
 
 
-def test_nobody_is_missed_before_he_can_know_that_the_fleet_has_shrunk() -> None:
+def test_no_worker_expires_before_it_can_know_that_the_fleet_has_shrunk() -> None:
     d = fleet(*(b"%d" % n for n in range(990)))
     ticked(d, 0.0, 1.0)
     for n in range(990):
         d.worker_heartbeat(b"%d" % n, 1.0)
-    ticked(d, 1.1, 1.3)  # each is told 3 s
+    ticked(d, 1.1, 1.3)  # each answer names 3 s
     for n in range(989):
         d.worker_gone(b"%d" % n, "connection closed", 1.3)
-    told_now = ticked(d, 1.4, 4.2)
-    assert not told(told_now, Bye) and len(d.workers) == 1
+    actions = ticked(d, 1.4, 4.2)
+    assert not messages(actions, Bye) and len(d.workers) == 1
     d.worker_heartbeat(b"989", 4.2)
     ticked(d, 4.3, 20.0)
     assert not d.workers and d.membership.interval == 0.5
@@ -191,7 +191,7 @@ def test_heartbeats_are_answered_together_at_the_next_look_and_none_is_sent_unas
     assert d.tick(0.24) == []
     assert d.next_deadline() == 0.25
     assert d.tick(0.25) == [ToWorker(b"w2", Heartbeat()), ToWorker(b"w3", Heartbeat())]
-    assert told(ticked(d, 0.3, 5.0), Heartbeat) == []
+    assert messages(ticked(d, 0.3, 5.0), Heartbeat) == []
 
 
 def test_the_heartbeat_of_a_worker_that_left_since_is_not_answered() -> None:
@@ -243,7 +243,7 @@ def test_a_worker_still_silent_after_the_grace_of_a_stall_is_expired() -> None:
     assert b"w1" in d.workers
     actions = d.tick(10.5)
     assert b"w1" not in d.workers
-    (bye,) = told(actions, Bye)
+    (bye,) = messages(actions, Bye)
     assert bye.again
 
 
@@ -255,7 +255,7 @@ def test_the_next_deadline_is_never_later_than_what_is_due() -> None:
     d.tick(0.0)
     assert d.next_deadline() == 0.25
     d.request_arrived(b"web", request(1, budget_ms=240), 0.0)
-    assert d.next_deadline() == pytest.approx(0.2), "the client is told that it was accepted"
+    assert d.next_deadline() == pytest.approx(0.2), "the client gets its ACK"
     d.tick(0.2)
     assert d.next_deadline() == pytest.approx(0.24)
 

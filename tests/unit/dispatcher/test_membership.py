@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, ready, result, ticked, told
+from dispatching import CAT, DIGEST, DOG, EEL, fleet, given, messages, ready, result, ticked
 
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import REFUSAL_LOGGED_EVERY, REFUSALS_REMEMBERED, Policy
@@ -13,7 +13,7 @@ from spyglass.protocol import NAME, PROTOCOL_REVISION, Bye, Nack, Ready, Reason,
 # --- joining ----------------------------------------------------------------------------------
 
 
-def test_an_unknown_worker_is_asked_to_say_ready_whatever_it_says() -> None:
+def test_an_unknown_worker_is_asked_for_ready_whatever_it_sends() -> None:
     d = fleet()
     for actions in (
         d.worker_heartbeat(b"stranger", 0.0),
@@ -21,7 +21,7 @@ def test_an_unknown_worker_is_asked_to_say_ready_whatever_it_says() -> None:
         d.worker_answered(b"stranger", result(CAT), 0.0),
         d.worker_refused(b"stranger", Nack(CAT.id, Reason.CRASH), 0.0),
     ):
-        (bye,) = told(actions, Bye)
+        (bye,) = messages(actions, Bye)
         assert bye.again
         assert len(actions) == 1
 
@@ -34,23 +34,23 @@ def test_the_goodbye_of_an_unknown_worker_is_not_answered() -> None:
 
 def test_a_worker_with_another_digest_is_refused() -> None:
     d = fleet(b"w1")
-    (nack,) = told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.0), Nack)
+    (nack,) = messages(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.0), Nack)
     assert nack.reason is Reason.WRONG_MODEL
     assert b"w2" not in d.workers
 
 
-def test_a_worker_refused_for_ever_is_named_once_a_minute_with_how_often() -> None:
+def test_a_worker_refused_for_ever_is_logged_once_a_minute_with_how_often() -> None:
     d = fleet(b"w1")
     stranger = ready(name="stranger", digest="cd" * 32)
 
-    def said() -> list[str]:
+    def logged() -> list[str]:
         return [event.text.split(":")[0] for event in d.journal.events if "stranger" in event.text]
 
     for second in range(minute := int(REFUSAL_LOGGED_EVERY)):
-        assert told(d.worker_ready(b"s%d" % second, stranger, float(second)), Nack)
-    assert said() == ["stranger refused"]
+        assert messages(d.worker_ready(b"s%d" % second, stranger, float(second)), Nack)
+    assert logged() == ["stranger refused"]
     d.worker_ready(b"s", stranger, float(minute))
-    assert sorted(said()) == ["stranger refused", f"stranger refused {minute} times"]
+    assert sorted(logged()) == ["stranger refused", f"stranger refused {minute} times"]
     d.worker_ready(b"t", ready(name="other", digest="cd" * 32), 61.0)
     assert "other refused" in d.journal.events[-1].text, "another one is named at once"
 
@@ -62,7 +62,7 @@ def test_the_id_that_people_see_is_not_its_address_and_lasts_as_long_as_its_conn
     assert {w.address: w.id for w in d.workers.values()} == {b"w1": "7f", b"w2": "a1"}
 
 
-def test_two_workers_of_one_name_are_told_apart() -> None:
+def test_two_workers_of_one_name_get_different_names() -> None:
     d = fleet()
     d.worker_ready(b"w1", ready(name="attic"), 0.0)
     d.worker_ready(b"w2", ready(name="attic"), 0.0)
@@ -78,14 +78,14 @@ def test_ready_again_requeues_what_the_worker_held() -> None:
 def test_a_worker_of_another_protocol_revision_is_refused() -> None:
     d = fleet()
     hello = Ready("squeezenet1_1", DIGEST, 1, "host", 1, "w", revision=PROTOCOL_REVISION + 1)
-    (nack,) = told(d.worker_ready(b"w1", hello, 0.0), Nack)
+    (nack,) = messages(d.worker_ready(b"w1", hello, 0.0), Nack)
     assert (nack.id, nack.reason) == (b"", Reason.WRONG_MODEL)
 
 
 def test_a_new_digest_is_welcome_once_the_old_workers_left() -> None:
     d = fleet(b"w1")
     d.worker_bye(b"w1", Bye(), 0.1)
-    assert told(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.2), Nack) == []
+    assert messages(d.worker_ready(b"w2", ready(digest="ef" * 32), 0.2), Nack) == []
 
 
 @pytest.mark.parametrize("worker_id", ["", "zz", "2", b"w1".hex()])
@@ -95,7 +95,7 @@ def test_no_worker_is_found_by_a_foreign_id(worker_id: str) -> None:
     assert b"w1" in d.workers
 
 
-def test_a_name_of_full_length_is_told_apart_too_and_stays_legal() -> None:
+def test_a_name_of_full_length_is_made_different_too_and_stays_legal() -> None:
     d = fleet()
     for n in range(3):
         d.worker_ready(b"w%d" % n, ready(name="x" * 64), 0.0)
@@ -104,7 +104,7 @@ def test_a_name_of_full_length_is_told_apart_too_and_stays_legal() -> None:
     assert all(NAME.fullmatch(name) for name in names)
 
 
-def test_a_worker_that_says_ready_again_keeps_its_name() -> None:
+def test_a_worker_that_sends_ready_again_keeps_its_name() -> None:
     d = fleet(b"w1")
     d.worker_ready(b"w1", ready(name="w1"), 0.1)
     assert [w.name for w in d.workers.values()] == ["w1"]
@@ -120,7 +120,7 @@ def test_the_repr_shows_the_state() -> None:
 # --- leaving, and what becomes of the work ----------------------------------------------------
 
 
-def test_a_request_goes_back_to_a_worker_that_failed_it_if_the_others_say_nothing() -> None:
+def test_a_request_goes_back_to_a_worker_that_failed_it_if_the_others_are_silent() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     d.request_arrived(b"web", DOG, 0.0)
@@ -134,7 +134,7 @@ def test_a_leaving_worker_gets_nothing_new_and_finishes_what_it_has() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_bye(b"w1", Bye("stopped", owed=1), 0.1)
     assert given(d.request_arrived(b"web", DOG, 0.2)) == []
-    assert told(d.worker_answered(b"w1", result(CAT), 0.3), Result)
+    assert messages(d.worker_answered(b"w1", result(CAT), 0.3), Result)
     d.worker_bye(b"w1", Bye("stopped"), 0.4)
     assert d.journal.counters.requeued == 0
 
@@ -143,7 +143,7 @@ def test_a_goodbye_costs_its_requests_no_attempt() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_bye(b"w1", Bye(), 0.1)
-    (sent,) = told(d.worker_ready(b"w2", ready(), 0.2), Request)
+    (sent,) = messages(d.worker_ready(b"w2", ready(), 0.2), Request)
     assert sent.attempt == 1
 
 
@@ -153,8 +153,10 @@ def test_a_drained_worker_is_dismissed_after_its_work_and_draining_twice_is_the_
     worker_id = d.workers[b"w1"].id
     for _ in range(2):
         name, actions = d.drain_worker(worker_id, 0.1)
-        assert name == "w1" and told(actions, Bye) == []
-    assert told(d.worker_answered(b"w1", result(CAT), 0.2), Bye) == [Bye("removed by the operator")]
+        assert name == "w1" and messages(actions, Bye) == []
+    assert messages(d.worker_answered(b"w1", result(CAT), 0.2), Bye) == [
+        Bye("removed by the operator")
+    ]
     assert not d.workers
 
 
@@ -163,15 +165,15 @@ def test_a_removed_worker_loses_its_work_at_once() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     name, actions = d.remove_worker(d.workers[b"w1"].id, 0.1)
     assert name == "w1" and given(actions) == [(b"w2", CAT.id)]
-    assert told(actions, Bye)
+    assert messages(actions, Bye)
 
 
 def test_a_leaving_broker_accepts_nothing_and_hands_back_what_is_open() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.stop(0.1)
-    (refused,) = told(d.request_arrived(b"web", DOG, 0.2), Nack)
-    (back,) = told(d.hand_back(), Nack)
+    (refused,) = messages(d.request_arrived(b"web", DOG, 0.2), Nack)
+    (back,) = messages(d.hand_back(), Nack)
     assert (refused.reason, back.reason) == (Reason.DRAINING, Reason.DRAINING)
 
 
@@ -179,7 +181,7 @@ def test_a_request_that_met_a_leaving_worker_moves_without_costing_an_attempt() 
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.DRAINING), 0.1)
-    (sent,) = told(actions, Request)
+    (sent,) = messages(actions, Request)
     assert given(actions) == [(b"w2", CAT.id)]
     assert sent.attempt == 1
     assert d.workers[b"w1"].draining
@@ -188,7 +190,7 @@ def test_a_request_that_met_a_leaving_worker_moves_without_costing_an_attempt() 
 def test_an_idle_worker_that_is_drained_leaves_at_once() -> None:
     d = fleet(b"w1")
     _, actions = d.drain_worker(d.workers[b"w1"].id, 0.1)
-    assert told(actions, Bye) == [Bye("removed by the operator")]
+    assert messages(actions, Bye) == [Bye("removed by the operator")]
     assert not d.workers
 
 
@@ -199,13 +201,13 @@ def test_a_worker_that_was_drained_may_still_be_removed() -> None:
     d.drain_worker(worker_id, 0.1)
     _, actions = d.remove_worker(worker_id, 0.2)
     assert given(actions) == [(b"w2", CAT.id)]
-    assert told(actions, Bye) == [Bye("removed by the operator")]
+    assert messages(actions, Bye) == [Bye("removed by the operator")]
 
 
 def test_a_removal_costs_its_requests_no_attempt() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
-    (sent,) = told(d.remove_worker(d.workers[b"w1"].id, 0.1)[1], Request)
+    (sent,) = messages(d.remove_worker(d.workers[b"w1"].id, 0.1)[1], Request)
     assert sent.attempt == 1
 
 
@@ -215,8 +217,8 @@ def test_a_leaving_broker_lets_finish_what_it_holds() -> None:
     d.request_arrived(b"web", DOG, 0.0)
     d.stop(0.1)
     actions = d.worker_answered(b"w1", result(CAT), 0.2)
-    assert told(actions, Result) and given(actions) == [(b"w1", DOG.id)]
-    assert told(d.worker_answered(b"w1", result(DOG), 0.3), Result)
+    assert messages(actions, Result) and given(actions) == [(b"w1", DOG.id)]
+    assert messages(d.worker_answered(b"w1", result(DOG), 0.3), Result)
     assert d.hand_back() == []
 
 

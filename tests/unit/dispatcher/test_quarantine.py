@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dispatching import CAT, DOG, fleet, given, live, ready, result, told
+from dispatching import CAT, DOG, fleet, given, live, messages, ready, result
 
 from spyglass.dispatcher.actions import Action
 from spyglass.dispatcher.dispatcher import Dispatcher
@@ -26,9 +26,10 @@ def test_a_picture_that_costs_two_children_is_quarantined_and_refused() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     assert given(crash(d, b"w1", CAT, 0.1)) == [(b"w2", CAT.id)]
     actions = crash(d, b"w2", CAT, 0.2)
-    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)
+    assert [nack.reason for nack in messages(actions, Nack)] == [Reason.QUARANTINED]
+    assert not given(actions)
     again = d.request_arrived(b"web", copy_of(CAT, 9), 0.3)
-    assert [n.reason for n in told(again, Nack)] == [Reason.QUARANTINED] and not given(again)
+    assert [n.reason for n in messages(again, Nack)] == [Reason.QUARANTINED] and not given(again)
     assert d.journal.counters.quarantined == 2
     assert given(d.request_arrived(b"web", DOG, 0.4)), "others are served"
 
@@ -38,7 +39,7 @@ def test_a_hung_child_counts_as_lost_too() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_refused(b"w1", Nack(CAT.id, Reason.HUNG), 0.1)
     actions = d.worker_refused(b"w2", Nack(CAT.id, Reason.HUNG), 0.2)
-    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED]
+    assert [n.reason for n in messages(actions, Nack)] == [Reason.QUARANTINED]
 
 
 def test_quarantine_ends_after_ten_minutes_and_not_before() -> None:
@@ -46,7 +47,7 @@ def test_quarantine_ends_after_ten_minutes_and_not_before() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     crash(d, b"w1", CAT, 0.0)
     crash(d, b"w2", CAT, 0.0)
-    assert told(d.request_arrived(b"web", copy_of(CAT, 8), 599.9), Nack)
+    assert messages(d.request_arrived(b"web", copy_of(CAT, 8), 599.9), Nack)
     assert given(d.request_arrived(b"web", copy_of(CAT, 9), 600.0))
 
 
@@ -59,7 +60,7 @@ def test_the_operator_clears_one_picture_or_all() -> None:
     assert d.clear_quarantine("ab" * 32, 1.0)[0] == 0
     assert d.clear_quarantine(CAT.sha256, 1.0)[0] == 1
     assert given(d.request_arrived(b"web", copy_of(CAT, 8), 1.0))
-    assert told(d.request_arrived(b"web", copy_of(DOG, 9), 1.0), Nack)
+    assert messages(d.request_arrived(b"web", copy_of(DOG, 9), 1.0), Nack)
     assert d.clear_quarantine("", 1.0)[0] == 1
 
 
@@ -69,7 +70,7 @@ def test_an_answer_in_between_acquits_a_picture() -> None:
         copy = copy_of(CAT, number)
         ((first, _),) = given(d.request_arrived(b"web", copy, 0.0))
         ((second, _),) = given(crash(d, first, copy, 0.0))
-        assert told(d.worker_answered(second, result(copy), 0.0), Result)
+        assert messages(d.worker_answered(second, result(copy), 0.0), Result)
 
 
 def test_bystanders_of_a_batch_are_tried_alone_before_anything_is_blamed() -> None:
@@ -79,7 +80,7 @@ def test_bystanders_of_a_batch_are_tried_alone_before_anything_is_blamed() -> No
     holders = {r: w for w in d.workers for r in d.workers[w].in_flight}
     actions = crash(d, holders[CAT.id], CAT, 0.1, batch=2)
     actions += crash(d, holders[DOG.id], DOG, 0.1, batch=2)
-    retried = told(actions, Request)
+    retried = messages(actions, Request)
     assert all(again.alone for again in retried) and len(retried) == 2
     for holder, request_id in given(actions):  # a second loss, in a batch again, blames nobody
         crash(d, holder, CAT if request_id == CAT.id else DOG, 0.2, batch=2)
@@ -94,7 +95,7 @@ def test_copies_of_an_unknown_picture_are_computed_one_at_a_time() -> None:
     ((worker, next_one),) = given(crash(d, b"w1", CAT, 0.1))
     actions = crash(d, worker, replace(CAT, id=next_one), 0.2)
     assert not given(actions), "ten copies cost no more than two children"
-    assert len(told(actions, Nack)) == 11 and d.waiting == d.jobs.waiting_bytes == 0
+    assert len(messages(actions, Nack)) == 11 and d.waiting == d.jobs.waiting_bytes == 0
 
 
 def test_copies_of_a_picture_known_to_be_good_are_computed_side_by_side() -> None:
@@ -127,16 +128,16 @@ def processes(*names: bytes) -> Dispatcher:
     return d
 
 
-def test_a_picture_at_hand_when_two_workers_died_is_quarantined_once_they_stay_away() -> None:
+def test_a_picture_that_two_dead_workers_computed_is_quarantined_once_they_stay_away() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     assert given(lose(d, b"w0", 0.1)) == [(b"w1", CAT.id)]
     actions = lose(d, b"w1", 0.2) + live(d, 0.2 + RETURN_GRACE - 0.1, 0.2)
     assert not given(actions), "a third worker must not be risked"
-    assert not told(actions, Nack)
+    assert not messages(actions, Nack)
     assert d.next_deadline() <= 0.2 + RETURN_GRACE
     verdict = live(d, 0.3 + RETURN_GRACE, 0.2 + RETURN_GRACE)
-    assert [n.reason for n in told(verdict, Nack)] == [Reason.QUARANTINED]
+    assert [n.reason for n in messages(verdict, Nack)] == [Reason.QUARANTINED]
 
 
 def test_a_picture_that_ends_workers_before_their_ack_got_away_costs_no_third() -> None:
@@ -146,7 +147,7 @@ def test_a_picture_that_ends_workers_before_their_ack_got_away_costs_no_third() 
     actions = d.worker_gone(b"w1", "connection closed", 0.2)
     actions += live(d, 0.3 + RETURN_GRACE, 0.2)
     assert not given(actions)
-    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED]
+    assert [n.reason for n in messages(actions, Nack)] == [Reason.QUARANTINED]
 
 
 def test_a_worker_that_comes_back_was_not_killed_by_its_picture() -> None:
@@ -157,20 +158,20 @@ def test_a_worker_that_comes_back_was_not_killed_by_its_picture() -> None:
     assert not given(d.request_arrived(b"web", copy_of(CAT, 9), 0.2)), "nor is a copy computed"
     back = d.worker_ready(b"new", replace(ready(name="w0"), pid=0), 1.0)
     ((worker, request_id),) = given(back)
-    assert request_id == CAT.id and told(back, Request)[0].alone
+    assert request_id == CAT.id and messages(back, Request)[0].alone
     actions = d.worker_answered(worker, result(CAT), 1.1)
-    assert told(actions, Result) and given(actions), "the copy follows"
+    assert messages(actions, Result) and given(actions), "the copy follows"
     live(d, 2 * RETURN_GRACE, 1.2)
     assert not d.jobs.quarantine.entries(2 * RETURN_GRACE)
 
 
-def test_another_process_that_joins_does_not_speak_for_the_dead() -> None:
+def test_another_process_that_joins_does_not_clear_the_pictures_of_a_dead_one() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     lose(d, b"w0", 0.1)
     crash(d, b"w1", CAT, 0.2)
     assert not given(d.worker_ready(b"new", replace(ready(name="w0"), pid=99), 0.3))
-    assert told(live(d, 0.2 + RETURN_GRACE, 0.3), Nack)
+    assert messages(live(d, 0.2 + RETURN_GRACE, 0.3), Nack)
 
 
 def test_a_worker_that_returns_after_the_verdict_still_clears_its_picture() -> None:
@@ -206,7 +207,7 @@ def test_a_request_whose_picture_is_on_trial_is_answered_at_its_deadline() -> No
     d.request_arrived(b"web", replace(CAT, budget_ms=1000), 0.0)
     lose(d, b"w0", 0.1)
     crash(d, b"w1", CAT, 0.2)
-    assert [n.reason for n in told(live(d, 1.0, 0.3), Nack)] == [Reason.DEADLINE]
+    assert [n.reason for n in messages(live(d, 1.0, 0.3), Nack)] == [Reason.DEADLINE]
     assert d.waiting == 0
 
 
@@ -218,7 +219,8 @@ def test_two_children_are_the_most_a_picture_costs_whichever_attempt_ends_last()
     ((second, _),) = given(live(d, 0.5))
     assert not given(crash(d, second, CAT, 0.6)), "the first attempt still runs"
     actions = crash(d, first, CAT, 0.7, batch=4)
-    assert [n.reason for n in told(actions, Nack)] == [Reason.QUARANTINED] and not given(actions)
+    assert [nack.reason for nack in messages(actions, Nack)] == [Reason.QUARANTINED]
+    assert not given(actions)
 
 
 def test_a_suspect_that_takes_long_is_not_computed_twice_at_a_time() -> None:
@@ -249,9 +251,9 @@ def test_a_copy_that_is_answered_after_the_verdict_does_not_clear_its_picture() 
     ((a, _), (b, _), (c, _)) = [given(d.request_arrived(b"web", copy, 0.2))[0] for copy in copies]
     crash(d, a, copies[0], 0.3)
     crash(d, b, copies[1], 0.3)
-    assert not told(d.worker_answered(c, result(copies[2]), 0.4), Result)
+    assert not messages(d.worker_answered(c, result(copies[2]), 0.4), Result)
     again = d.request_arrived(b"web", copy_of(CAT, 10), 0.5)
-    assert [n.reason for n in told(again, Nack)] == [Reason.QUARANTINED]
+    assert [n.reason for n in messages(again, Nack)] == [Reason.QUARANTINED]
 
 
 def test_a_picture_that_cost_two_others_stays_on_trial_when_one_worker_returns() -> None:

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import replace
 
 import pytest
-from dispatching import CAT, DOG, EEL, fleet, given, ready, receivers, request, result, told
+from dispatching import CAT, DOG, EEL, fleet, given, messages, ready, receivers, request, result
 
 from spyglass.dispatcher.actions import ToClient
 from spyglass.dispatcher.job_state import JobState
@@ -26,37 +26,37 @@ def test_a_request_past_its_deadline_is_answered_once_and_its_late_result_droppe
     d = fleet(b"w1")
     short = request(1, budget_ms=200)
     d.request_arrived(b"web", short, 0.0)
-    (end,) = told(d.tick(0.2), Nack)
+    (end,) = messages(d.tick(0.2), Nack)
     assert end.reason is Reason.DEADLINE
-    assert told(d.worker_answered(b"w1", result(short), 0.3), Result) == []
+    assert messages(d.worker_answered(b"w1", result(short), 0.3), Result) == []
     assert d.workers[b"w1"].credit == 1
 
 
-def test_a_request_that_never_saw_a_worker_is_told_so() -> None:
+def test_a_request_that_never_saw_a_worker_ends_with_a_reason_of_its_own() -> None:
     d = fleet()
-    assert not told(d.request_arrived(b"web", request(1, budget_ms=200), 0.0), Nack)
-    (end,) = told(d.tick(0.2), Nack)
+    assert not messages(d.request_arrived(b"web", request(1, budget_ms=200), 0.0), Nack)
+    (end,) = messages(d.tick(0.2), Nack)
     assert end.reason is Reason.NO_WORKERS
 
 
 def test_a_request_is_acknowledged_unless_it_is_answered_before() -> None:
     d = fleet(b"w1", credit=2)
     d.tick(0.0)
-    assert not told(d.request_arrived(b"web", CAT, 0.0), Ack)
-    assert not told(d.request_arrived(b"web", DOG, 0.0), Ack)
+    assert not messages(d.request_arrived(b"web", CAT, 0.0), Ack)
+    assert not messages(d.request_arrived(b"web", DOG, 0.0), Ack)
     d.worker_answered(b"w1", result(CAT), 0.02)
     assert d.next_deadline() == 0.2
-    assert not told(d.tick(0.19), Ack)
+    assert not messages(d.tick(0.19), Ack)
     assert d.tick(0.2) == [ToClient(b"web", Ack(DOG.id))]
-    assert not told(d.tick(0.21), Ack)
+    assert not messages(d.tick(0.21), Ack)
 
 
 def test_who_would_be_acknowledged_soon_is_in_the_same_go() -> None:
     d = fleet()
     for number, arrived in enumerate((0.0, 0.1, 0.11)):
         d.request_arrived(b"web", request(number), arrived)
-    assert [ack.id for ack in told(d.tick(0.2), Ack)] == [request(0).id, request(1).id]
-    assert [ack.id for ack in told(d.tick(0.31), Ack)] == [request(2).id]
+    assert [ack.id for ack in messages(d.tick(0.2), Ack)] == [request(0).id, request(1).id]
+    assert [ack.id for ack in messages(d.tick(0.31), Ack)] == [request(2).id]
 
 
 def test_an_answered_request_wakes_nobody_to_acknowledge_it() -> None:
@@ -65,7 +65,7 @@ def test_an_answered_request_wakes_nobody_to_acknowledge_it() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_answered(b"w1", result(CAT), 0.02)
     assert d.next_deadline() > 0.2
-    assert not told(d.tick(0.2), Ack)
+    assert not messages(d.tick(0.2), Ack)
 
 
 def test_the_picture_of_an_answered_request_is_kept_no_longer() -> None:
@@ -86,34 +86,34 @@ def test_whoever_has_gone_gets_no_acknowledgement() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.client_gone(b"web", 0.01)
-    assert not told(d.tick(0.05), Ack)
+    assert not messages(d.tick(0.05), Ack)
 
 
 def test_what_is_left_of_the_budget_travels_with_the_request() -> None:
     d = fleet()
     d.request_arrived(b"web", request(1, budget_ms=1000), 0.0)
-    (sent,) = told(d.worker_ready(b"w1", ready(), 0.4), Request)
+    (sent,) = messages(d.worker_ready(b"w1", ready(), 0.4), Request)
     assert sent.budget_ms == 600
 
 
 def test_a_queue_takes_its_limit_and_refuses_one_more() -> None:
     d = fleet(b"w1", max_waiting=2)
     for n in range(3):
-        assert not told(d.request_arrived(b"web", request(n), 0.0), Nack)
-    (nack,) = told(d.request_arrived(b"web", request(9), 0.0), Nack)
+        assert not messages(d.request_arrived(b"web", request(n), 0.0), Nack)
+    (nack,) = messages(d.request_arrived(b"web", request(9), 0.0), Nack)
     assert nack.reason is Reason.BUSY
 
 
 def test_a_queue_is_bounded_in_bytes_too() -> None:
     d = fleet(b"w1", max_waiting_bytes=20)
     d.request_arrived(b"web", request(0), 0.0)
-    assert not told(d.request_arrived(b"web", request(1, size=20), 0.0), Nack)
-    (nack,) = told(d.request_arrived(b"web", request(2, size=1), 0.0), Nack)
+    assert not messages(d.request_arrived(b"web", request(1, size=20), 0.0), Nack)
+    (nack,) = messages(d.request_arrived(b"web", request(2, size=1), 0.0), Nack)
     assert nack.reason is Reason.BUSY
 
 
 def test_an_unknown_model_is_refused_with_those_there_are() -> None:
-    (nack,) = told(fleet(b"w1").request_arrived(b"web", request(1, model="vgg"), 0.0), Nack)
+    (nack,) = messages(fleet(b"w1").request_arrived(b"web", request(1, model="vgg"), 0.0), Nack)
     assert nack.reason is Reason.NO_MODEL
     assert "squeezenet1_1" in nack.detail
 
@@ -136,8 +136,8 @@ def test_the_same_request_again_is_acknowledged_and_answered_to_the_newer_connec
 
 
 def test_an_older_copy_that_is_read_later_does_not_take_the_request_over() -> None:
-    # It used to: then it was cancelled with the connection that was gone, and the client, told over
-    # the new one that it had arrived, waited until its deadline.
+    # It used to: then the end of the old connection cancelled it, and the client, which had its ACK
+    # over the new one, waited until its deadline.
     d = fleet(b"w1")
     d.request_arrived(b"new", CAT, 0.0, made=2)
     assert d.request_arrived(b"old", CAT, 0.0, made=1) == [ToClient(b"old", Ack(CAT.id))]
@@ -152,7 +152,7 @@ def test_what_was_sent_over_two_connections_is_cancelled_with_the_last_of_them()
     d.request_arrived(b"new", CAT, 0.0, made=2)
     d.request_arrived(b"old", CAT, 0.0, made=1)
     assert d.client_gone(b"new", 0.1) == [], "the older one has sent it, and stands"
-    assert told(d.client_gone(b"old", 0.2), Cancel)
+    assert messages(d.client_gone(b"old", 0.2), Cancel)
     assert not d.jobs.open
 
 
@@ -162,7 +162,7 @@ def test_the_requests_of_a_client_that_is_gone_are_cancelled_in_the_order_they_c
     pictures = [request(number) for number in range(50)]
     for picture in pictures:
         d.request_arrived(b"web", picture, 0.0)
-    cancels = told(d.client_gone(b"web", 0.1), Cancel)
+    cancels = messages(d.client_gone(b"web", 0.1), Cancel)
     assert [cancel.id for cancel in cancels] == [picture.id for picture in pictures]
 
 
@@ -170,7 +170,7 @@ def test_only_the_client_that_asked_may_cancel() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     assert d.request_cancelled(b"thief", CAT.id, 0.5) == []
-    assert told(d.request_cancelled(b"web", CAT.id, 0.5), Cancel) == [Cancel(CAT.id)]
+    assert messages(d.request_cancelled(b"web", CAT.id, 0.5), Cancel) == [Cancel(CAT.id)]
     assert not d.jobs.open
 
 
@@ -186,7 +186,7 @@ def test_a_bad_picture_is_final() -> None:
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.BAD_IMAGE, "truncated"), 0.1)
-    assert told(actions, Nack) == [Nack(CAT.id, Reason.BAD_IMAGE, "truncated")]
+    assert messages(actions, Nack) == [Nack(CAT.id, Reason.BAD_IMAGE, "truncated")]
 
 
 def test_a_picture_damaged_on_its_way_to_a_worker_moves() -> None:
@@ -203,7 +203,7 @@ def test_a_picture_damaged_before_the_broker_returns_to_its_client_and_no_worker
     damaged = replace(CAT, body=Body(CAT.body.parts, CAT.body.crc ^ 1))
     d.request_arrived(b"web", damaged, 0.0)
     actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.CHECKSUM), 0.1)
-    assert [nack.reason for nack in told(actions, Nack)] == [Reason.CHECKSUM]
+    assert [nack.reason for nack in messages(actions, Nack)] == [Reason.CHECKSUM]
     assert d.workers[b"w1"].failed == 0 and d.workers[b"w1"].credit == 1
 
 
@@ -212,23 +212,23 @@ def test_a_request_that_waits_behind_others_ends_at_its_deadline() -> None:
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_acked(b"w1", CAT.id, 0.0)
     d.request_arrived(b"web", request(2, budget_ms=200), 0.0)
-    assert told(d.tick(0.19), Nack) == []
-    (end,) = told(d.tick(0.2), Nack)
+    assert messages(d.tick(0.19), Nack) == []
+    (end,) = messages(d.tick(0.2), Nack)
     assert (end.id, end.reason) == (request(2).id, Reason.DEADLINE)
     assert d.jobs.waiting_bytes == 0
 
 
 def test_a_request_without_time_is_refused() -> None:
-    (nack,) = told(fleet(b"w1").request_arrived(b"web", request(1, budget_ms=0), 0.0), Nack)
+    (nack,) = messages(fleet(b"w1").request_arrived(b"web", request(1, budget_ms=0), 0.0), Nack)
     assert nack.reason is Reason.DEADLINE
 
 
 def test_a_full_queue_of_bytes_takes_exactly_its_limit() -> None:
     d = fleet(b"w1", max_waiting_bytes=20)
     d.request_arrived(b"web", request(0), 0.0)
-    (nack,) = told(d.request_arrived(b"web", request(1, size=21), 0.0), Nack)
+    (nack,) = messages(d.request_arrived(b"web", request(1, size=21), 0.0), Nack)
     assert nack.reason is Reason.BUSY
-    assert not told(d.request_arrived(b"web", request(2, size=20), 0.0), Nack)
+    assert not messages(d.request_arrived(b"web", request(2, size=20), 0.0), Nack)
     assert d.jobs.waiting_bytes == 20
     assert d.journal.counters.refused == 1
 
@@ -257,16 +257,16 @@ def test_a_cancel_over_an_older_connection_ends_only_what_was_sent_there() -> No
     assert d.request_cancelled(b"old", CAT.id, 0.1) == []
     assert d.request_cancelled(b"stranger", CAT.id, 0.1) == []
     assert receivers(d.tick(0.3)) == [(b"new", ())]
-    assert told(d.request_cancelled(b"new", CAT.id, 0.4), Cancel)
+    assert messages(d.request_cancelled(b"new", CAT.id, 0.4), Cancel)
     assert not d.jobs.open
 
 
-def test_the_credit_of_a_cancelled_request_returns_with_the_workers_last_word() -> None:
+def test_the_credit_of_a_cancelled_request_returns_with_the_workers_reply() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.request_cancelled(b"web", CAT.id, 0.5)
     assert d.workers[b"w1"].credit == 0
-    assert told(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.1), Nack) == []
+    assert messages(d.worker_refused(b"w1", Nack(CAT.id, Reason.CANCELLED), 0.1), Nack) == []
     assert d.workers[b"w1"].credit == 1
 
 
@@ -360,7 +360,7 @@ def test_a_copy_that_is_released_past_its_deadline_expires_with_the_first() -> N
     assert given(d.request_arrived(b"web", first, 0.0)) == [(b"w1", first.id)]
     assert not given(d.request_arrived(b"web", copy, 0.0)), "it waits for the first"
     actions = d.tick(0.2)
-    assert [(nack.id, nack.reason) for nack in told(actions, Nack)] == [
+    assert [(nack.id, nack.reason) for nack in messages(actions, Nack)] == [
         (first.id, Reason.DEADLINE),
         (copy.id, Reason.DEADLINE),
     ]
@@ -372,7 +372,7 @@ def test_a_request_whose_time_ran_out_on_the_worker_is_not_tried_again() -> None
     d = fleet(b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     actions = d.worker_refused(b"w1", Nack(CAT.id, Reason.DEADLINE), 0.1)
-    assert [nack.reason for nack in told(actions, Nack)] == [Reason.DEADLINE]
+    assert [nack.reason for nack in messages(actions, Nack)] == [Reason.DEADLINE]
     assert not given(actions) and d.workers[b"w1"].failed == 0
 
 

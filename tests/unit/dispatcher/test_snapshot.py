@@ -42,12 +42,12 @@ def test_a_worker_without_answers_has_no_latency() -> None:
 
 
 def outcomes(d: Dispatcher) -> list[str]:
-    """What the log tells, the newest first."""
-    told = snapshot(d, now=9.0)["events"]
-    return [f"{event['text']}, {event['outcome']}" for event in told if event["outcome"]]
+    """The events with an outcome, the newest first."""
+    events = snapshot(d, now=9.0)["events"]
+    return [f"{event['text']}, {event['outcome']}" for event in events if event["outcome"]]
 
 
-def test_the_log_tells_when_the_requests_of_a_lost_worker_were_answered() -> None:
+def test_the_log_shows_when_the_requests_of_a_lost_worker_were_answered() -> None:
     d = fleet(b"attic", b"cellar", credit=2)
     for n in range(2):
         d.request_arrived(b"web", request(n), 0.0)  # the second goes to the cellar
@@ -57,7 +57,7 @@ def test_the_log_tells_when_the_requests_of_a_lost_worker_were_answered() -> Non
     assert outcomes(d) == ["cellar lost: connection closed; 1 request moved, answered 41 ms later"]
 
 
-def test_the_log_tells_that_a_moved_request_was_not_answered() -> None:
+def test_the_log_shows_that_a_moved_request_was_not_answered() -> None:
     d = fleet(b"attic", credit=3)
     for n in range(3):
         d.request_arrived(b"web", request(n), 0.0)
@@ -123,7 +123,7 @@ def test_the_line_to_join_names_an_address_others_can_reach(backend: str, line: 
     assert PLAIN.join_command(backend, "harbour") == line
 
 
-def test_a_snapshot_that_took_long_is_told_again_for_a_while_unless_something_was_done() -> None:
+def test_a_snapshot_that_took_long_is_sent_again_for_a_while_unless_the_fleet_was_changed() -> None:
     now = count()  # each look at the clock is 10 ms after the last
     port = "tcp://127.0.0.1:*"
     broker = Broker(port, port, Policy(), 1024, clock=lambda: next(now) / 100)

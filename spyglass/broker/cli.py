@@ -17,6 +17,7 @@ from spyglass.keys.authority import AuthorityStopped
 from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys
 from spyglass.keys.port_policy import ALWAYS, BEYOND, ENCRYPTED, INSECURE, PortPolicy
 from spyglass.runtime import logs
+from spyglass.runtime.commands import command, prog
 from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
 from spyglass.runtime.settings import (
     BACKEND,
@@ -38,18 +39,19 @@ GARBAGE_THRESHOLD = 20_000
 
 def parser() -> Parser:
     """The command line."""
+    me, keys = command("broker"), command("keys")
     p = Parser(
-        "broker.py",
+        prog("broker"),
         "Takes pictures from clients and shares them out among workers.",
-        "  python broker.py\n"
-        "  python broker.py --frontend tcp://127.0.0.1:7555 --backend tcp://127.0.0.1:7556\n"
-        "  SPYGLASS_MAX_WAITING=1000 python broker.py\n"
-        "  python keys.py init && python broker.py --backend tcp://0.0.0.0:5556",
+        f"  {me}\n"
+        f"  {me} --frontend tcp://127.0.0.1:7555 --backend tcp://127.0.0.1:7556\n"
+        f"  SPYGLASS_MAX_WAITING=1000 {me}\n"
+        f"  {keys} init && {me} --backend tcp://0.0.0.0:5556",
     )
     p.setting("--frontend", FRONTEND, "address for clients", address)
     p.setting("--backend", BACKEND, "address for workers", address)
     p.setting("--max-waiting", Policy.max_waiting, "pictures that may wait", whole(1, 1_000_000))
-    p.setting("--keys", DEFAULT_FOLDER, "folder of the keys, see keys.py", Path)
+    p.setting("--keys", DEFAULT_FOLDER, f"folder of the keys, see {prog('keys')}", Path)
     p.setting(
         "--encrypt", BEYOND, f"{BEYOND}, or {ALWAYS}: ports on loopback too", one_of(BEYOND, ALWAYS)
     )
@@ -77,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         broker = Broker(*ports, policy, raise_open_files(), port_policy=port_policy)
         broker.open()
     except TooFewOpenFiles as error:
-        print(f"broker.py: {error}", file=sys.stderr)
+        print(f"{p.prog}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except zmq.ZMQError as error:
         print(
-            f"broker.py: cannot listen on {options.frontend} and {options.backend}: {error}.\n"
+            f"{p.prog}: cannot listen on {options.frontend} and {options.backend}: {error}.\n"
             "Is another broker running? Stop it, or choose other ports with --frontend and"
             " --backend (SPYGLASS_FRONTEND, SPYGLASS_BACKEND).",
             file=sys.stderr,

@@ -15,6 +15,7 @@ from spyglass.dispatcher.snapshot import snapshot
 from spyglass.keys.keyring import BadKeys
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Body, Op, Query, Reply
+from spyglass.runtime.commands import command
 from spyglass.transport.addresses import AddressError, address, own_host
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ MAX_DIALLED = 64
 #: Why one beyond loopback is not dialled without keys.
 UNSAFE_TO_DIAL = (
     "Other machines are on the way there, and this broker's port for workers is not encrypted."
-    " Make keys with python keys.py init, and start the broker with --encrypt always."
+    f" Make keys with {command('keys')} init, and start the broker with --encrypt always."
 )
 #: Share of the broker's time that snapshots may take, and seconds one is kept at most for that.
 #: With a handful of workers one takes 0.1 ms, and is 2 ms old at most.
@@ -36,7 +37,7 @@ REPLIES_KEPT = 64
 #: What a client is told whose key is not an admin's.
 MAY_NOT = (
     "This key may only send pictures and look. One that may change the fleet is made by:"
-    " python keys.py front --admin"
+    f" {command('keys')} front --admin"
 )
 
 

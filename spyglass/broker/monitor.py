@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from spyglass.runtime import memory
+from spyglass.runtime.commands import command
 from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES
 from spyglass.transport.unfinished import UnfinishedMessages
@@ -96,7 +97,7 @@ class Monitor:
         self._heavy = held > self._memory_limit * (RELIEVED if was_heavy else 1)
         if self._heavy and not was_heavy:
             what = f"this broker takes {held / 1e6:.0f} MB of memory, more than all it may let wait"
-            advice = "if one sender floods it, shut it out: python keys.py revoke NAME"
+            advice = f"if one sender floods it, shut it out: {command('keys')} revoke NAME"
             return [f"{what}; {advice}"]
         return []
 

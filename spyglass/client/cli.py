@@ -21,6 +21,7 @@ from spyglass.client.outputs import Csv, Form, JsonLines, NotOurs, Record, Table
 from spyglass.client.session import MAX_PICTURE_BYTES, check_size
 from spyglass.client.thread_client import Answer, BrokerClient, RequestFailed
 from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
+from spyglass.runtime.commands import command, prog
 from spyglass.runtime.settings import (
     EXIT_FAILED,
     EXIT_OK,
@@ -43,13 +44,14 @@ BYTES_IN_FLIGHT = 2 * MAX_PICTURE_BYTES
 
 def parser() -> Parser:
     """The command line."""
+    me = command("classify")
     p = Parser(
-        "client.py",
+        prog("classify"),
         "Sends pictures to a broker and prints what they show.",
-        "  python client.py photo.jpg\n"
-        "  python client.py --top-k 1 --csv '**/*.jpg' > labels.csv\n"
-        "  python client.py --json --output labels.jsonl holidays/   # again: goes on\n"
-        "  find /photos -name '*.png' -print0 | python client.py --json -\n\n"
+        f"  {me} photo.jpg\n"
+        f"  {me} --top-k 1 --csv '**/*.jpg' > labels.csv\n"
+        f"  {me} --json --output labels.jsonl holidays/   # again: goes on\n"
+        f"  find /photos -name '*.png' -print0 | {me} --json -\n\n"
         "exit codes:\n"
         "  0  every picture has an answer\n"
         "  1  some have none\n"
@@ -164,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="surrogateescape")
     paths = pictures(options.paths, sys.stdin.buffer)
     if not paths:
-        print(f"client.py: no {formats.ACCEPTED} files there.", file=sys.stderr)
+        print(f"{commands.prog}: no {formats.ACCEPTED} files there.", file=sys.stderr)
         return EXIT_FAILED
     kept = Csv(options.top_k) if options.csv else JsonLines()
     plain = not (options.json or options.csv)
@@ -174,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             record = Record(Path(options.output), kept)
         except (OSError, NotOurs) as error:
-            print(f"client.py: {error}", file=sys.stderr)
+            print(f"{commands.prog}: {error}", file=sys.stderr)
             return EXIT_USAGE
         left = [path for path in paths if str(path) not in record.done]
         if len(left) < len(paths):
@@ -186,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with closing(BrokerClient([options.broker])) as client:
             return _run(client, paths, form, record, options)
     except RequestFailed as failed:
-        _tell(f"client.py: {failed}\nName another broker with --broker (SPYGLASS_BROKER).")
+        _tell(f"{commands.prog}: {failed}\nName another broker with --broker (SPYGLASS_BROKER).")
         return EXIT_UNREACHABLE
     except KeyboardInterrupt:
         return EXIT_FAILED

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from spyglass.client.thread_client import Answer
+from spyglass.runtime.commands import prog
 
 #: How every JSON line starts. A file that starts otherwise is not ours to cut.
 JSON_START = b'{"path": '
@@ -157,7 +158,9 @@ class Record:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotOurs(f"Another client.py writes to {path}. Name another file.") from None
+            raise NotOurs(
+                f"Another {prog('classify')} writes to {path}. Name another file."
+            ) from None
         self._file.seek(0)
         end = 0
         try:

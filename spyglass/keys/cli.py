@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spyglass.keys.keyring import DEFAULT_FOLDER, TOKEN, BadKeys, Keyring, Role
+from spyglass.runtime.commands import command, prog
 from spyglass.runtime.settings import BACKEND, EXIT_FAILED, EXIT_OK, FRONTEND, Parser
 from spyglass.transport.addresses import address, own_host
 from spyglass.transport.credentials import add_keys, curve_missing
@@ -16,25 +17,26 @@ from spyglass.transport.credentials import add_keys, curve_missing
 
 def parser() -> Parser:
     """The command line."""
+    me, broker = command("keys"), command("broker")
     p = Parser(
-        "keys.py",
+        prog("keys"),
         "Makes and revokes the keys with which other machines connect to the broker, encrypted.",
-        "  python keys.py init\n"
-        "  python broker.py --backend tcp://0.0.0.0:5556\n"
-        "  python keys.py join --name kitchen   # prints the line to run in the kitchen\n"
-        "  python keys.py front --admin         # the same, for a web on another machine\n"
-        "  python keys.py list\n"
-        "  python keys.py revoke kitchen        # takes effect at once, also on open connections",
+        f"  {me} init\n"
+        f"  {broker} --backend tcp://0.0.0.0:5556\n"
+        f"  {me} join --name kitchen   # prints the line to run in the kitchen\n"
+        f"  {me} front --admin         # the same, for a web on another machine\n"
+        f"  {me} list\n"
+        f"  {me} revoke kitchen        # takes effect at once, also on open connections",
     )
     commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, help: str, examples: str) -> Parser:
+    def keys_command(name: str, help: str, examples: str) -> Parser:
         added: Parser = commands.add_parser(name, help=help, description=help, examples=examples)
         added.setting("--keys", DEFAULT_FOLDER, "folder of the keys", Path)
         return added
 
     def new_key(name: str, help: str, examples: str, port: str) -> Parser:
-        added = command(name, help, examples)
+        added = keys_command(name, help, examples)
         added.add_argument(
             "--name", default="", help="name of the key, to revoke it by (default: the next free)"
         )
@@ -46,17 +48,17 @@ def parser() -> Parser:
         )
         return added
 
-    command("init", "Make the broker's keys and the admin's token.", "  python keys.py init")
+    keys_command("init", "Make the broker's keys and the admin's token.", f"  {me} init")
     new_key(
         "join",
         "Make a key for a worker: print the command to run on its machine.",
-        "  python keys.py join\n  python keys.py join --name kitchen --address tcp://10.0.0.5:5556",
+        f"  {me} join\n  {me} join --name kitchen --address tcp://10.0.0.5:5556",
         port_of(BACKEND),
     )
     front = new_key(
         "front",
         "Make a key for a web or client: print the command to run on its machine.",
-        "  python keys.py front --name office\n  python keys.py front --admin",
+        f"  {me} front --name office\n  {me} front --admin",
         port_of(FRONTEND),
     )
     front.add_argument(
@@ -64,11 +66,11 @@ def parser() -> Parser:
         action="store_true",
         help="it may also change the fleet: drain, dial, make join commands (default: it may not)",
     )
-    command("list", "List the allowed keys.", "  python keys.py list")
-    revoke = command(
+    keys_command("list", "List the allowed keys.", f"  {me} list")
+    revoke = keys_command(
         "revoke",
         "Revoke a key: its owner is disconnected at once, and refused from then on.",
-        "  python keys.py revoke kitchen",
+        f"  {me} revoke kitchen",
     )
     revoke.add_argument("name", metavar="NAME", help="as `list` shows it")
     return p
@@ -81,7 +83,8 @@ def port_of(address: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parser().parse_args(argv)
+    p = parser()
+    options = p.parse_args(argv)
     try:
         if problem := curve_missing():
             raise BadKeys(problem)
@@ -90,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             use_keys(Keyring.open(options.keys.expanduser()), options)
     except BadKeys as error:
-        print(f"keys.py: {error}", file=sys.stderr)
+        print(f"{p.prog}: {error}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 
@@ -101,8 +104,8 @@ def make_keys(named: Path) -> None:
     Keyring.create(folder)
     print(f"Made the broker's keys and the admin's token ({TOKEN}) in {folder}.")
     flag = "" if named == DEFAULT_FOLDER else f" --keys {shlex.quote(str(folder))}"
-    print(f"Next: python broker.py --backend tcp://0.0.0.0:{port_of(BACKEND)}{flag}")
-    print(f"Then, for each machine: python keys.py join{flag}")
+    print(f"Next: {command('broker')} --backend tcp://0.0.0.0:{port_of(BACKEND)}{flag}")
+    print(f"Then, for each machine: {command('keys')} join{flag}")
 
 
 def use_keys(keyring: Keyring, options: argparse.Namespace) -> None:
@@ -117,7 +120,8 @@ def use_keys(keyring: Keyring, options: argparse.Namespace) -> None:
         keys = "1 key" if len(revoked) == 1 else f"{len(revoked)} keys"
         print(f"Revoked {options.name}, {keys}: this {roles} cannot connect any more.")
     else:
-        raise BadKeys(f"No key is called {options.name}. The allowed keys: python keys.py list")
+        allowed = f"{command('keys')} list"
+        raise BadKeys(f"No key is called {options.name}. The allowed keys: {allowed}")
 
 
 def print_join_command(keyring: Keyring, options: argparse.Namespace) -> None:
@@ -128,7 +132,8 @@ def print_join_command(keyring: Keyring, options: argparse.Namespace) -> None:
     port = port_of(BACKEND if joins else FRONTEND)
     broker = add_keys(options.address or f"tcp://{own_host()}:{port}", client_keys)
     if joins:
-        print(f"python worker.py '{broker}'")
+        print(f"{command('worker')} '{broker}'")
     else:
-        print(f"SPYGLASS_BROKER='{broker}' python web.py")
-    print(f"Keep it secret. To revoke it: python keys.py revoke {name}", file=sys.stderr)
+        print(f"SPYGLASS_BROKER='{broker}' {command('web')}")
+    revoke = f"{command('keys')} revoke {name}"
+    print(f"Keep it secret. To revoke it: {revoke}", file=sys.stderr)

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import zmq
 
 from spyglass.protocol import NAME
+from spyglass.runtime.commands import command
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, ClientKeys
 
 log = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ class Keyring:
             return cls(folder, secret)
         except FileNotFoundError:
             raise BadKeys(
-                f"There are no keys in {folder}. Make them: python keys.py init"
+                f"There are no keys in {folder}. Make them: {command('keys')} init"
             ) from None
         except OSError as error:
             raise BadKeys(f"Cannot read the keys in {folder}: {error.strerror}.") from None
@@ -236,7 +237,9 @@ class Keyring:
         with self._changing() as entries:
             taken = {entry.name for entry in entries}
             if name in taken:
-                raise BadKeys(f"{name} has a key already. Revoke it: python keys.py revoke {name}")
+                raise BadKeys(
+                    f"{name} has a key already. Revoke it: {command('keys')} revoke {name}"
+                )
             if name and not NAME.fullmatch(name):
                 raise BadKeys(f"{name!r} is not a name: use at most 64 of A-Z a-z 0-9 . _ # -")
             free = (f"{role.stem}-{n}" for n in count(1))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spyglass.keys.authority import KeyAuthority
 from spyglass.keys.keyring import BadKeys, Keyring, Role
+from spyglass.runtime.commands import command
 from spyglass.transport import credentials
 from spyglass.transport.addresses import address_for_peers, beyond_loopback
 from spyglass.transport.credentials import FRONT_DOMAIN, WORKER_DOMAIN, ServerKeys
@@ -94,7 +95,8 @@ class PortPolicy:
     def join_command(self, backend: str, host: str) -> str:
         """The command that starts a worker on another machine; its secret is not shown."""
         place = address_for_peers(backend, host)
-        return f"python worker.py '{place}#{HIDDEN}'" if self.back else f"python worker.py {place}"
+        worker = command("worker")
+        return f"{worker} '{place}#{HIDDEN}'" if self.back else f"{worker} {place}"
 
     def make_join_command(self, frontend: str, backend: str, host: str, name: str) -> str:
         """The same with the secret of a new key of this name.
@@ -103,12 +105,13 @@ class PortPolicy:
             BadKeys: the name is taken, or the request may come from anybody.
         """
         if self.protection(frontend, backend)["frontend"] == INSECURE:
-            raise BadKeys("Anybody may ask this broker. On its machine run: python keys.py join")
+            keys = command("keys")
+            raise BadKeys(f"Anybody may ask this broker. On its machine run: {keys} join")
         if self.authority is None or not self.back:
             return self.join_command(backend, host)
         _, client_keys = self.authority.keyring.issue(Role.WORKER, name)
         place = credentials.add_keys(address_for_peers(backend, host), client_keys)
-        return f"python worker.py '{place}'"
+        return f"{command('worker')} '{place}'"
 
 
 PLAIN = PortPolicy()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import zmq
 from zmq.utils import z85
 
+from spyglass.runtime.commands import command, prog
 from spyglass.transport.addresses import AddressError, address
 
 #: Bytes of a CURVE key.
@@ -26,7 +27,7 @@ KEY_BYTES = 32
 WORKER_DOMAIN, FRONT_DOMAIN = "worker", "front"
 
 #: What to do when keys do not fit.
-NEW_LINE = "Print a new line on the broker's machine, with python keys.py join (or front)."
+NEW_LINE = f"Print a new line on the broker's machine, with {command('keys')} join (or front)."
 #: What a broker does that lets us not in; its address stands before it.
 REFUSED = f"refuses this key: it was revoked, or is for its other port. {NEW_LINE}"
 
@@ -63,7 +64,7 @@ class ClientKeys:
         if len(keys) != 2 * KEY_BYTES:
             raise AddressError(
                 "what stands behind the # of the address is damaged; copy the whole line again,"
-                " in quotes, or print a new one with: python keys.py join"
+                f" in quotes, or print a new one with: {command('keys')} join"
             )
         return cls(z85.encode(keys[:KEY_BYTES]), z85.encode(keys[KEY_BYTES:]))
 
@@ -113,7 +114,7 @@ def add_keys(place: str, keys: ClientKeys) -> str:
 def no_answer_text(place: str, keys: ClientKeys | None, met: bool) -> str:
     """A sentence on a broker that does not answer, `met` if something there takes connections and
     ends them."""
-    text = f"No broker answers at {place}. Is broker.py running there?"
+    text = f"No broker answers at {place}. Is {prog('broker')} running there?"
     if met:
         kind = "other keys, or none" if keys is not None else "keys, and this address has none"
         text += f" What is there ends our connections: if it is a broker, it has {kind}. {NEW_LINE}"

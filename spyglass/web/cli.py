@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from spyglass.client.aio_client import AioClient
 from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from spyglass.runtime import logs
+from spyglass.runtime.commands import command, prog
 from spyglass.runtime.open_files import TooFewOpenFiles, raise_open_files
 from spyglass.runtime.settings import (
     EXIT_FAILED,
@@ -33,13 +34,14 @@ log = logging.getLogger(__name__)
 
 def parser() -> Parser:
     """The command line."""
+    me, keys = command("web"), prog("keys")
     p = Parser(
-        "web.py",
+        prog("web"),
         "Serves the upload page, the status page and the HTTP API.",
-        "  python web.py\n"
-        "  python web.py --port 9000 --max-upload 20000000\n"
-        "  python web.py --host 0.0.0.0 --allowed-host spyglass.example.org\n"
-        "  SPYGLASS_BROKER='tcp://10.0.0.5:5555#SECRET' python web.py   # see keys.py front",
+        f"  {me}\n"
+        f"  {me} --port 9000 --max-upload 20000000\n"
+        f"  {me} --host 0.0.0.0 --allowed-host spyglass.example.org\n"
+        f"  SPYGLASS_BROKER='tcp://10.0.0.5:5555#SECRET' {me}   # see {keys} front",
     )
     p.setting(
         "--broker",
@@ -58,7 +60,7 @@ def parser() -> Parser:
         host_name,
         action="append",
     )
-    p.setting("--admin-token-file", "", "file of the token that actions need; see keys.py")
+    p.setting("--admin-token-file", "", f"file of the token that actions need; see {keys}")
     p.setting("--max-upload", MAX_UPLOAD, "bytes of the largest picture", whole(1, 60_000_000))
     p.setting("--timeout", DEFAULT_TIMEOUT, "seconds a picture may take", seconds(0.1, MAX_TIMEOUT))
     logs.add_settings(p)
@@ -74,18 +76,19 @@ def host_name(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
-    options = parser().parse_args(argv)
+    p = parser()
+    options = p.parse_args(argv)
     logs.configure("web", options)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
         raise_open_files()
     except TooFewOpenFiles as error:
-        print(f"web.py: {error}", file=sys.stderr)
+        print(f"{p.prog}: {error}", file=sys.stderr)
         return EXIT_FAILED
     try:
         token = load_token(options.admin_token_file)
     except BadToken as error:
-        print(f"web.py: {error}", file=sys.stderr)
+        print(f"{p.prog}: {error}", file=sys.stderr)
         return EXIT_FAILED
     guard = Guard(options.host, options.allowed_host or [], token)
     client = AioClient(options.broker or [FRONTEND])
@@ -96,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (OSError, ValueError) as error:
         print(
-            f"web.py: cannot listen on {options.host}:{options.port}: {error}.\n"
+            f"{p.prog}: cannot listen on {options.host}:{options.port}: {error}.\n"
             "Choose another port with --port (SPYGLASS_PORT).",
             file=sys.stderr,
         )

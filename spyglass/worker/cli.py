@@ -8,11 +8,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import zmq
 
 from spyglass.protocol import DEFAULT_JOB_LIMIT, NAME
 from spyglass.runtime import logs
+from spyglass.runtime.commands import command, not_installed, prog
 from spyglass.runtime.settings import (
     BACKEND,
     EXIT_FAILED,
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: What computes the labels, as `module:Class`: only children import it.
 CLASSIFIER = "spyglass.model.classifier:Classifier"
+
+#: What that imports: looked for only, so that a lack is one sentence and not a child's failure.
+MODEL_PACKAGES = ("torch", "torchvision", "numpy", "PIL", "ndf")
 
 
 def default_name() -> str:
@@ -84,14 +89,15 @@ def safe_to_listen(place: str, keys: ClientKeys | None) -> bool:
 
 def parser() -> Parser:
     """The command line."""
+    me = command("worker")
     p = Parser(
-        "worker.py",
+        prog("worker"),
         "Joins a broker and recognises pictures until it is stopped.",
-        "  python worker.py\n"
-        "  python worker.py 'tcp://10.0.0.5:5556#SECRET'   # as keys.py join prints it\n"
-        "  SPYGLASS_BROKERS='tcp://10.0.0.5:5556#SECRET' python worker.py   # hidden from ps\n"
-        "  python worker.py --processes 4 --name attic\n"
-        "  python worker.py --listen tcp://127.0.0.1:8888",
+        f"  {me}\n"
+        f"  {me} 'tcp://10.0.0.5:5556#SECRET'   # as {prog('keys')} join prints it\n"
+        f"  SPYGLASS_BROKERS='tcp://10.0.0.5:5556#SECRET' {me}   # hidden from ps\n"
+        f"  {me} --processes 4 --name attic\n"
+        f"  {me} --listen tcp://127.0.0.1:8888",
     )
     p.add_argument(
         "brokers",
@@ -128,6 +134,10 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
     """
     p = parser()
     options = p.parse_args(argv)
+    absent = [name for name in MODEL_PACKAGES if find_spec(name) is None]
+    if absent and classifier == CLASSIFIER:
+        print(f"{p.prog}: {not_installed(absent[0], 'worker')}", file=sys.stderr)
+        return EXIT_FAILED
     if argv is None:
         hide(options.brokers, options.listen)
     try:
@@ -139,9 +149,10 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
     if any(keys for _, keys in places) and (problem := curve_missing()):
         p.error(problem)
     if options.listen and not options.insecure and not safe_to_listen(*places[0]):
+        keys = command("keys")
         p.error(
             f"Other machines may reach {options.listen}, so it must be encrypted. On the broker's"
-            " machine run: python keys.py init, then python keys.py join --address"
+            f" machine run: {keys} init, then {keys} join --address"
             f" {options.listen}, and listen at what it prints (--insecure leaves the port open to"
             " everybody)"
         )
@@ -165,7 +176,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
         worker.run()
     except zmq.ZMQError as error:
         print(
-            f"worker.py: cannot use {' '.join(place for place, _ in places)}: {error}."
+            f"{p.prog}: cannot use {' '.join(place for place, _ in places)}: {error}."
             " Choose another address.",
             file=sys.stderr,
         )

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from spyglass.runtime.commands import command, prog
 from spyglass.web.http import problems
 from spyglass.web.http.token import MAX_GUESSES, Guesses
 
@@ -75,7 +76,7 @@ class Guard:
         if host and path not in HEALTH and not self._is_own_name(host):
             raise problems.forbidden(
                 "The name in the request's Host is not one of this server's. If it should be,"
-                " start web.py with --allowed-host and that name."
+                f" start {prog('web')} with --allowed-host and that name."
             )
 
     def check_action(
@@ -100,8 +101,9 @@ class Guard:
             self._check_token(headers.get("Authorization", ""), client_network(peer))
         elif not (self._loopback_only and self._from_this_machine(headers, peer, protocol)):
             raise problems.forbidden(
-                "This needs an admin token, and the web has none. Make one with python keys.py"
-                " init, or name its file with web.py --admin-token-file, and start the web again."
+                f"This needs an admin token, and the web has none. Make one with {command('keys')}"
+                f" init, or name its file with {prog('web')} --admin-token-file, and start the web"
+                " again."
             )
 
     def _refuse_other_origins(self, headers: Mapping[str, str]) -> None:

@@ -72,14 +72,15 @@ class Running(Service):
         root = psutil.Process(self.process.pid)
         for process in [root, *root.children(recursive=True)]:
             try:
-                command = " ".join(process.cmdline())
+                words = process.cmdline()
             except psutil.NoSuchProcess:  # it has just ended, as the one that says "ready" does
                 continue
-            if "web.py" in command:
+            command = " ".join(words)
+            if "web" in words:
                 yield "web", process
-            elif "broker.py" in command:
+            elif "broker" in words:
                 yield "broker", process
-            elif "worker.py" in command:
+            elif "worker" in words:
                 yield "workers' parents", process
             elif "forkserver" in command or "resource_tracker" in command:
                 yield "workers' children", process

@@ -14,12 +14,14 @@ from spyglass.keys.keyring import DEFAULT_FOLDER, BadKeys, Role
 from spyglass.keys.port_policy import BEYOND, PortPolicy
 from spyglass.local.supervise import END_SIGNALS, signals_blocked, supervise
 from spyglass.runtime import settings
+from spyglass.runtime.commands import command
 from spyglass.runtime.settings import from_environment
 from spyglass.transport.addresses import address_for_peers
 from spyglass.transport.credentials import add_keys
 
-#: The folder of the checkout, in which supervisor starts the programs.
-CHECKOUT = Path(__file__).resolve().parents[2]
+#: What supervisor starts, with the name of a program: found by its path, it runs in a checkout and
+#: in an installation alike.
+CLI = Path(__file__).resolve().parents[1] / "cli.py"
 #: Two, so that one can die without any pause in the service.
 WORKERS = 2
 
@@ -40,7 +42,7 @@ def environment() -> dict[str, str]:
     env.setdefault("SPYGLASS_PROCESSES", str(max(1, settings.cores() // WORKERS)))
     env["SPYGLASS_WORKERS"] = str(WORKERS)
     env["SPYGLASS_PYTHON"] = sys.executable
-    env["SPYGLASS_RUN"] = str(CHECKOUT)
+    env["SPYGLASS_RUN"] = str(CLI)
     return env
 
 
@@ -78,18 +80,24 @@ def port_in_use(env: dict[str, str]) -> str:
             except OSError as error:
                 return (
                     f"{where.netloc} cannot be used: {error.strerror}. Stop what listens there,"
-                    f" or choose another one: {variable}=... make run"
+                    f" or choose another one: {variable}=... {command('up')}"
                 )
     return ""
 
 
+def parser() -> settings.Parser:
+    """The command line."""
+    up = command("up")
+    return settings.Parser(
+        "python -m spyglass.local" if up == "make run" else up,
+        "Starts broker, two workers and web on this machine, and ends them on Ctrl-C.",
+        f"  {up}\n  SPYGLASS_PORT=9000 {up}",
+    )
+
+
 def main() -> int:
     """Run until Ctrl-C; returns the exit code."""
-    settings.Parser(
-        "python -m spyglass.local",
-        "Starts broker, two workers and web on this machine, and ends them on Ctrl-C.",
-        "  make run\n  SPYGLASS_PORT=9000 make run",
-    ).parse_args()
+    parser().parse_args()
     env = environment()
     if problem := port_in_use(env):
         print(f"spyglass: {problem}", file=sys.stderr)

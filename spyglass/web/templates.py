@@ -14,7 +14,9 @@ from spyglass import formats
 from spyglass.web.http import problems
 from spyglass.web.http.response import HTML, Response, problem_response
 
-_TOP = Path(__file__).resolve().parents[2]
+_HERE = Path(__file__).resolve().parent
+#: An installation has them beside this file, a checkout at its top.
+_TOP = _HERE if (_HERE / "views").is_dir() else _HERE.parents[1]
 #: Folders of the templates, and of what browsers load besides.
 VIEWS, STATIC = _TOP / "views", _TOP / "static"
 

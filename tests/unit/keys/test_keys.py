@@ -117,7 +117,7 @@ def test_a_list_that_cannot_be_trusted_allows_no_key(keyring: Keyring, harm: str
 
 def test_a_key_without_a_name_is_not_named_like_a_worker_of_make_run(keyring: Keyring) -> None:
     config = (ROOT / "spyglass" / "local" / "supervisord.conf").read_text()
-    (started,) = re.findall(r"worker\.py --name (\S+)-%", config)
+    (started,) = re.findall(r'" worker --name (\S+)-%', config)
     names = [keyring.issue(Role.WORKER)[0] for _ in range(2)]
     assert names == ["machine-1", "machine-2"]
     assert not any(name.startswith(f"{started}-") for name in names)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from spyglass.runtime import commands
 from spyglass.runtime.commands import command, prog
+from testbed.processes import ROOT
 
 PROGRAMS = ["up", "broker", "worker", "web", "classify", "keys"]
 

@@ -194,7 +194,7 @@ class Processes:
         self.close()
 
 
-class Said:
+class Output:
     """What a process writes to standard error, line by line."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -209,7 +209,7 @@ class Said:
             for line in self._stream:
                 self.lines.append(line.decode())
 
-    def wait(self, what: str) -> str:
+    def wait_for(self, text: str) -> str:
         """The first line that has it in."""
-        found: str = eventually(lambda: next((x for x in self.lines if what in x), ""), what)
+        found: str = eventually(lambda: next((x for x in self.lines if text in x), ""), text)
         return found

@@ -21,7 +21,7 @@ from spyglass.protocol import MAX_PARTS, Ack, Direction, Reason, Result, encode
 from spyglass.worker.children import QUICK
 from testbed.fleet import Fleet
 from testbed.peers import FakeWorker, Peer, picture_request
-from testbed.processes import Said, eventually, free_address, free_port, rss
+from testbed.processes import Output, eventually, free_address, free_port, rss
 from testbed.relay import Relay
 
 #: ZMTP 3.1 with the NULL mechanism (https://rfc.zeromq.org/spec/37/): greeting and READY.
@@ -261,7 +261,7 @@ def test_a_worker_says_once_that_no_broker_answers_and_joins_when_one_does(
     port = free_port()
     listener = socket.create_server(("127.0.0.1", port)) if there != "nobody" else None
     worker = fleet.launch_worker("early", at=f"tcp://127.0.0.1:{port}", stderr=subprocess.PIPE)
-    lines = Said(worker).lines
+    lines = Output(worker).lines
     eventually(lambda: any("No broker answers" in line for line in lines), "it says so")
     if listener is not None:
         listener.settimeout(5)
@@ -280,7 +280,7 @@ def test_a_worker_goes_on_trying_a_host_that_has_no_address_yet(fleet: Fleet) ->
     worker = fleet.launch_worker(
         "lost", at="tcp://no-such-host.invalid:5556", stderr=subprocess.PIPE
     )
-    lines = Said(worker).lines
+    lines = Output(worker).lines
     eventually(lambda: any("No broker answers" in line for line in lines), "it says so")
     assert worker.poll() is None
     assert not any("Traceback" in line for line in lines)

@@ -18,7 +18,7 @@ from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
 from testbed.encrypted import Encrypted
 from testbed.fleet import CAT, STAND_IN, Fleet
-from testbed.processes import PATIENCE, Said, eventually, free_port
+from testbed.processes import PATIENCE, Output, eventually, free_port
 from testbed.relay import Relay
 
 # --- a fleet ----------------------------------------------------------------------------------
@@ -208,15 +208,15 @@ def test_junk_on_encrypted_ports_leaves_the_broker_answering(encrypted: Encrypte
 def test_no_secret_appears_in_logs_or_in_the_status(encrypted: Encrypted) -> None:
     place = encrypted.way_in(Role.WORKER, "kitchen")
     worker = encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE)
-    said = Said(worker)
+    output = Output(worker)
     eventually(lambda: "kitchen" in encrypted.names(), "it joins")
     encrypted.keyring.revoke("kitchen")
-    said.wait("refuses this key")
+    output.wait_for("refuses this key")
     assert b"#" not in Path(f"/proc/{worker.pid}/cmdline").read_bytes()
     secret = place.partition("#")[2]
-    assert secret[:20] not in "".join(said.lines) + str(encrypted.status())
+    assert secret[:20] not in "".join(output.lines) + str(encrypted.status())
     assert "its key was revoked" in str(encrypted.status()["departed"])
-    assert re.search(rf"at {re.escape(encrypted.backend)} refuses", "".join(said.lines))
+    assert re.search(rf"at {re.escape(encrypted.backend)} refuses", "".join(output.lines))
 
 
 @pytest.mark.parametrize("written", ["--listen PLACE", "--listen=PLACE", "--li PLACE"])

@@ -17,7 +17,7 @@ from spyglass.protocol import Op, Reason
 from spyglass.transport.credentials import add_keys
 from testbed.encrypted import Encrypted
 from testbed.fleet import CAT, Fleet
-from testbed.processes import PATIENCE, Said, eventually
+from testbed.processes import PATIENCE, Output, eventually
 
 # --- why a peer is refused --------------------------------------------------------------------
 
@@ -44,11 +44,11 @@ def test_a_refused_worker_logs_why_and_what_to_do(
     if case == "revoked":
         encrypted.keyring.revoke("k")
     place = encrypted.backend if case == "no key" else add_keys(encrypted.backend, client_keys)
-    said = Said(encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
+    output = Output(encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
     why = "it has other keys, or none" if case == "other keys" else "refuses this key"
-    line = said.wait("this address has none" if case == "no key" else why)
+    line = output.wait_for("this address has none" if case == "no key" else why)
     assert "python keys.py join" in line
-    assert client_keys.text()[:20] not in "".join(said.lines)
+    assert client_keys.text()[:20] not in "".join(output.lines)
     assert "kitchen" not in encrypted.names()
 
 
@@ -72,13 +72,13 @@ def test_a_worker_with_a_secret_reports_an_unencrypted_broker_and_joins_once_it_
 ) -> None:
     fleet, plain = changing
     place = fleet.way_in(Role.WORKER)
-    said = Said(fleet.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
-    said.wait("it has other keys, or none")
+    output = Output(fleet.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
+    output.wait_for("it has other keys, or none")
     assert plain.broker is not None
     plain.broker.kill()
     plain.broker.wait()
     fleet.start_broker()
-    said.wait("connected to the broker")
+    output.wait_for("connected to the broker")
     eventually(lambda: "kitchen" in fleet.names(), "it joins")
 
 

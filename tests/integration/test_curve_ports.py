@@ -16,7 +16,7 @@ from spyglass.transport.credentials import add_keys, split_address
 from spyglass.worker import cli as worker_program
 from spyglass.worker.cli import safe_to_listen
 from testbed.fleet import Fleet
-from testbed.processes import Said, free_port
+from testbed.processes import Output, free_port
 
 
 def refused(main: Callable[[list[str]], int], *argv: str) -> None:
@@ -74,8 +74,8 @@ def test_a_port_is_encrypted_beyond_loopback_or_always(
 def test_an_insecure_port_is_reported_in_the_log_and_on_the_status_page() -> None:
     fleet = Fleet(backend=f"tcp://0.0.0.0:{free_port()}")
     try:
-        said = Said(fleet.start_broker("--insecure", stderr=subprocess.PIPE))
-        said.wait("the backend is open to everybody on its network, unencrypted")
+        output = Output(fleet.start_broker("--insecure", stderr=subprocess.PIPE))
+        output.wait_for("the backend is open to everybody on its network, unencrypted")
         fleet.wait_for_broker()
         security = fleet.status()["broker"]["security"]
         assert security == {"frontend": "loopback", "backend": "insecure"}

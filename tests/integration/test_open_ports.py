@@ -11,7 +11,7 @@ import pytest
 
 from spyglass.keys.keyring import Keyring, Role
 from testbed.fleet import Fleet, Site
-from testbed.processes import Said, eventually, free_port
+from testbed.processes import Output, eventually, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,8 @@ def test_a_web_that_other_machines_may_reach_logs_so_at_every_level(
     fleet: Fleet, host: str
 ) -> None:
     flags = ["--host", host, "--port", "0", "--log-level", "error"]
-    said = Said(fleet.start("web.py", *flags, stderr=subprocess.PIPE))
-    line = said.wait("other machines may reach port")
+    output = Output(fleet.start("web.py", *flags, stderr=subprocess.PIPE))
+    line = output.wait_for("other machines may reach port")
     assert line.rstrip().endswith("at ::" if host == "::" else "at 0.0.0.0")
 
 
@@ -66,11 +66,11 @@ def test_a_broker_that_other_machines_may_reach_logs_so_at_every_level(
     fleet = Fleet(backend=f"tcp://0.0.0.0:{free_port()}")
     try:
         quiet = ["--log-level", "error"]
-        said = Said(fleet.start_broker(*flags, *quiet, stderr=subprocess.PIPE))
-        said.wait(f"other machines may reach the backend at {fleet.backend}")
+        output = Output(fleet.start_broker(*flags, *quiet, stderr=subprocess.PIPE))
+        output.wait_for(f"other machines may reach the backend at {fleet.backend}")
         if not encrypted:
-            said.wait("the backend is open to everybody on its network, unencrypted")
-        assert "frontend" not in "".join(said.lines)
+            output.wait_for("the backend is open to everybody on its network, unencrypted")
+        assert "frontend" not in "".join(output.lines)
     finally:
         fleet.close()
 
@@ -85,6 +85,6 @@ def test_a_worker_that_other_machines_may_reach_logs_so_at_every_level(
         _, client_keys = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
         env["SPYGLASS_LISTEN"] = f"{place}#{client_keys.text()}"
         del flags[:3]
-    said = Said(fleet.run_worker("cellar", [], *flags, env=env, stderr=subprocess.PIPE))
+    output = Output(fleet.run_worker("cellar", [], *flags, env=env, stderr=subprocess.PIPE))
     how = "encrypted" if encrypted else "unencrypted, and open to everybody there"
-    said.wait(f"other machines may reach this worker at {place}: {how}")
+    output.wait_for(f"other machines may reach this worker at {place}: {how}")

@@ -12,7 +12,7 @@ from spyglass.transport.credentials import add_keys
 from testbed.fleet import Fleet
 
 
-class Encrypted(Fleet):
+class EncryptedFleet(Fleet):
     """A broker whose both ports are encrypted, and the keys to it."""
 
     def __init__(self, folder: Path) -> None:
@@ -20,9 +20,9 @@ class Encrypted(Fleet):
         self.keyring = Keyring.create(folder)
         super().__init__()
         self.client.close()  # a plain one would only be refused
-        self.client = BrokerClient([self.way_in(Role.ADMIN, "tester")])
+        self.client = BrokerClient([self.address_for(Role.ADMIN, "tester")])
 
-    def way_in(self, role: Role, name: str = "", at: str = "") -> str:
+    def address_for(self, role: Role, name: str = "", at: str = "") -> str:
         """An address with a secret of its own."""
         _, client_keys = self.keyring.issue(role, name)
         return add_keys(at or (self.backend if role is Role.WORKER else self.frontend), client_keys)
@@ -32,4 +32,4 @@ class Encrypted(Fleet):
         return super().start_broker(*flags, *keys, **options)
 
     def start_worker(self, name: str, *flags: str, **options: Any) -> subprocess.Popen[bytes]:
-        return super().start_worker(name, *flags, at=self.way_in(Role.WORKER, name), **options)
+        return super().start_worker(name, *flags, at=self.address_for(Role.WORKER, name), **options)

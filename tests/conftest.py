@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from encrypting import Sockets
 
-from testbed.encrypted import Encrypted
+from testbed.encrypted import EncryptedFleet
 from testbed.fleet import Fleet, Site
 from testbed.processes import PATIENCE
 
@@ -47,7 +47,7 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[Fleet]:
     """A broker without workers, both of whose ports are encrypted."""
-    yield from with_a_broker(Encrypted(tmp_path / "keys"))
+    yield from with_a_broker(EncryptedFleet(tmp_path / "keys"))
 
 
 @pytest.fixture

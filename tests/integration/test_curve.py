@@ -16,7 +16,7 @@ import pytest
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
-from testbed.encrypted import Encrypted
+from testbed.encrypted import EncryptedFleet
 from testbed.fleet import CAT, STAND_IN, Fleet
 from testbed.processes import PATIENCE, Output, eventually, free_port
 from testbed.relay import Relay
@@ -25,7 +25,7 @@ from testbed.relay import Relay
 
 
 def test_an_encrypted_fleet_answers_and_its_status_reports_the_encryption(
-    encrypted: Encrypted,
+    encrypted: EncryptedFleet,
 ) -> None:
     encrypted.start_worker("kitchen")
     assert encrypted.client.submit(CAT).result(PATIENCE).worker == "kitchen"
@@ -34,18 +34,20 @@ def test_an_encrypted_fleet_answers_and_its_status_reports_the_encryption(
     assert told["join"] == f"python worker.py '{encrypted.backend}#SECRET'"
 
 
-def test_a_worker_that_listens_is_dialled_encrypted(encrypted: Encrypted) -> None:
+def test_a_worker_that_listens_is_dialled_encrypted(encrypted: EncryptedFleet) -> None:
     place = f"tcp://127.0.0.1:{free_port()}"
-    encrypted.launch_worker("cellar", "--listen", encrypted.way_in(Role.WORKER, "cellar", place))
+    encrypted.launch_worker(
+        "cellar", "--listen", encrypted.address_for(Role.WORKER, "cellar", place)
+    )
     assert encrypted.client.control(Op.ADD, place)[0]
     eventually(lambda: "cellar" in encrypted.names(), "it joins")
     assert encrypted.client.submit(CAT).result(PATIENCE).worker == "cellar"
 
 
 def test_an_address_with_a_secret_is_not_dialled_and_its_secret_not_repeated(
-    encrypted: Encrypted,
+    encrypted: EncryptedFleet,
 ) -> None:
-    place = encrypted.way_in(Role.WORKER, at=f"tcp://127.0.0.1:{free_port()}")
+    place = encrypted.address_for(Role.WORKER, at=f"tcp://127.0.0.1:{free_port()}")
     done, why = encrypted.client.control(Op.ADD, place)
     assert not done
     assert place.partition("#")[2] not in why
@@ -53,13 +55,13 @@ def test_an_address_with_a_secret_is_not_dialled_and_its_secret_not_repeated(
 
 @pytest.mark.slow
 def test_workers_and_clients_use_several_brokers_each_with_its_own_secret(tmp_path: Path) -> None:
-    first, second = (Encrypted(tmp_path / name) for name in ("first", "second"))
-    both = BrokerClient([first.way_in(Role.FRONT), second.way_in(Role.FRONT)])
+    first, second = (EncryptedFleet(tmp_path / name) for name in ("first", "second"))
+    both = BrokerClient([first.address_for(Role.FRONT), second.address_for(Role.FRONT)])
     try:
         for fleet in (first, second):
             fleet.start_broker()
-        ways = [fleet.way_in(Role.WORKER) for fleet in (first, second)]
-        first.run_worker("shared", ways)
+        addresses = [fleet.address_for(Role.WORKER) for fleet in (first, second)]
+        first.run_worker("shared", addresses)
         for fleet in (first, second):
             eventually(lambda f=fleet: "shared" in f.names(), "it joins")  # type: ignore[misc]
         assert both.submit(CAT).result(PATIENCE).worker == "shared"
@@ -114,20 +116,20 @@ READABLE = (CAT[1000:1032], b"SPY1", b"kitchen", b"squeezenet1_1")
 
 @pytest.mark.parametrize("keys", [True, False], ids=["encrypted", "plain"])
 def test_nothing_readable_passes_on_the_wire(tmp_path: Path, keys: bool) -> None:
-    fleet = Encrypted(tmp_path / "keys") if keys else Fleet()
+    fleet = EncryptedFleet(tmp_path / "keys") if keys else Fleet()
     taps = []
     try:
         fleet.start_broker()
         fleet.wait_for_broker()
         for port in (fleet.frontend, fleet.backend):
             taps.append(Tap(port))
-        ways = [tap.address for tap in taps]
-        if isinstance(fleet, Encrypted):
-            pairs = zip((Role.FRONT, Role.WORKER), ways, strict=True)
-            ways = [fleet.way_in(role, at=way) for role, way in pairs]
-        fleet.launch_worker("kitchen", at=ways[1])
+        addresses = [tap.address for tap in taps]
+        if isinstance(fleet, EncryptedFleet):
+            pairs = zip((Role.FRONT, Role.WORKER), addresses, strict=True)
+            addresses = [fleet.address_for(role, at=address) for role, address in pairs]
+        fleet.launch_worker("kitchen", at=addresses[1])
         eventually(lambda: "kitchen" in fleet.names(), "it joins")
-        client = BrokerClient(ways[:1])
+        client = BrokerClient(addresses[:1])
         assert client.submit(CAT).result(PATIENCE).worker == "kitchen"
         client.close()
     finally:
@@ -141,11 +143,11 @@ def test_nothing_readable_passes_on_the_wire(tmp_path: Path, keys: bool) -> None
 
 
 def test_flipped_bits_cut_an_encrypted_connection_and_the_worker_is_back_at_once(
-    encrypted: Encrypted,
+    encrypted: EncryptedFleet,
 ) -> None:
     with Relay(encrypted.backend.removeprefix("tcp://")) as relay:
-        way = encrypted.way_in(Role.WORKER, "far", relay.address)
-        encrypted.launch_worker("far", at=way)
+        address = encrypted.address_for(Role.WORKER, "far", relay.address)
+        encrypted.launch_worker("far", at=address)
         eventually(lambda: "far" in encrypted.names(), "it joins")
         relay.set("corrupt 50")
         future = encrypted.client.submit(b"whole")
@@ -160,12 +162,12 @@ def test_flipped_bits_cut_an_encrypted_connection_and_the_worker_is_back_at_once
 
 
 def test_a_replayed_encrypted_conversation_has_no_effect(
-    encrypted: Encrypted,
+    encrypted: EncryptedFleet,
 ) -> None:
     tap = Tap(encrypted.backend)
     try:
         worker = encrypted.launch_worker(
-            "far", at=encrypted.way_in(Role.WORKER, "far", tap.address)
+            "far", at=encrypted.address_for(Role.WORKER, "far", tap.address)
         )
         eventually(lambda: "far" in encrypted.names(), "it joins")
         assert encrypted.client.submit(CAT).result(PATIENCE).worker == "far"
@@ -190,7 +192,7 @@ def test_a_replayed_encrypted_conversation_has_no_effect(
 # --- junk, and secrets ------------------------------------------------------------------------
 
 
-def test_junk_on_encrypted_ports_leaves_the_broker_answering(encrypted: Encrypted) -> None:
+def test_junk_on_encrypted_ports_leaves_the_broker_answering(encrypted: EncryptedFleet) -> None:
     encrypted.start_worker("kitchen")
     assert encrypted.broker is not None
     rng = random.Random(6)
@@ -205,8 +207,8 @@ def test_junk_on_encrypted_ports_leaves_the_broker_answering(encrypted: Encrypte
     assert encrypted.broker.poll() is None
 
 
-def test_no_secret_appears_in_logs_or_in_the_status(encrypted: Encrypted) -> None:
-    place = encrypted.way_in(Role.WORKER, "kitchen")
+def test_no_secret_appears_in_logs_or_in_the_status(encrypted: EncryptedFleet) -> None:
+    place = encrypted.address_for(Role.WORKER, "kitchen")
     worker = encrypted.launch_worker("kitchen", at=place, stderr=subprocess.PIPE)
     output = Output(worker)
     eventually(lambda: "kitchen" in encrypted.names(), "it joins")
@@ -221,10 +223,10 @@ def test_no_secret_appears_in_logs_or_in_the_status(encrypted: Encrypted) -> Non
 
 @pytest.mark.parametrize("written", ["--listen PLACE", "--listen=PLACE", "--li PLACE"])
 def test_no_secret_shows_in_the_command_line_of_a_worker_that_listens(
-    encrypted: Encrypted, written: str
+    encrypted: EncryptedFleet, written: str
 ) -> None:
     place = f"tcp://127.0.0.1:{free_port()}"
-    secret = encrypted.way_in(Role.WORKER, "cellar", place)
+    secret = encrypted.address_for(Role.WORKER, "cellar", place)
     flags = written.replace("PLACE", secret).split()
     worker = encrypted.start(STAND_IN, *flags, "--processes", "1", "--name", "cellar#1")
     assert encrypted.client.control(Op.ADD, place)[0]

@@ -11,7 +11,7 @@ from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import ALLOWED, Role
 from spyglass.protocol import Ack, Direction, Op, Result
 from spyglass.transport.credentials import ClientKeys
-from testbed.encrypted import Encrypted
+from testbed.encrypted import EncryptedFleet
 from testbed.fleet import CAT
 from testbed.peers import picture_request
 from testbed.processes import PATIENCE, eventually
@@ -48,11 +48,11 @@ def test_a_key_is_valid_as_soon_as_it_is_made(sockets: Sockets) -> None:
 
 
 def test_a_front_key_may_look_and_only_an_admins_may_change_the_fleet(
-    encrypted: Encrypted,
+    encrypted: EncryptedFleet,
 ) -> None:
     encrypted.start_worker("kitchen")
     target = encrypted.worker("kitchen")["id"]
-    office = BrokerClient([encrypted.way_in(Role.FRONT, "office")])
+    office = BrokerClient([encrypted.address_for(Role.FRONT, "office")])
     try:
         assert office.status()["workers"]
         assert office.submit(CAT).result(PATIENCE).worker == "kitchen"

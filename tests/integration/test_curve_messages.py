@@ -15,7 +15,7 @@ from spyglass.keys.keyring import BadKeys, Keyring, Role
 from spyglass.keys.port_policy import PortPolicy
 from spyglass.protocol import Op, Reason
 from spyglass.transport.credentials import add_keys
-from testbed.encrypted import Encrypted
+from testbed.encrypted import EncryptedFleet
 from testbed.fleet import CAT, Fleet
 from testbed.processes import PATIENCE, Output, eventually
 
@@ -32,7 +32,7 @@ from testbed.processes import PATIENCE, Output, eventually
     ],
 )
 def test_a_refused_worker_logs_why_and_what_to_do(
-    encrypted: Encrypted, tmp_path: Path, case: str
+    encrypted: EncryptedFleet, tmp_path: Path, case: str
 ) -> None:
     if case == "front key":
         _, client_keys = encrypted.keyring.issue(Role.FRONT, "kitchen")
@@ -53,9 +53,9 @@ def test_a_refused_worker_logs_why_and_what_to_do(
 
 
 @pytest.fixture
-def changing(tmp_path: Path) -> Iterator[tuple[Encrypted, Fleet]]:
+def changing(tmp_path: Path) -> Iterator[tuple[EncryptedFleet, Fleet]]:
     """An encrypted fleet whose broker is not started yet, and a plain one that stands there."""
-    fleet = Encrypted(tmp_path / "keys")
+    fleet = EncryptedFleet(tmp_path / "keys")
     plain = Fleet(fleet.frontend, fleet.backend)
     try:
         plain.start_broker()
@@ -68,10 +68,10 @@ def changing(tmp_path: Path) -> Iterator[tuple[Encrypted, Fleet]]:
 
 @pytest.mark.slow
 def test_a_worker_with_a_secret_reports_an_unencrypted_broker_and_joins_once_it_is_encrypted(
-    changing: tuple[Encrypted, Fleet],
+    changing: tuple[EncryptedFleet, Fleet],
 ) -> None:
     fleet, plain = changing
-    place = fleet.way_in(Role.WORKER)
+    place = fleet.address_for(Role.WORKER)
     output = Output(fleet.launch_worker("kitchen", at=place, stderr=subprocess.PIPE))
     output.wait_for("it has other keys, or none")
     assert plain.broker is not None
@@ -84,7 +84,7 @@ def test_a_worker_with_a_secret_reports_an_unencrypted_broker_and_joins_once_it_
 
 @pytest.mark.slow
 def test_a_refused_client_gets_the_reason_and_connects_once_it_is_allowed(
-    changing: tuple[Encrypted, Fleet],
+    changing: tuple[EncryptedFleet, Fleet],
 ) -> None:
     fleet, plain = changing
     with pytest.raises(RequestFailed, match="it has other keys, or none") as refused:
@@ -112,7 +112,7 @@ def why(client: BrokerClient) -> str:
 # --- join commands made by an admin -----------------------------------------------------------
 
 
-def test_an_admin_makes_a_join_command_with_which_a_worker_joins(encrypted: Encrypted) -> None:
+def test_an_admin_makes_a_join_command_with_which_a_worker_joins(encrypted: EncryptedFleet) -> None:
     done, line = encrypted.client.control(Op.JOIN, "kitchen")
     assert done
     program, place = line.strip("'").rsplit(" '", 1)
@@ -124,8 +124,8 @@ def test_an_admin_makes_a_join_command_with_which_a_worker_joins(encrypted: Encr
     assert not done and "python keys.py revoke kitchen" in why
 
 
-def test_a_front_key_makes_no_join_command(encrypted: Encrypted) -> None:
-    office = BrokerClient([encrypted.way_in(Role.FRONT)])
+def test_a_front_key_makes_no_join_command(encrypted: EncryptedFleet) -> None:
+    office = BrokerClient([encrypted.address_for(Role.FRONT)])
     try:
         with pytest.raises(NotAllowed):
             office.control(Op.JOIN, "")

@@ -14,7 +14,7 @@ import pytest
 
 from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
-from testbed.encrypted import Encrypted
+from testbed.encrypted import EncryptedFleet
 from testbed.fleet import CAT, REAL, STAND_IN, Fleet
 from testbed.processes import ROOT, child_of, eventually, free_port
 
@@ -83,10 +83,10 @@ def test_no_child_has_zeromq_in_its_memory_nor_one_of_a_new_fork_server(
 
 @pytest.mark.parametrize("flags", [["--listen"], []], ids=["listens", "dials"])
 def test_no_process_that_decodes_pictures_is_started_with_its_workers_secret(
-    encrypted: Encrypted, flags: list[str]
+    encrypted: EncryptedFleet, flags: list[str]
 ) -> None:
     free = f"tcp://127.0.0.1:{free_port()}"
-    address = encrypted.way_in(Role.WORKER, "attic", free if flags else "")
+    address = encrypted.address_for(Role.WORKER, "attic", free if flags else "")
     command = [STAND_IN, *flags, address, "--processes", "1", "--name", "attic"]
     worker = encrypted.start(*command)
     if flags:

@@ -186,7 +186,7 @@ class Bed:
             joining = [self.spawn(run_workers, back, half, workers)[1] for half in halves]
             _, self._client = self.spawn(run_client, front, size)
             for pipe in [*joining, self._client]:
-                hear(pipe)
+                receive(pipe)
         except BaseException:
             self.close()
             raise
@@ -205,7 +205,7 @@ class Bed:
         """Keep so many requests outstanding for so long, and wait for the last answer."""
         before = cpu_seconds(self.pid)
         self._client.send((outstanding, seconds))
-        answers, elapsed = hear(self._client, PATIENCE + seconds)
+        answers, elapsed = receive(self._client, PATIENCE + seconds)
         used = cpu_seconds(self.pid) - before
         return Run(answers / elapsed, 1e6 * used / answers, answers)
 
@@ -233,11 +233,11 @@ def start_broker(bed: Bed) -> tuple[int, str, str]:
 def start_proxy(bed: Bed) -> tuple[int, str, str]:
     """The same of `zmq.proxy`."""
     pid, pipe = bed.spawn(run_proxy)
-    front, back = hear(pipe)
+    front, back = receive(pipe)
     return pid, front, back
 
 
-def hear(pipe: Connection, within: float = PATIENCE) -> Any:
+def receive(pipe: Connection, within: float = PATIENCE) -> Any:
     if not pipe.poll(within):
         raise TimeoutError(f"a process of the bench said nothing for {within:.0f} s")
     return pipe.recv()

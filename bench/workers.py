@@ -52,7 +52,7 @@ PATIENCE = 120.0
 #: What no worker can do without.
 _LOAD_ALONE = "from spyglass.model.classifier import Classifier; Classifier()"
 
-Heard = TypeVar("Heard", bound=Message)
+Received = TypeVar("Received", bound=Message)
 
 
 class Silent(Exception):
@@ -69,7 +69,7 @@ class Broker:
         self.address = f"tcp://127.0.0.1:{port}"
         self._worker = b""
 
-    def hear(self, kind: type[Heard]) -> Heard:
+    def receive(self, kind: type[Received]) -> Received:
         """The next message of this kind; others are passed over."""
         while True:
             if not self._socket.poll(int(1000 * PATIENCE)):
@@ -94,7 +94,7 @@ def worker(program: str) -> Iterator[tuple[Broker, int]]:
     """A worker with one child that is ready: its broker and its process id."""
     with closing(Broker()) as broker, Programs(PATIENCE, **QUIET) as programs:
         process = programs.run_worker("bench", [broker.address], program=program)
-        broker.hear(Ready)
+        broker.receive(Ready)
         yield broker, process.pid
 
 
@@ -126,7 +126,7 @@ def respawn_times(runs: int, image: bytes) -> list[table.Row]:
             while child_of(pid) == child:  # given to the dead one, it would come back at once
                 time.sleep(0.001)
             broker.ask(image)
-            broker.hear(Result)
+            broker.receive(Result)
             taken.append(time.perf_counter() - began)
     return [table.row("child killed until its successor's answer", taken, "s", at_most=RESPAWN)]
 
@@ -143,8 +143,8 @@ def cpu_times(runs: int, images: Sequence[bytes]) -> list[table.Row]:
             recognising = 0.0
             for number in range(1, PICTURES):  # one ahead of the answers, as with two credits
                 broker.ask(images[number % len(images)])
-                recognising += _computing(broker.hear(Result))
-            recognising += _computing(broker.hear(Result))
+                recognising += _computing(broker.receive(Result))
+            recognising += _computing(broker.receive(Result))
             parent.append(1000 * (cpu_seconds(pid) - before[0]) / PICTURES)
             child.append((1000 * (cpu_seconds(below_it) - before[1]) - recognising) / PICTURES)
     return [

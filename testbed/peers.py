@@ -55,12 +55,12 @@ class Peer:
             self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
         self.socket.connect(address)
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send, waiting for the connection if need be."""
         assert self.socket.poll(PATIENCE_MS, zmq.POLLOUT), "no broker takes it"
         self.socket.send_multipart(encode(message))
 
-    def hear(self, direction: Direction, wait_ms: int = PATIENCE_MS) -> Message | None:
+    def receive(self, direction: Direction, wait_ms: int = PATIENCE_MS) -> Message | None:
         """The next message, or None if none comes."""
         if not self.socket.poll(wait_ms):
             return None
@@ -76,22 +76,22 @@ class FakeWorker(Peer):
     """A worker that does what the test tells it."""
 
     def join(self, name: str, credit: int = 1) -> None:
-        self.say(Ready(MODEL, DIGEST, credit, host="here", pid=os.getpid(), name=name))
+        self.send(Ready(MODEL, DIGEST, credit, host="here", pid=os.getpid(), name=name))
 
     def request(self) -> Request:
         """Wait for the next request."""
         while True:
-            message = self.hear(Direction.BROKER_TO_WORKER)
+            message = self.receive(Direction.BROKER_TO_WORKER)
             assert message is not None, "no request came"
             if isinstance(message, Request):
                 return message
 
     def answer(self, request_id: bytes, label: str = "tabby") -> None:
         row = f'[{{"label": "{label}", "index": 281, "probability": 0.5}}]'
-        self.say(Result(request_id, Times(0.5, 1.0), Body.of(row.encode())))
+        self.send(Result(request_id, Times(0.5, 1.0), Body.of(row.encode())))
 
     def serve(self, request: Request) -> None:
-        self.say(Ack(request.id))
+        self.send(Ack(request.id))
         self.answer(request.id)
 
 

@@ -330,8 +330,8 @@ def test_a_message_of_too_many_parts_is_refused_and_the_next_one_read(fleet: Fle
         assert peer.socket.poll(10_000, zmq.POLLOUT)
         peer.socket.send_multipart([*encode(request)[:5], *([b"part"] * (MAX_PARTS + 1))])
         eventually(lambda: fleet.status()["counters"]["bad_frames"] == 1, "it is counted")
-        peer.say(request)
-        assert isinstance(peer.hear(Direction.BROKER_TO_CLIENT), Ack | Result)
+        peer.send(request)
+        assert isinstance(peer.receive(Direction.BROKER_TO_CLIENT), Ack | Result)
 
 
 def test_a_recorded_conversation_played_again_is_answered_to_nobody(fleet: Fleet) -> None:

@@ -66,8 +66,8 @@ def heard(frontend: str) -> Peer:
 
 def ask(peer: Peer) -> None:
     """Wait until the broker has read all that this client sent."""
-    peer.say(Query(os.urandom(ID_BYTES), Op.STATUS))
-    assert isinstance(peer.hear(TO_CLIENT), Reply)
+    peer.send(Query(os.urandom(ID_BYTES), Op.STATUS))
+    assert isinstance(peer.receive(TO_CLIENT), Reply)
 
 
 def test_the_youngest_connection_gets_the_answer_whatever_is_read_last(fleet: Fleet) -> None:
@@ -77,14 +77,14 @@ def test_the_youngest_connection_gets_the_answer_whatever_is_read_last(fleet: Fl
     request = picture_request()
     try:
         for sender in (new, old):
-            sender.say(request)
-            assert sender.hear(TO_CLIENT) == Ack(request.id)
-        old.say(Cancel(request.id))
+            sender.send(request)
+            assert sender.receive(TO_CLIENT) == Ack(request.id)
+        old.send(Cancel(request.id))
         ask(old)
         old.close()
         worker.join("attic")
         worker.serve(worker.request())
-        assert isinstance(new.hear(TO_CLIENT), Result)
+        assert isinstance(new.receive(TO_CLIENT), Result)
         assert fleet.status()["counters"]["cancelled"] == 0
     finally:
         for peer in (worker, new):
@@ -95,7 +95,7 @@ def test_a_client_that_was_gone_before_it_was_read_is_missed_though_another_has_
     idle: Idle,
 ) -> None:
     gone = Peer(idle.broker.frontend)
-    gone.say(picture_request(budget_ms=3_600_000))
+    gone.send(picture_request(budget_ms=3_600_000))
     eventually(lambda: idle.broker._front.poll(0), "its request has come")
     gone.close()
     eventually(lambda: not idle.connections, "its connection has ended")

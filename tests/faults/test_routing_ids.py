@@ -58,8 +58,8 @@ def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> N
             held.append(knock(fleet.backend))
             held[-1].sendall(GREETING + introduction(next(guess)))
         with closing(FakeWorker(fleet.backend)) as other:  # whose routing id libzmq makes
-            other.say(Heartbeat())
-            assert other.hear(Direction.BROKER_TO_WORKER) == Bye("unknown here", again=True)
+            other.send(Heartbeat())
+            assert other.receive(Direction.BROKER_TO_WORKER) == Bye("unknown here", again=True)
         for stranger in held:
             stranger.close()
     assert fleet.client.submit(b"hello").result(30).worker == "attic"
@@ -80,5 +80,5 @@ def test_an_encrypted_port_gives_each_peer_a_routing_id_whatever_it_brings(
         thief.join("thief")
         eventually(partial(has, addresses, number), "it joins as another one")
     assert {len(address) for address in addresses} == {ROUTING_ID_BYTES}
-    honest.say(Heartbeat())
-    assert honest.hear(Direction.BROKER_TO_WORKER) == BEAT, "nobody took its place"
+    honest.send(Heartbeat())
+    assert honest.receive(Direction.BROKER_TO_WORKER) == BEAT, "nobody took its place"

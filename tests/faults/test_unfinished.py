@@ -40,7 +40,7 @@ class Port:
         self.inbox = Inbox(self.back, 1 + MOST)
         self.peer.connect(f"tcp://127.0.0.1:{self.back.bind_to_random_port('tcp://127.0.0.1')}")
 
-    def hear(self) -> list[bytes]:
+    def receive(self) -> list[bytes]:
         """The next message, without who sent it."""
         assert self.back.poll(30_000)
         who, *frames = self.back.recv_multipart(copy=False)
@@ -49,7 +49,7 @@ class Port:
 
     def beat(self) -> None:
         self.peer.send_multipart(encode(BEAT))
-        self.hear()
+        self.receive()
 
 
 @pytest.fixture

@@ -172,7 +172,9 @@ def test_a_worker_that_answers_twice_is_heard_once_and_gets_no_second_credit(
         eventually(lambda: fleet.status()["counters"]["duplicate"] == 1, "it is counted")
         futures = [fleet.client.submit(b"two"), fleet.client.submit(b"three")]
         held = hasty.request()
-        assert hasty.hear(Direction.BROKER_TO_WORKER, 200) in (None, Heartbeat()), "one at a time"
+        assert hasty.receive(Direction.BROKER_TO_WORKER, 200) in (None, Heartbeat()), (
+            "one at a time"
+        )
         hasty.serve(held)
         hasty.serve(hasty.request())
         assert all(future.result(30).predictions for future in futures)
@@ -182,7 +184,7 @@ def test_a_worker_cannot_answer_what_another_holds(fleet: Fleet) -> None:
     with fake_worker(fleet, "honest") as honest:
         future = fleet.client.submit(b"one")
         request = honest.request()
-        honest.say(Ack(request.id))
+        honest.send(Ack(request.id))
         with fake_worker(fleet, "liar") as liar:
             for _ in range(3):
                 liar.answer(request.id, label="toaster")
@@ -204,8 +206,8 @@ def test_a_worker_that_beats_but_never_acknowledges_loses_its_requests(fleet: Fl
 
 def test_a_worker_of_the_past_is_asked_to_say_ready(fleet: Fleet) -> None:
     with closing(FakeWorker(fleet.backend)) as stranger:
-        stranger.say(Heartbeat())
-        bye = stranger.hear(Direction.BROKER_TO_WORKER)
+        stranger.send(Heartbeat())
+        bye = stranger.receive(Direction.BROKER_TO_WORKER)
         assert bye is not None and getattr(bye, "again", False)
 
 
@@ -229,13 +231,13 @@ def test_500_workers_join_serve_and_leave(fleet: Fleet) -> None:
         beat_at, until = 0.0, time.monotonic() + 3 * Policy.expiry_at_work
         while time.monotonic() < until or not all(future.done() for future in futures):
             for socket, _ in poller.poll(50):
-                message = by_socket[socket].hear(Direction.BROKER_TO_WORKER)
+                message = by_socket[socket].receive(Direction.BROKER_TO_WORKER)
                 if isinstance(message, Request):
                     by_socket[socket].serve(message)
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + 0.5  # more often than they must
                 for worker in workers:
-                    worker.say(Heartbeat())
+                    worker.send(Heartbeat())
         assert len({future.result(30).worker for future in futures}) == 200
         assert fleet.status()["departed"] == [], "nobody is thought dead"
     finally:
@@ -257,7 +259,7 @@ def test_a_broker_that_reads_nothing_for_2_s_loses_no_message() -> None:
     def send() -> None:
         with closing(Peer(f"tcp://127.0.0.1:{port}", context)) as peer:
             for n in range(sent):
-                peer.say(Result(n.to_bytes(16, "big"), Times(0.5, 1.0), peer_body))
+                peer.send(Result(n.to_bytes(16, "big"), Times(0.5, 1.0), peer_body))
             done.wait(60)
 
     peer_body = picture_request().body

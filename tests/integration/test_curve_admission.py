@@ -76,9 +76,9 @@ def test_a_revoked_worker_is_removed_at_once_and_its_work_goes_to_another(
     eventually(lambda: sockets.names() == ["doomed"], "it joins")
     asker = sockets.front(sockets.client_keys(Role.FRONT))
     request = picture_request()
-    asker.say(request)
+    asker.send(request)
     held = doomed.request()
-    doomed.say(Ack(held.id))
+    doomed.send(Ack(held.id))
     heir = sockets.worker(sockets.client_keys(Role.WORKER, "heir"))
     heir.join("heir")
     eventually(lambda: len(sockets.names()) == 2, "it joins")
@@ -86,9 +86,9 @@ def test_a_revoked_worker_is_removed_at_once_and_its_work_goes_to_another(
     sockets.keyring.revoke("doomed")
     eventually(lambda: sockets.names() == ["heir"], "it is removed", within=1.0)
     heir.serve(heir.request())
-    answer = asker.hear(Direction.BROKER_TO_CLIENT)
+    answer = asker.receive(Direction.BROKER_TO_CLIENT)
     while isinstance(answer, Ack):
-        answer = asker.hear(Direction.BROKER_TO_CLIENT)
+        answer = asker.receive(Direction.BROKER_TO_CLIENT)
     assert isinstance(answer, Result) and answer.worker == "heir"
     eventually(lambda: stays_out(doomed), "it is cut off, and does not come back", within=2.0)
 
@@ -97,14 +97,14 @@ def test_a_revoked_front_gets_nothing_more(sockets: Sockets) -> None:
     worker = sockets.worker(sockets.client_keys(Role.WORKER))
     worker.join("kitchen")
     asker = sockets.front(sockets.client_keys(Role.FRONT, "office"))
-    asker.say(picture_request())
+    asker.send(picture_request())
     held = worker.request()
-    worker.say(Ack(held.id))
+    worker.send(Ack(held.id))
     sockets.keyring.revoke("office")
     eventually(lambda: stays_out(asker), "its connection is cut", within=2.0)
     worker.answer(held.id)
     heard = []
-    while (message := asker.hear(Direction.BROKER_TO_CLIENT, 300)) is not None:
+    while (message := asker.receive(Direction.BROKER_TO_CLIENT, 300)) is not None:
         heard.append(message)
     assert not any(isinstance(message, Result) for message in heard)
 
@@ -115,13 +115,13 @@ def test_what_a_revoked_peer_had_sent_is_not_read_any_more(
     """Even where its connection cannot be cut, each message is checked by its own User-Id."""
     monkeypatch.setattr("spyglass.transport.peers.PeerTracker.disconnect", lambda *_: None)
     asker = sockets.front(sockets.client_keys(Role.FRONT, "office"))
-    asker.say(picture_request())
-    assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Ack)
+    asker.send(picture_request())
+    assert isinstance(asker.receive(Direction.BROKER_TO_CLIENT), Ack)
     sockets.keyring.revoke("office")
     accepted = sockets.broker.dispatcher.journal.counters.accepted
     eventually(lambda: _revoked(sockets, "office"), "the broker has read it")
-    asker.say(picture_request())
-    assert asker.hear(Direction.BROKER_TO_CLIENT, 300) is None
+    asker.send(picture_request())
+    assert asker.receive(Direction.BROKER_TO_CLIENT, 300) is None
     assert sockets.broker.dispatcher.journal.counters.accepted == accepted
 
 

@@ -64,12 +64,12 @@ def test_the_longest_reason_that_a_worker_may_give_reaches_the_client(fleet: Fle
     with closing(FakeWorker(fleet.backend)) as worker, closing(Peer(fleet.frontend)) as client:
         worker.join("attic", credit=8)
         for text in (EMOJI * 500, '"\\' * 250):
-            client.say(picture_request())
+            client.send(picture_request())
             held = worker.request()
             header = json.dumps({"reason": "bad-image", "detail": text}, ensure_ascii=False)
             worker.socket.send_multipart(sealed(b"N", held.id, header.encode()))
             answer = Nack(held.id, Reason.BAD_IMAGE, text)
-            assert client.hear(Direction.BROKER_TO_CLIENT) == answer
+            assert client.receive(Direction.BROKER_TO_CLIENT) == answer
 
 
 def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
@@ -85,11 +85,11 @@ def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
 
     monkeypatch.setattr(sockets.broker.dispatcher, "request_cancelled", fail)
     for _ in range(3):
-        asker.say(Cancel(bytes(16)))
+        asker.send(Cancel(bytes(16)))
     eventually(lambda: counters.internal_errors == 3, "they are counted")
-    asker.say(picture_request())
+    asker.send(picture_request())
     worker.serve(worker.request())
-    assert isinstance(asker.hear(Direction.BROKER_TO_CLIENT), Result)
+    assert isinstance(asker.receive(Direction.BROKER_TO_CLIENT), Result)
     assert len(errors(caplog)) == 1
 
 
@@ -103,12 +103,12 @@ def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
         raise ProtocolError("it is too long")
 
     monkeypatch.setattr("spyglass.broker.loop.encode", fail)
-    worker.say(BEAT)
+    worker.send(BEAT)
     counters = sockets.broker.dispatcher.journal.counters
     eventually(lambda: counters.internal_errors == 1, "the answer to it cannot be written")
     monkeypatch.undo()
-    worker.say(BEAT)
-    assert worker.hear(Direction.BROKER_TO_WORKER) == BEAT
+    worker.send(BEAT)
+    assert worker.receive(Direction.BROKER_TO_WORKER) == BEAT
     assert len(errors(caplog)) == 1
 
 
@@ -149,8 +149,8 @@ def test_an_answer_that_a_client_cannot_read_fails_alone(fleet: Fleet, body: byt
         worker.join("attic")
         future = fleet.client.submit(b"picture", timeout=30)
         held = worker.request()
-        worker.say(Ack(held.id))
-        worker.say(Result(held.id, Times(1, 1), Body.of(body)))
+        worker.send(Ack(held.id))
+        worker.send(Result(held.id, Times(1, 1), Body.of(body)))
         with pytest.raises(Exception, match="not JSON"):
             future.result(PATIENCE_MS / 1000)
         again = fleet.client.submit(b"picture", timeout=30)

@@ -101,7 +101,7 @@ def picture_request(picture: bytes = b"picture", budget_ms: int = 10_000) -> Req
     return Request(os.urandom(ID_BYTES), "", 5, budget_ms, sha256, Body.of(picture))
 
 
-def knock(address: str) -> socket.socket:
+def connect_tcp(address: str) -> socket.socket:
     """A bare TCP connection to a ZeroMQ port."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     return socket.create_connection((host, int(port)), timeout=10)

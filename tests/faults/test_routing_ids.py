@@ -15,7 +15,7 @@ from spyglass.keys.authority import ROUTING_ID_BYTES
 from spyglass.keys.keyring import Role
 from spyglass.protocol import BEAT, Bye, Direction, Heartbeat
 from testbed.fleet import Fleet
-from testbed.peers import GREETING, FakeWorker, knock
+from testbed.peers import GREETING, FakeWorker, connect_tcp
 from testbed.processes import eventually
 
 GUESSES = 10_000
@@ -55,7 +55,7 @@ def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> N
     for _ in range(GUESSES // AT_A_TIME):
         held: list[socket.socket] = []
         for _ in range(AT_A_TIME):
-            held.append(knock(fleet.backend))
+            held.append(connect_tcp(fleet.backend))
             held[-1].sendall(GREETING + introduction(next(guess)))
         with closing(FakeWorker(fleet.backend)) as other:  # whose routing id libzmq makes
             other.send(Heartbeat())

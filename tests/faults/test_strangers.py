@@ -17,7 +17,7 @@ from spyglass.keys.keyring import Keyring, Role
 from spyglass.protocol import Op
 from spyglass.transport.socket_options import MAX_MESSAGE_BYTES
 from testbed.fleet import Fleet
-from testbed.peers import GREETING, READY, cut_off, knock
+from testbed.peers import GREETING, READY, connect_tcp, cut_off
 from testbed.processes import eventually
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
@@ -30,7 +30,7 @@ OF_A_BROWSER = b"GET /x.png HTTP/1.1\r\nHost: 127.0.0.1:5555\r\nAccept: image/*\
 def test_what_is_no_zmtp_of_today_is_turned_away(fleet: Fleet, said: bytes) -> None:
     fleet.start_worker("attic")
     for address in (fleet.frontend, fleet.backend):
-        with knock(address) as stranger:
+        with connect_tcp(address) as stranger:
             stranger.sendall(said)
             eventually(partial(cut_off, stranger), "the broker ends the connection")
     assert fleet.client.submit(b"hello").result(30).worker == "attic"
@@ -46,7 +46,7 @@ def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
     before = broker.memory_info().rss
     part = bytes((3,)) + struct.pack("!Q", 1_000_000) + bytes(1_000_000)  # large, and more follow
     sent = 0
-    with knock(fleet.frontend) as stranger:
+    with connect_tcp(fleet.frontend) as stranger:
         stranger.sendall(GREETING + READY)
         stranger.settimeout(0.1)  # ten parts in it, as a fast network brings them
         try:

@@ -21,7 +21,7 @@ from spyglass.transport.peers import PeerTracker
 from spyglass.transport.socket_options import MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, dealer, router
 from spyglass.transport.unfinished import MAX_UNEXPLAINED, UnfinishedMessages
 from testbed.fleet import Fleet
-from testbed.peers import GREETING, READY, cut_off, knock
+from testbed.peers import GREETING, READY, connect_tcp, cut_off
 from testbed.processes import PATIENCE, eventually
 
 #: ZMTP's frame of one byte, and of 64 KiB, after which more of the message follows.
@@ -188,7 +188,7 @@ def test_two_million_frames_cost_nobody_else_anything(fleet: Fleet, end: str) ->
     broker = psutil.Process(fleet.broker.pid)
     before = peak = broker.memory_info().rss
     slowest = 0.0
-    with knock(getattr(fleet, end)) as stranger:
+    with connect_tcp(getattr(fleet, end)) as stranger:
         stranger.sendall(GREETING + READY)
         flood = threading.Thread(target=pour, args=(stranger, TINY * 2_000_000))
         flood.start()
@@ -207,7 +207,7 @@ def test_two_million_frames_cost_nobody_else_anything(fleet: Fleet, end: str) ->
 
 
 def test_a_worker_that_sends_more_than_an_answer_is_cut(fleet: Fleet) -> None:
-    with knock(fleet.backend) as stranger:
+    with connect_tcp(fleet.backend) as stranger:
         stranger.sendall(GREETING + READY)
         for _ in range(2 * MAX_ANSWER_PARTS):
             pour(stranger, PART)

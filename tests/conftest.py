@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from encrypting import Sockets
+from broker_thread import BrokerThread
 
 from testbed.encrypted import EncryptedFleet
 from testbed.fleet import Fleet, Site
@@ -51,13 +51,13 @@ def encrypted(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def sockets(tmp_path: Path) -> Iterator[Sockets]:
+def broker_thread(tmp_path: Path) -> Iterator[BrokerThread]:
     """A broker's loop in this process, both of whose ports are encrypted."""
-    sockets = Sockets(tmp_path / "keys")
+    broker_thread = BrokerThread(tmp_path / "keys")
     try:
-        yield sockets
+        yield broker_thread
     finally:
-        sockets.close()
+        broker_thread.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from reckoning import final, hit, record
+from chaos_records import final, hit, record
 
 from chaos import __main__ as command
 from chaos import faults, report

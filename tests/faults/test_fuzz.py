@@ -14,7 +14,7 @@ import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from speaking import ROUTES
+from sample_messages import ROUTES
 
 from spyglass.protocol import (
     ID_BYTES,

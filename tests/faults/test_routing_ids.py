@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sized
 from contextlib import closing, suppress
 from functools import partial
 
-from encrypting import Sockets
+from broker_thread import BrokerThread
 
 from spyglass.keys.authority import ROUTING_ID_BYTES
 from spyglass.keys.keyring import Role
@@ -66,17 +66,17 @@ def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> N
 
 
 def test_an_encrypted_port_gives_each_peer_a_routing_id_whatever_it_brings(
-    sockets: Sockets,
+    broker_thread: BrokerThread,
 ) -> None:
-    client_keys = sockets.client_keys(Role.WORKER)
-    honest = sockets.worker(client_keys)
+    client_keys = broker_thread.client_keys(Role.WORKER)
+    honest = broker_thread.worker(client_keys)
     honest.join("honest")
-    addresses = sockets.broker.dispatcher.workers
+    addresses = broker_thread.broker.dispatcher.workers
     eventually(partial(has, addresses, 1), "it joins")
     (taken,) = addresses
     for number, brought in enumerate((taken, taken, b"\0\0\0\0\1", b"x" * 255), 2):
-        thief = FakeWorker(sockets.broker.backend, keys=client_keys, routing_id=brought)
-        sockets.peers.append(thief)
+        thief = FakeWorker(broker_thread.broker.backend, keys=client_keys, routing_id=brought)
+        broker_thread.peers.append(thief)
         thief.join("thief")
         eventually(partial(has, addresses, number), "it joins as another one")
     assert {len(address) for address in addresses} == {ROUTING_ID_BYTES}

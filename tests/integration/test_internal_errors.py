@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from encrypting import Sockets
-from speaking import sealed
+from broker_thread import BrokerThread
+from sample_messages import sealed
 
 from spyglass.client.thread_client import BrokerClient
 from spyglass.keys.keyring import Role
@@ -73,17 +73,17 @@ def test_the_longest_reason_that_a_worker_may_give_reaches_the_client(fleet: Fle
 
 
 def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
-    sockets: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    broker_thread: BrokerThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = sockets.worker(sockets.client_keys(Role.WORKER))
+    worker = broker_thread.worker(broker_thread.client_keys(Role.WORKER))
     worker.join("attic")
-    asker = sockets.front(sockets.client_keys(Role.FRONT))
-    counters = sockets.broker.dispatcher.journal.counters
+    asker = broker_thread.front(broker_thread.client_keys(Role.FRONT))
+    counters = broker_thread.broker.dispatcher.journal.counters
 
     def fail(*_: object) -> Any:
         raise KeyError("nobody foresaw it")
 
-    monkeypatch.setattr(sockets.broker.dispatcher, "request_cancelled", fail)
+    monkeypatch.setattr(broker_thread.broker.dispatcher, "request_cancelled", fail)
     for _ in range(3):
         asker.send(Cancel(bytes(16)))
     eventually(lambda: counters.internal_errors == 3, "they are counted")
@@ -94,9 +94,9 @@ def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
 
 
 def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
-    sockets: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    broker_thread: BrokerThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = sockets.worker(sockets.client_keys(Role.WORKER))
+    worker = broker_thread.worker(broker_thread.client_keys(Role.WORKER))
     worker.join("attic")
 
     def fail(message: Message) -> Any:
@@ -104,7 +104,7 @@ def test_a_message_that_the_broker_cannot_write_is_not_sent_and_the_next_one_is(
 
     monkeypatch.setattr("spyglass.broker.loop.encode", fail)
     worker.send(BEAT)
-    counters = sockets.broker.dispatcher.journal.counters
+    counters = broker_thread.broker.dispatcher.journal.counters
     eventually(lambda: counters.internal_errors == 1, "the answer to it cannot be written")
     monkeypatch.undo()
     worker.send(BEAT)

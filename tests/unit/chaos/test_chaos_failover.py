@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from reckoning import final, hit
+from chaos_records import final, hit
 
 from chaos.failover import (
     ALL_OPEN,

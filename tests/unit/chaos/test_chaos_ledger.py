@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reckoning import final, hit, record
+from chaos_records import final, hit, record
 
 from chaos.ledger import Event, Final, Record, breaches, count_lost, count_twice, merge
 from chaos.schedule import Kind

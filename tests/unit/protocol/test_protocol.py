@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from speaking import ID, READY, REQUEST, RESULT, ROUTES, assert_seen, sealed
+from sample_messages import ID, READY, REQUEST, RESULT, ROUTES, assert_seen, sealed
 
 from spyglass.protocol import (
     PART_BYTES,

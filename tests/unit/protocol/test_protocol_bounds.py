@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from speaking import ID, READY, REQUEST, sealed
+from sample_messages import ID, READY, REQUEST, sealed
 
 from spyglass.protocol import (
     ID_BYTES,

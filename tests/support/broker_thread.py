@@ -18,11 +18,11 @@ from spyglass.transport.credentials import ClientKeys
 from testbed.peers import FakeWorker, Peer
 from testbed.processes import PATIENCE
 
-#: Seconds in which somebody who may not come in would have come in.
+#: Seconds in which a peer that must not get connected would have been.
 MOMENT = 0.3
 
 
-class Sockets:
+class BrokerThread:
     """A broker's loop in this process, with encrypted ports."""
 
     def __init__(self, folder: Path) -> None:
@@ -69,10 +69,10 @@ class Sockets:
             peer.close()
 
 
-def stays_out(peer: Peer) -> bool:
+def stays_unconnected(peer: Peer) -> bool:
     """Whether its socket has nobody to send to for a moment."""
     return not peer.socket.poll(int(1000 * MOMENT), zmq.POLLOUT)
 
 
-def comes_in(peer: Peer) -> bool:
+def gets_connected(peer: Peer) -> bool:
     return bool(peer.socket.poll(int(1000 * PATIENCE), zmq.POLLOUT))

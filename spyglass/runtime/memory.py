@@ -34,7 +34,7 @@ def held() -> int:
 
 
 class _Malloc(ctypes.Structure):
-    """What mallinfo2(3) tells."""
+    """The result of mallinfo2(3)."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -52,8 +52,8 @@ def allocated() -> int:
     if mallinfo is None:
         return held()
     mallinfo.restype = _Malloc
-    told = mallinfo()
-    return int(told.uordblks + told.hblkhd)
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)
 
 
 def settle() -> None:

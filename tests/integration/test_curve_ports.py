@@ -31,8 +31,8 @@ def test_a_port_beyond_loopback_without_keys_is_refused_with_the_command_that_ma
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     refused(broker_program.main, flag, "tcp://0.0.0.0:0")
-    told = capsys.readouterr().err
-    assert "python keys.py init" in told and "--insecure" in told
+    output = capsys.readouterr().err
+    assert "python keys.py init" in output and "--insecure" in output
 
 
 def test_keys_open_to_others_are_refused(
@@ -100,12 +100,12 @@ def test_a_damaged_secret_is_wrong_usage_and_is_not_shown(
     _, client_keys = Keyring.create(tmp_path / "keys").issue(Role.WORKER)
     place = add_keys("tcp://127.0.0.1:5556", client_keys)[:-1]
     refused(worker_program.main, place)
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     monkeypatch.setenv("SPYGLASS_BROKERS", place)
     refused(worker_program.main)
-    told += capsys.readouterr().err
-    assert told.count("python keys.py join") >= 2
-    assert client_keys.text()[:20] not in told
+    output += capsys.readouterr().err
+    assert output.count("python keys.py join") >= 2
+    assert client_keys.text()[:20] not in output
 
 
 def test_make_run_gives_its_own_parts_keys_to_encrypted_ports_only(
@@ -120,10 +120,10 @@ def test_make_run_gives_its_own_parts_keys_to_encrypted_ports_only(
         "SPYGLASS_BROKERS": "tcp://0.0.0.0:5556",
     }
     for _ in range(2):  # the second time replaces the first
-        told = dict(env)
-        run.give_keys(told)
-    assert told["SPYGLASS_BROKER"] == "tcp://127.0.0.1:5555"
-    place, client_keys = split_address(told["SPYGLASS_BROKERS"])
+        given = dict(env)
+        run.give_keys(given)
+    assert given["SPYGLASS_BROKER"] == "tcp://127.0.0.1:5555"
+    place, client_keys = split_address(given["SPYGLASS_BROKERS"])
     assert place == "tcp://127.0.0.1:5556"
     assert client_keys is not None
     assert [e.public for e in keyring.allowed().entries()] == [client_keys.public.decode()]

@@ -97,16 +97,16 @@ def test_a_broker_reports_once_each_time_that_it_takes_more_memory_than_it_shoul
     watched = loop.Broker(port, port, policy, 1024, clock=lambda: now)
     watched.open()
     limit = base + policy.max_waiting_bytes + monitor.MEMORY_ROOM
-    told = []
+    counted = []
     try:
         for taken in (limit, limit + 1, limit + 1, limit, int(0.91 * limit), limit + 1,
                       int(0.89 * limit), limit + 1):  # fmt: skip
             monkeypatch.setattr("spyglass.runtime.memory.held", lambda taken=taken: taken)
             now += monitor.CONNECTIONS_INTERVAL
             watched._turn(0)
-            told.append(len(watched.dispatcher.journal.events))
+            counted.append(len(watched.dispatcher.journal.events))
     finally:
         watched._close()
-    assert told == [0, 1, 1, 1, 1, 1, 1, 2]
+    assert counted == [0, 1, 1, 1, 1, 1, 1, 2]
     assert "MB of memory" in watched.dispatcher.journal.events[-1].text
     assert sum("MB of memory" in line for line in caplog.messages) == 2

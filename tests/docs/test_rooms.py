@@ -17,10 +17,15 @@ PACKAGE = ROOT / "spyglass"
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 #: The programs that a checkout starts, and the documented name of the protocol.
 DOORS = ["broker.py", "client.py", "keys.py", "web.py", "worker.py", "zmq_protocol.py"]
-#: Modules that are loaded by a name in a string, which no import rule sees: by whom, and where
-#: what they import ends up.
+#: Modules that are loaded by a name in a string, which no import rule sees: by whom, and for what.
 LOADED_BY_NAME = {
     "spyglass.client": "spyglass/__init__.py, for `from spyglass import BrokerClient`",
+    "spyglass.broker.cli": "spyglass/cli.py, for the command of this name; so are the next five",
+    "spyglass.client.cli": "spyglass classify",
+    "spyglass.keys.cli": "spyglass keys",
+    "spyglass.local.run": "spyglass up",
+    "spyglass.web.cli": "spyglass web",
+    "spyglass.worker.cli": "spyglass worker",
     "spyglass.model.classifier": "spyglass/worker/cli.py, for a worker's children",
     "spyglass.worker.preload": "the spawner of children, for its fork server",
 }

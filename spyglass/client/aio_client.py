@@ -25,7 +25,7 @@ from spyglass.client.session import (
     request_for,
 )
 from spyglass.protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
-from spyglass.transport.framing import waits
+from spyglass.transport.framing import message_waiting
 
 #: Seconds past its time after which a thread's question was forgotten: the loop has ended.
 LOOP_ENDED = 1.0
@@ -126,7 +126,7 @@ class AioClient(ClientSession):
         """A ZeroMQ socket's descriptor tells only of what came since the socket was last used, and
         sending uses it too (zmq_getsockopt(3), ZMQ_FD)."""
         assert self._loop is not None
-        if any([waits(c.socket) for c in self._connections]):
+        if any([message_waiting(c.socket) for c in self._connections]):
             self._loop.call_soon(self._turn)
 
     def _plan_sweep(self) -> None:

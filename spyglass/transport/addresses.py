@@ -1,25 +1,26 @@
-"""ZeroMQ addresses: which are legal, whether others reach them, and how others name them."""
+"""ZeroMQ addresses: which are valid, and which other machines can reach."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 
-#: Hosts a port listens on that are nobody's to connect to.
+#: Hosts that mean every interface: a port can listen on them, but nobody can connect to them.
 ANY_HOST = ("0.0.0.0", "[::]", "*")
-#: An address for documentation (RFC 5737): nothing is sent to it, only the way there looked up.
-ELSEWHERE = ("192.0.2.1", 9)
+#: An address reserved for documentation (RFC 5737). Nothing is sent to it: connecting a UDP socket
+#: only makes the kernel choose the interface that leads to other networks.
+REMOTE_ADDRESS = ("192.0.2.1", 9)
 
 
 class AddressError(ValueError):
-    """What should be a ZeroMQ address is none; `str()` is a sentence that shows no secret."""
+    """A text is not a ZeroMQ address. `str()` is a sentence that contains no secret."""
 
 
 def address(text: str) -> str:
-    """A ZeroMQ address such as tcp://127.0.0.1:5556, as it was given.
+    """Check a ZeroMQ address such as tcp://127.0.0.1:5556, and return it unchanged.
 
     Raises:
-        AddressError: it is none.
+        AddressError: it is not one.
     """
     scheme, _, rest = text.partition("://")
     host, _, port = rest.rpartition(":")
@@ -28,12 +29,12 @@ def address(text: str) -> str:
         return text
     if scheme in ("ipc", "inproc") and rest:
         return text
-    shown = text.partition("#")[0]  # what stands behind it may be a secret
+    shown = text.partition("#")[0]  # the rest may be a secret
     raise AddressError(f"{shown!r} is not an address such as tcp://127.0.0.1:5556")
 
 
 def beyond_loopback(address: str) -> bool:
-    """Whether other machines may reach what listens at a ZeroMQ address. In doubt they may."""
+    """Whether other machines may reach what listens at a ZeroMQ address; if unsure, yes."""
     scheme, _, where = address.partition("://")
     if scheme != "tcp":
         return False
@@ -47,17 +48,17 @@ def beyond_loopback(address: str) -> bool:
 
 
 def address_for_peers(address: str, host: str) -> str:
-    """The address to connect to for one that is listened on, `host` being this machine."""
+    """The address that peers connect to, for one that this machine, called `host`, listens on."""
     scheme, _, where = address.partition("://")
     name, _, port = where.rpartition(":")
     return f"tcp://{host}:{port}" if scheme == "tcp" and name in ANY_HOST else address
 
 
 def own_host() -> str:
-    """This machine's address on the network it reaches others by, or its name."""
+    """This machine's address on the network that leads to other machines, else its name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(ELSEWHERE)
+            probe.connect(REMOTE_ADDRESS)
         except OSError:
             return socket.gethostname()
         return str(probe.getsockname()[0])

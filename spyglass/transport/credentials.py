@@ -1,11 +1,12 @@
-"""Encrypted connections: what stands behind the # of an address, and what sockets are told of it.
+"""Keys of encrypted connections: in addresses, and as socket options.
 
-An address such as `tcp://10.0.0.5:5556#cwXZ...` names an encrypted port. What stands behind the #
-is URL-safe base64, without padding, of the broker's public key and of the secret key made for this
-way in, 32 bytes each. It is a secret: only `split` and `ClientKeys.text` ever see it.
+An address such as `tcp://10.0.0.5:5556#cwXZ...` names an encrypted port. The fragment, after the #,
+is URL-safe base64, without padding, of two keys of 32 bytes each: the broker's public key, and a
+secret key that was made for one worker or client. It is a secret: only `split_address` and
+`ClientKeys` read it.
 
-CURVE (rfc.zeromq.org/spec/26) encrypts and proves both ends to each other; ZAP (spec/27) asks the
-broker's own list whether a peer's key may come in (spyglass.keys).
+CURVE (rfc.zeromq.org/spec/26) encrypts, and proves both ends to each other. By ZAP (spec/27) the
+broker asks its own list whether a peer's key is allowed (spyglass.keys).
 """
 
 from __future__ import annotations
@@ -23,36 +24,36 @@ from spyglass.transport.addresses import AddressError, address
 #: Bytes of a CURVE key.
 KEY_BYTES = 32
 
-#: Whom a port lets in: ZAP's word for it, one for each of the two ports.
+#: ZAP domains, one for each of the two ports: a key is allowed in one of them.
 WORKER_DOMAIN, FRONT_DOMAIN = "worker", "front"
 
-#: What to do when keys do not fit.
+#: What to do when keys do not match.
 NEW_LINE = f"Print a new line on the broker's machine, with {command('keys')} join (or front)."
-#: What a broker does that lets us not in; its address stands before it.
+#: Why a broker refused the connection. Its address comes before this.
 REFUSED = f"refuses this key: it was revoked, or is for its other port. {NEW_LINE}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientKeys:
-    """What a worker or client needs to come in. Keys in Z85 (rfc.zeromq.org/spec/32), as libzmq
-    takes them. No `repr`: the secret must not end in a log."""
+    """What a worker or client needs to connect to an encrypted port. Keys are in Z85
+    (rfc.zeromq.org/spec/32), as libzmq takes them. No `repr`: secrets must not end up in a log."""
 
     broker: bytes  # the broker's public key
     secret: bytes  # our own
 
     @property
     def public(self) -> bytes:
-        """Our public key, as the broker's list has it."""
+        """Our public key, as in the broker's list."""
         return zmq.curve_public(self.secret)
 
     def text(self) -> str:
-        """As it stands behind the # of an address."""
+        """The fragment of an address."""
         keys = z85.decode(self.broker) + z85.decode(self.secret)
         return urlsafe_b64encode(keys).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str) -> ClientKeys:
-        """The keys in what stands behind the #.
+    def from_text(cls, text: str) -> ClientKeys:
+        """The keys in a fragment.
 
         Raises:
             AddressError: it is not two keys; the message does not show it.
@@ -63,13 +64,13 @@ class ClientKeys:
             keys = b""
         if len(keys) != 2 * KEY_BYTES:
             raise AddressError(
-                "what stands behind the # of the address is damaged; copy the whole line again,"
+                "the part of the address after the # is damaged; copy the whole line again,"
                 f" in quotes, or print a new one with: {command('keys')} join"
             )
         return cls(z85.encode(keys[:KEY_BYTES]), z85.encode(keys[KEY_BYTES:]))
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Make a socket, not yet connected or bound, speak to this broker only."""
+        """Make a socket that is not connected or bound yet talk to this broker only."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.broker)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
@@ -77,13 +78,13 @@ class ClientKeys:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ServerKeys:
-    """What a broker's port needs to let in only whom ZAP allows."""
+    """What a broker's port needs to accept only peers whose keys ZAP allows."""
 
     secret: bytes  # the broker's, in Z85
     domain: str
 
     def apply(self, socket: zmq.Socket[bytes]) -> None:
-        """Make a socket, not yet bound, encrypted. Without a ZAP handler it lets nobody in."""
+        """Encrypt a socket that is not bound yet. Without a ZAP handler it accepts nobody."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
         socket.setsockopt(zmq.ZAP_DOMAIN, self.domain.encode())
@@ -91,38 +92,42 @@ class ServerKeys:
 
 
 def split_address(text: str) -> tuple[str, ClientKeys | None]:
-    """An address without its secret, which is all that may be shown, and the keys.
+    """An address without its fragment, which is all that may be shown, and the keys in that.
 
     Raises:
-        AddressError: no address, or what stands behind the # is damaged.
+        AddressError: it is not an address, or its fragment is damaged.
     """
-    place, mark, keys = text.partition("#") if text.startswith("tcp://") else (text, "", "")
-    return address(place), ClientKeys.read(keys) if mark else None
+    place, mark, fragment = text.partition("#") if text.startswith("tcp://") else (text, "", "")
+    return address(place), ClientKeys.from_text(fragment) if mark else None
 
 
 def address_with_keys(text: str) -> str:
-    """An address, with or without a secret, for `type=`."""
+    """Check an address with or without keys, and return it unchanged; for `type=` of argparse."""
     split_address(text)
     return text
 
 
 def add_keys(place: str, keys: ClientKeys) -> str:
-    """The address with its secret."""
+    """The address with its keys, which are a secret, as its fragment."""
     return f"{place}#{keys.text()}"
 
 
-def no_answer_text(place: str, keys: ClientKeys | None, met: bool) -> str:
-    """A sentence on a broker that does not answer, `met` if something there takes connections and
-    ends them."""
+def no_answer_text(place: str, keys: ClientKeys | None, handshake_failed: bool) -> str:
+    """A sentence about a broker that does not answer.
+
+    Args:
+        handshake_failed: whether something there accepted a connection, and then closed it.
+    """
     text = f"No broker answers at {place}. Is {prog('broker')} running there?"
-    if met:
-        kind = "other keys, or none" if keys is not None else "keys, and this address has none"
-        text += f" What is there ends our connections: if it is a broker, it has {kind}. {NEW_LINE}"
+    if handshake_failed:
+        other = "other keys, or none" if keys is not None else "keys, and this address has none"
+        text += f" Something there closes our connections. If it is a broker, it has {other}."
+        text += f" {NEW_LINE}"
     return text
 
 
 def curve_missing() -> str:
-    """Why connections cannot be encrypted here, or nothing."""
+    """A sentence on why connections cannot be encrypted here, or an empty string."""
     if zmq.has("curve"):
         return ""
     return (

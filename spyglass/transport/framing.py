@@ -1,4 +1,4 @@
-"""Messages on ZeroMQ sockets: read frame by frame, none longer than is legal, and sent."""
+"""Whole messages in and out of ZeroMQ sockets, without blocking, and none longer than is legal."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ import zmq.backend
 
 from spyglass.protocol import Direction, Message, Part, ProtocolError, decode
 
-#: Messages read from a socket before others get their turn.
+#: Messages read from a socket before other sockets get their turn.
 MESSAGES_PER_TURN = 256
-#: Frames of a message that is too long that are read, and dropped, before others get their turn: at
-#: some 2 us each.
+#: Frames of a message that is too long that are read and dropped before other sockets get their
+#: turn: some 2 us each.
 DROPPED_PER_TURN = 10_000
 
-#: As whole numbers: combining pyzmq's enum members takes longer than sending a frame.
+#: As plain integers: combining pyzmq's enum members takes longer than sending a frame.
 _DONTWAIT, _MORE, _POLLIN = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE), int(zmq.POLLIN)
-#: What `zmq.Socket.send` calls after looking at two options that nobody here uses: a third of it.
+#: What `zmq.Socket.send` calls after it has looked at two options that are not used here. Calling
+#: it directly takes a third of the time.
 _send = zmq.backend.Socket.send
 
 
-def waits(socket: zmq.Socket[bytes]) -> bool:
-    """Whether a message waits, at a quarter of what a receive that finds none takes."""
+def message_waiting(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message can be read, in a quarter of the time of a receive that finds none."""
     return bool(zmq.zmq_poll([(socket, _POLLIN)], 0))
 
 
 class Inbox:
-    """What waits on a socket, a message at a time.
+    """The messages that can be read from a socket.
 
-    libzmq holds a message back until its last frame has come, and then no other peer's comes before
-    the last frame of this one is read. So of one that has more frames than are legal the rest is
-    read too, but not kept, and only so many at a time.
+    libzmq delivers a message when its last frame has come, and no other peer's message before the
+    last frame of this one is read. So when a message has more frames than are legal, the rest is
+    read too, but dropped, and only some frames at a time.
 
     Attributes:
-        overlong: amid the rest of such a message.
+        overlong: the rest of such a message is still to be read.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], most_frames: int) -> None:
@@ -43,14 +44,14 @@ class Inbox:
         self._most_frames = most_frames
 
     def messages(self) -> Iterator[list[zmq.Frame]]:
-        """The messages that wait, without blocking, at most so many as fill a turn. Of an overlong
-        one comes what is legal, and a frame more; `overlong` is set while it is dealt with."""
+        """The messages that have come, without blocking, at most MESSAGES_PER_TURN. An overlong one
+        is cut to what is legal and one frame more; `overlong` is set while it is handled."""
         for number in range(MESSAGES_PER_TURN):
-            if self.overlong and not self._dropped():
+            if self.overlong and not self._skip_rest():
                 return
-            # Where one came alone, asking for the next is cheaper than an attempt that finds none;
-            # where many came, it is dearer.
-            if number < 2 and not waits(self._socket):
+            # Asking first is cheaper where few messages have come: an attempt to read that finds
+            # none is slow. Where many have, asking each time is dearer.
+            if number < 2 and not message_waiting(self._socket):
                 return
             try:
                 frames = self._receive()
@@ -63,7 +64,7 @@ class Inbox:
         frame whether more follow, and takes more than twice as long.
 
         Raises:
-            zmq.Again: none waits.
+            zmq.Again: there is none.
         """
         frame = self._socket.recv(_DONTWAIT, False)
         frames = [frame]
@@ -75,8 +76,8 @@ class Inbox:
             frames.append(frame)
         return frames
 
-    def _dropped(self) -> bool:
-        """Read on in a message that is too long; whether its end came."""
+    def _skip_rest(self) -> bool:
+        """Read on in a message that is too long; return whether its end was reached."""
         for _ in range(DROPPED_PER_TURN):
             if not self._socket.recv(_DONTWAIT, False).more:
                 self.overlong = False
@@ -85,7 +86,8 @@ class Inbox:
 
 
 def incoming(inbox: Inbox, direction: Direction) -> Iterator[Message | ProtocolError]:
-    """What waits on a DEALER, without blocking; the error in place of what is no message."""
+    """The messages that have come to a DEALER, without blocking; an error in place of each that
+    is not valid."""
     for frames in inbox.messages():
         try:
             yield decode(frames, direction)
@@ -94,12 +96,12 @@ def incoming(inbox: Inbox, direction: Direction) -> Iterator[Message | ProtocolE
 
 
 def send(socket: zmq.Socket[bytes], frames: Sequence[Part]) -> None:
-    """Send a message without waiting, at a third of what `send_multipart` takes. Frames, as they
-    were received, are passed on without a copy; all else is copied, which costs less than waking
-    pyzmq's thread that releases what was not.
+    """Send a message without waiting, in a third of the time of `send_multipart`. Frames that were
+    received are passed on without a copy. All else is copied: that costs less than waking pyzmq's
+    thread that releases buffers which were not copied.
 
     Raises:
-        zmq.ZMQError: the peer is gone, or takes no more; nothing was sent.
+        zmq.ZMQError: the peer has left, or its queue is full; nothing was sent.
     """
     last = len(frames) - 1
     for number, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""Wakes a poller from a signal handler or another thread."""
+"""A socket pair that wakes a poller from a signal handler or another thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Waker:
     def wake(self) -> None:
         """Make the poller return. Never blocks."""
         with contextlib.suppress(BlockingIOError, OSError):
-            self._writer.send(b"!")  # full of earlier wake-ups, or closed: nothing to do
+            self._writer.send(b"!")  # full of earlier wake-ups, or closed: nothing to add
 
     def clear(self) -> None:
         """Forget all wake-ups so far."""

@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from spyglass import formats
 from spyglass.client.inputs import pictures
-from spyglass.client.outputs import Csv, Form, JsonLines, NotOurs, Record, Table
+from spyglass.client.outputs import (
+    CannotContinue,
+    Csv,
+    Format,
+    JsonLines,
+    OutputFile,
+    ReadableFormat,
+    Table,
+)
 from spyglass.client.session import MAX_PICTURE_BYTES, check_size
 from spyglass.client.thread_client import Answer, BrokerClient, RequestFailed
 from spyglass.protocol import DEFAULT_TIMEOUT, MAX_TIMEOUT, MAX_TOP_K, Reason
@@ -36,9 +44,9 @@ from spyglass.transport.credentials import address_with_keys
 
 __all__ = ["Answer", "BrokerClient", "RequestFailed"]
 
-#: Pictures on their way at a time: enough for a fleet of some machines, few in memory.
+#: Pictures in flight at a time: enough for a fleet of some machines, and few in memory.
 IN_FLIGHT = 32
-#: Bytes of them at a time: two of the largest, or 32 of 4 MB each.
+#: Bytes of pictures in flight at a time: two of the largest, or 32 of 4 MB each.
 BYTES_IN_FLIGHT = 2 * MAX_PICTURE_BYTES
 
 
@@ -75,17 +83,17 @@ def parser() -> Parser:
     return p
 
 
-def recognise(
+def classify(
     client: BrokerClient, paths: Iterable[Path], options: argparse.Namespace
 ) -> Iterator[tuple[Path, Answer | Exception]]:
-    """Each picture with its answer or what went wrong, in order, some at a time on their way."""
+    """Each picture with its answer or what went wrong, in order; some are in flight at a time."""
     waiting: deque[tuple[Path, int, Future[Answer] | Exception]] = deque()
-    held = 0
+    in_flight_bytes = 0
     for path in paths:
         size, outcome = _read(path)
-        while waiting and (len(waiting) >= IN_FLIGHT or held + size > BYTES_IN_FLIGHT):
-            first, freed, future = waiting.popleft()
-            held -= freed
+        while waiting and (len(waiting) >= IN_FLIGHT or in_flight_bytes + size > BYTES_IN_FLIGHT):
+            first, answered_bytes, future = waiting.popleft()
+            in_flight_bytes -= answered_bytes
             yield _result(first, future)
         if isinstance(outcome, bytes):
             future = client.submit(
@@ -94,7 +102,7 @@ def recognise(
             waiting.append((path, size, future))
         else:
             waiting.append((path, 0, outcome))
-        held += waiting[-1][1]
+        in_flight_bytes += waiting[-1][1]
     for path, _, future in waiting:
         yield _result(path, future)
 
@@ -118,45 +126,72 @@ def _result(path: Path, future: Future[Answer] | Exception) -> tuple[Path, Answe
         return path, failed
 
 
-def _tell(line: str) -> None:
-    """A sentence for the person, above the progress bar."""
+def _report(line: str) -> None:
+    """Print a line on standard error, above the progress bar."""
     tqdm.write(line, file=sys.stderr)
 
 
 def _run(
     client: BrokerClient,
     paths: list[Path],
-    form: Form,
-    record: Record | None,
+    output: Format | OutputFile,
     options: argparse.Namespace,
 ) -> int:
-    """Recognise all of them; the exit code."""
-    client.status()  # better told now than after the first picture's whole time
+    """Classify all pictures, and print the answers or write them to a file; the exit code."""
+    client.status()  # fail now if there is no broker, not after the first picture's whole timeout
     code = EXIT_OK
-    if record is None:
-        tqdm.write(form.head(), end="")
+    if not isinstance(output, OutputFile):
+        tqdm.write(output.header(), end="")
     hide = True if len(paths) == 1 else None  # None: shown on a terminal only
-    outcomes = recognise(client, paths, options)
+    outcomes = classify(client, paths, options)
     for path, outcome in tqdm(outcomes, total=len(paths), unit="picture", disable=hide):
         if isinstance(outcome, Answer):
-            if record is None:
-                tqdm.write(form.line(path, outcome), end="")
+            if isinstance(output, OutputFile):
+                output.add(path, outcome)
             else:
-                record.add(path, outcome)
+                tqdm.write(output.line(path, outcome), end="")
             continue
         if isinstance(outcome, RequestFailed) and outcome.reason is Reason.NO_BROKER:
-            raise outcome  # so it would be for all the others, each after its whole time
+            raise outcome  # all others would fail in the same way, each after its whole timeout
         code = EXIT_FAILED
-        if options.json and record is None:
+        if options.json and not isinstance(output, OutputFile):
             tqdm.write(json.dumps({"path": str(path), "error": str(outcome)}))
         else:
-            _tell(f"{path}: {outcome}")
+            _report(f"{path}: {outcome}")
     sys.stdout.flush()
     return code
 
 
+def _without_done(file: OutputFile, paths: list[Path], name: str) -> list[Path]:
+    """The pictures that an output file does not have yet."""
+    remaining = [path for path in paths if str(path) not in file.done]
+    if len(remaining) < len(paths):
+        _report(f"{len(paths) - len(remaining)} of {len(paths)} are in {name} already.")
+    return remaining
+
+
+def _classify_all(
+    paths: list[Path], output: Format | OutputFile, options: argparse.Namespace
+) -> int:
+    """Connect, and classify all pictures; the exit code."""
+    try:
+        with closing(BrokerClient([options.broker])) as client:
+            return _run(client, paths, output, options)
+    except RequestFailed as failed:
+        _report(f"{prog('classify')}: {failed}")
+        _report("Name another broker with --broker (SPYGLASS_BROKER).")
+        return EXIT_UNREACHABLE
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # The reader has closed the pipe, as `| head` does. Python flushes standard output at its
+        # end, which would fail again: let it go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Recognise everything named; the exit code."""
+    """Classify every picture that is named; the exit code."""
     commands = parser()
     options = commands.parse_args(argv)
     if options.output and not (options.json or options.csv):
@@ -168,33 +203,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not paths:
         print(f"{commands.prog}: no {formats.ACCEPTED} files there.", file=sys.stderr)
         return EXIT_FAILED
-    kept = Csv(options.top_k) if options.csv else JsonLines()
-    plain = not (options.json or options.csv)
-    form: Form = Table(max(len(str(path)) for path in paths)) if plain else kept
-    record = None
-    if options.output:
-        try:
-            record = Record(Path(options.output), kept)
-        except (OSError, NotOurs) as error:
-            print(f"{commands.prog}: {error}", file=sys.stderr)
-            return EXIT_USAGE
-        left = [path for path in paths if str(path) not in record.done]
-        if len(left) < len(paths):
-            _tell(f"{len(paths) - len(left)} of {len(paths)} are in {options.output} already.")
-        paths = left
+    if not (options.json or options.csv):
+        return _classify_all(paths, Table(max(len(str(path)) for path in paths)), options)
+    kept: ReadableFormat = Csv(options.top_k) if options.csv else JsonLines()
+    if not options.output:
+        return _classify_all(paths, kept, options)
     try:
-        if not paths:
-            return EXIT_OK
-        with closing(BrokerClient([options.broker])) as client:
-            return _run(client, paths, form, record, options)
-    except RequestFailed as failed:
-        _tell(f"{commands.prog}: {failed}\nName another broker with --broker (SPYGLASS_BROKER).")
-        return EXIT_UNREACHABLE
-    except KeyboardInterrupt:
-        return EXIT_FAILED
-    except BrokenPipeError:  # `| head` has seen enough: leave Python nothing to write at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    finally:
-        if record is not None:
-            record.close()
+        file = OutputFile(Path(options.output), kept)
+    except (OSError, CannotContinue) as error:
+        print(f"{commands.prog}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    with closing(file):
+        remaining = _without_done(file, paths, options.output)
+        return _classify_all(remaining, file, options) if remaining else EXIT_OK

@@ -1,7 +1,7 @@
-"""How the command line writes answers: a table, JSON lines or CSV, and a file it can go on with.
+"""How the command line writes answers: a table, JSON lines or CSV, and files it can continue.
 
-A file holds answers only, each written whole and flushed; so what stands in it is done, and at most
-its last line is half written when the program was killed.
+A file has answers only, each written whole and flushed. So all answers in it are complete, except
+that its last line may be half written if the program was killed.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from typing import BinaryIO, Protocol
 from spyglass.client.thread_client import Answer
 from spyglass.runtime.commands import prog
 
-#: How every JSON line starts. A file that starts otherwise is not ours to cut.
+#: How every JSON line starts. A file that starts otherwise is not ours to truncate.
 JSON_START = b'{"path": '
 
 
-class NotOurs(Exception):
-    """A file that cannot be continued; the sentence says why, and what to do."""
+class CannotContinue(Exception):
+    """A file cannot be continued. `str()` is a sentence on why, and what to do."""
 
 
-class Form(Protocol):
+class Format(Protocol):
     """One way to write answers."""
 
-    def head(self) -> str:
-        """What stands above all answers."""
+    def header(self) -> str:
+        """The header above all answers."""
         ...
 
     def line(self, path: Path, answer: Answer) -> str:
-        """One answer, with the end of its line."""
+        """The text of one answer, with the end of its line."""
         ...
 
 
-class Continued(Form, Protocol):
-    """A form that can be read again."""
+class ReadableFormat(Format, Protocol):
+    """A format that can be read again, so that a file can be continued."""
 
     def read(self, file: BinaryIO) -> Iterator[tuple[str, int]]:
-        """Path of each whole answer, and the byte where it ends.
+        """The path of each whole answer, and the byte offset of its end.
 
         Raises:
-            ValueError: this is no such file. A half-written last line is only left out.
+            ValueError: the file has other content. A half-written last line is only left out.
         """
         ...
 
@@ -58,7 +58,7 @@ class Table:
         """`width`: characters of the longest path."""
         self._width = width
 
-    def head(self) -> str:
+    def header(self) -> str:
         return f"{'picture':{self._width}}  probability  label\n"
 
     def line(self, path: Path, answer: Answer) -> str:
@@ -72,7 +72,7 @@ class Table:
 class JsonLines:
     """One JSON object a line."""
 
-    def head(self) -> str:
+    def header(self) -> str:
         return ""
 
     def line(self, path: Path, answer: Answer) -> str:
@@ -96,7 +96,7 @@ class Csv:
         pairs = [name for n in numbers for name in (f"label_{n}", f"probability_{n}")]
         self._columns = ["path", *pairs]
 
-    def head(self) -> str:
+    def header(self) -> str:
         return self._row(self._columns)
 
     def line(self, path: Path, answer: Answer) -> str:
@@ -105,11 +105,11 @@ class Csv:
         return self._row(cells + [""] * (len(self._columns) - len(cells)))
 
     def read(self, file: BinaryIO) -> Iterator[tuple[str, int]]:
-        head = self.head().encode()
+        header = self.header().encode()
         start = file.readline()
-        if start != head:
-            if head.startswith(start):
-                return  # empty, or killed amid its first line
+        if start != header:
+            if header.startswith(start):
+                return  # empty, or killed while it wrote the first line
             raise ValueError("its columns are not those of this command (--top-k sets them)")
         end = len(start)
         last = ""
@@ -121,12 +121,12 @@ class Csv:
                 last = os.fsdecode(line)
                 yield last
 
-        yield "", end  # the head is whole
+        yield "", end  # the header is whole
         for row in csv.reader(lines()):
             if len(row) == len(self._columns) and last.endswith("\r\n"):
                 yield row[0], end
             elif file.read(1):
-                raise ValueError("a row has not as many cells as the first")
+                raise ValueError("a row has a different number of cells than the first")
 
     @staticmethod
     def _row(cells: list[str]) -> str:
@@ -135,47 +135,50 @@ class Csv:
         return text.getvalue()
 
 
-class Record:
-    """An output file: goes on after the answers it already has."""
+class OutputFile:
+    """A file of answers, continued after those it already has."""
 
-    def __init__(self, path: Path, form: Continued) -> None:
-        """Open it, and cut off a half-written last line.
+    def __init__(self, path: Path, format: ReadableFormat) -> None:
+        """Open it, and truncate a half-written last line.
 
         Raises:
             OSError: it cannot be opened.
-            NotOurs: another program writes to it, or it holds something else. It is left as it is.
+            CannotContinue: another program writes to it, or it has other content. It is left as
+                it is.
         """
-        self._form = form
+        self._format = format
         self.done: set[str] = set()
         self._file = open(path, "a+b")  # noqa: SIM115 - closed by `close`
         try:
-            self._go_on(path)
+            self._continue(path)
         except BaseException:
             self._file.close()
             raise
 
-    def _go_on(self, path: Path) -> None:
+    def _continue(self, path: Path) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotOurs(
+            raise CannotContinue(
                 f"Another {prog('classify')} writes to {path}. Name another file."
             ) from None
         self._file.seek(0)
         end = 0
         try:
-            for name, at in self._form.read(self._file):
+            for name, at in self._format.read(self._file):
                 self.done.add(name)
                 end = at
         except (ValueError, KeyError, csv.Error) as error:
-            raise NotOurs(f"{path} cannot be continued: {error}. Name another file.") from None
+            raise CannotContinue(
+                f"{path} cannot be continued: {error}. Name another file."
+            ) from None
         self._file.truncate(end)
         if not end:
-            self._write(self._form.head())
+            self._write(self._format.header())
 
     def add(self, path: Path, answer: Answer) -> None:
-        """One more answer, out of this program's hands when this returns."""
-        self._write(self._form.line(path, answer))
+        """Append an answer. When this returns, the operating system has it."""
+        self._write(self._format.line(path, answer))
 
     def _write(self, text: str) -> None:
         self._file.write(os.fsencode(text))

@@ -21,7 +21,7 @@ import pytest
 from spyglass.client import cli
 from spyglass.client.cli import BYTES_IN_FLIGHT, IN_FLIGHT
 from spyglass.client.inputs import pictures
-from spyglass.client.outputs import Csv, JsonLines, NotOurs, Record
+from spyglass.client.outputs import CannotContinue, Csv, JsonLines, OutputFile
 from spyglass.client.thread_client import Answer, RequestFailed
 from spyglass.protocol import Reason, Times
 from testbed.fleet import Fleet
@@ -170,10 +170,10 @@ def test_every_cut_of_a_file_is_continued_to_the_same_whole(tmp_path: Path) -> N
     for form in (JsonLines(), Csv(1)):
         output = tmp_path / "labels"
         output.unlink(missing_ok=True)
-        whole = form.head() + "".join(form.line(name, answer) for name in names)
+        whole = form.header() + "".join(form.line(name, answer) for name in names)
         for cut in range(len(os.fsencode(whole)) + 1):
             output.write_bytes(os.fsencode(whole)[:cut])
-            record = Record(output, form)
+            record = OutputFile(output, form)
             for name in names:
                 if str(name) not in record.done:
                     record.add(name, answer)
@@ -187,17 +187,17 @@ def test_a_file_that_holds_something_else_is_left_as_it_is(
     tmp_path: Path, form: Any, other: bytes
 ) -> None:
     (tmp_path / "mine").write_bytes(other)
-    with pytest.raises(NotOurs, match="Name another file"):
-        Record(tmp_path / "mine", form)
+    with pytest.raises(CannotContinue, match="Name another file"):
+        OutputFile(tmp_path / "mine", form)
     assert (tmp_path / "mine").read_bytes() == other
 
 
 def test_two_programs_do_not_write_to_one_file(tmp_path: Path) -> None:
-    first = Record(tmp_path / "labels", JsonLines())
-    with pytest.raises(NotOurs, match=r"Another client\.py"):
-        Record(tmp_path / "labels", JsonLines())
+    first = OutputFile(tmp_path / "labels", JsonLines())
+    with pytest.raises(CannotContinue, match=r"Another client\.py"):
+        OutputFile(tmp_path / "labels", JsonLines())
     first.close()
-    Record(tmp_path / "labels", JsonLines()).close()
+    OutputFile(tmp_path / "labels", JsonLines()).close()
 
 
 # --- limits and exit codes --------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_few_pictures_and_few_bytes_are_on_their_way_at_a_time(
     monkeypatch.setattr(cli, "_read", lambda path: (size, bytes(1)))
     counting: Any = Counting()
     options = cli.parser().parse_args(["x"])
-    assert len(list(cli.recognise(counting, [tmp_path] * 50, options))) == 50
+    assert len(list(cli.classify(counting, [tmp_path] * 50, options))) == 50
     assert counting.most == most and counting.open == 0
 
 

@@ -1,6 +1,6 @@
-"""What sends pictures to a broker and waits for their answers: the library, and its command line.
+"""Sends pictures to a broker and waits for their answers: the library and its command line.
 
-HTTP does not belong here, nor decisions about workers: those are the broker's.
+HTTP does not belong here, nor decisions about workers, which are the broker's.
 """
 
 from spyglass.client.session import Answer, RequestFailed

@@ -1,7 +1,7 @@
-"""Talks to a broker on an asyncio event loop: the web's client.
+"""A client of a broker on an asyncio event loop, for the web.
 
-Compared with a BrokerClient, a picture needs no other thread on its way: that is two wake-ups and
-a future less.
+Unlike with a BrokerClient, a picture passes through no other thread: that saves two wake-ups and a
+future.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from spyglass.client.session import (
 from spyglass.protocol import DEFAULT_TIMEOUT, ID_BYTES, Op, Query, Reason, Reply, Request
 from spyglass.transport.framing import message_waiting
 
-#: Seconds past its time after which a thread's question was forgotten: the loop has ended.
-LOOP_ENDED = 1.0
+#: Seconds after its timeout when a thread stops waiting for a reply: the loop must have ended.
+LOOP_ENDED_AFTER = 1.0
 
 
 class AioClient(ClientSession):
-    """For one event loop, and for threads that ask about the fleet meanwhile.
+    """For one event loop, and for other threads that query the fleet.
 
     Connects in the background when it is made; `open` it on the loop, `close` it when that ends.
     """
@@ -48,7 +48,7 @@ class AioClient(ClientSession):
         return self._loop is not None and self._loop.is_running()
 
     def open(self) -> None:
-        """Read what brokers say on the running loop."""
+        """Process what comes from brokers on the running loop."""
         self._loop = asyncio.get_running_loop()
         for connection in self._connections:
             for socket in (connection.socket, connection.monitor):
@@ -63,33 +63,34 @@ class AioClient(ClientSession):
         top_k: int = 5,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> asyncio.Future[Answer]:
-        """Have a picture recognised. On the loop only; else as `BrokerClient.submit`."""
+        """Have a picture recognised. On the loop only; otherwise like `BrokerClient.submit`."""
         return self._submit(request_for(picture, model, top_k), timeout)
 
     def close(self) -> None:
-        """Disconnect. The loop has ended, and with it whoever waited there; threads are told."""
-        asked = {id: p for id, p in self._pending.items() if isinstance(p.message, Query)}
-        self._pending = asked
+        """Disconnect. The loop has ended, with the coroutines that waited there; the queries of
+        other threads fail."""
+        queries = {id: p for id, p in self._pending.items() if isinstance(p.message, Query)}
+        self._pending = queries
         self._close()
 
     def _ask(self, query: Query, timeout: float) -> Reply:
         if self._loop is None:
             raise RuntimeError("this client is not open")
         now = self._clock()
-        answered: Future[Any] = Future()
-        pending = Pending(query, answered, now, now + timeout)
+        future: Future[Any] = Future()
+        pending = Pending(query, future, now, now + timeout)
         try:
             self._loop.call_soon_threadsafe(self._start, pending)
         except RuntimeError:  # the loop is closed
             raise RequestFailed(Reason.NO_BROKER, "This program is ending.") from None
         try:
-            reply: Reply = answered.result(timeout + LOOP_ENDED)
+            reply: Reply = future.result(timeout + LOOP_ENDED_AFTER)
         except TimeoutError:
             raise RequestFailed(Reason.NO_BROKER, "This program is ending.") from None
         return reply
 
     async def fleet(self) -> dict[str, Any]:
-        """What `status` gives, without a thread that waits for it. On the loop only.
+        """Like `status`, but a coroutine. On the loop only.
 
         Raises:
             RequestFailed: no broker answered in time.
@@ -109,22 +110,22 @@ class AioClient(ClientSession):
 
     def _start(self, pending: Pending) -> None:
         self._begin(pending, self._clock())
-        self._look_again()
+        self._read_soon_if_waiting()
         if not self._sweeping:
             self._plan_sweep()
 
     def _done(self, request_id: bytes, future: asyncio.Future[Any]) -> None:
         if future.cancelled():
             self._abandon(request_id)
-            self._look_again()
+            self._read_soon_if_waiting()
 
     def _turn(self) -> None:
         self._read(self._clock())
-        self._look_again()
+        self._read_soon_if_waiting()
 
-    def _look_again(self) -> None:
-        """A ZeroMQ socket's descriptor tells only of what came since the socket was last used, and
-        sending uses it too (zmq_getsockopt(3), ZMQ_FD)."""
+    def _read_soon_if_waiting(self) -> None:
+        """A ZeroMQ socket's descriptor is readable only when something came since the socket was
+        last used, and sending uses it too (zmq_getsockopt(3), ZMQ_FD): so check after each use."""
         assert self._loop is not None
         if any([message_waiting(c.socket) for c in self._connections]):
             self._loop.call_soon(self._turn)
@@ -138,6 +139,6 @@ class AioClient(ClientSession):
     def _on_sweep(self) -> None:
         try:
             self._sweep(self._clock())
-            self._look_again()
+            self._read_soon_if_waiting()
         finally:
             self._plan_sweep()

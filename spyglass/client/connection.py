@@ -1,4 +1,4 @@
-"""A client's connection to one broker: whether it stands, why not, and when to try again."""
+"""A client's connection to one broker: whether it is up, why not, and when to try again."""
 
 from __future__ import annotations
 
@@ -14,49 +14,53 @@ from spyglass.transport.socket_options import DEALER_EVENTS, dealer
 
 log = logging.getLogger(__name__)
 
-#: Seconds after a handshake that went wrong until the next, if somebody waits.
-CONNECT_AGAIN = 1.0
+#: Seconds after a failed handshake until the next.
+RECONNECT_DELAY = 1.0
 
 
 class ClientConnection:
-    """One DEALER to one broker; whoever drives the client reads its socket and its monitor."""
+    """One DEALER to one broker. The session that owns it reads its socket and its monitor."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.address, self._keys = split_address(address)
         self.connected = False
-        self.trouble = no_answer_text(self.address, self._keys, False)  # while it is not connected
-        self.again_at = float("inf")  # when to connect anew
+        self.trouble = no_answer_text(self.address, self._keys, False)  # while not connected
+        self.reconnect_at = float("inf")  # after a failed handshake
         self.unacknowledged_bytes = 0  # bytes of pictures not acknowledged yet
         self.socket = dealer(context, self._keys)
         self.inbox = Inbox(self.socket, Direction.BROKER_TO_CLIENT.most_frames)
         self.monitor = self.socket.get_monitor_socket(DEALER_EVENTS)
         self.socket.connect(self.address)
 
-    def greeted(self) -> None:
-        """The broker is there."""
-        self.connected, self.again_at = True, float("inf")
+    def handshake_succeeded(self) -> None:
+        """The broker is connected."""
+        self.connected, self.reconnect_at = True, float("inf")
         self.trouble = no_answer_text(self.address, self._keys, False)
 
-    def refused(self, by_key: bool, now: float) -> None:
-        """The handshake went wrong. libzmq itself tries no more after some of the reasons."""
+    def handshake_failed(self, by_key: bool, now: float) -> None:
+        """libzmq itself does not try again after some kinds of failure, so it is done here.
+
+        Args:
+            by_key: the broker refused our key.
+        """
         before = self.trouble
         if by_key:
             self.trouble = f"The broker at {self.address} {REFUSED}"
-        elif self.again_at == float("inf"):  # else the reason is known already
+        elif self.reconnect_at == float("inf"):  # otherwise the reason is known already
             self.trouble = no_answer_text(self.address, self._keys, True)
-        self.again_at = now + CONNECT_AGAIN
+        self.reconnect_at = now + RECONNECT_DELAY
         if self.trouble != before:
             log.warning("%s", self.trouble)
 
-    def connect_again(self) -> None:
-        """Give up what libzmq still has of the connection, and begin a new one."""
-        self.again_at = float("inf")
-        with suppress(zmq.ZMQError):  # it has given it up itself
+    def reconnect(self) -> None:
+        """Discard what libzmq still has of the connection, and start a new one."""
+        self.reconnect_at = float("inf")
+        with suppress(zmq.ZMQError):  # libzmq has discarded it already
             self.socket.disconnect(self.address)
         self.socket.connect(self.address)
 
     def send(self, message: Message) -> bool:
-        """Send it; False if ZeroMQ takes no more at the moment."""
+        """Send it; return False if ZeroMQ's queue is full at the moment."""
         try:
             send(self.socket, encode(message))
         except zmq.Again:

@@ -1,11 +1,11 @@
-"""Talks to a broker for any number of threads: submit a picture, get a future.
+"""A client of a broker for any number of threads: submit a picture, get a future.
 
     client = BrokerClient(["tcp://127.0.0.1:5555"])
     answer = client.submit(open("cat.jpg", "rb").read()).result()
     print(answer.predictions[0]["label"])
     client.close()
 
-One I/O thread owns the sockets; callers put work on a deque and wake it.
+One I/O thread owns the sockets. Callers append requests to a deque and wake it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BrokerClient(ClientSession):
     """Thread-safe. Connects in the background; `close` it when done."""
 
     def __init__(self, brokers: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        """Start the I/O thread. Of several brokers the first that is connected is used."""
+        """Start the I/O thread. Of several brokers, the first that is connected is used."""
         super().__init__(brokers, clock)
         self._waker = Waker()
         self._submitted: deque[Pending] = deque()
@@ -73,15 +73,15 @@ class BrokerClient(ClientSession):
             picture: the file's bytes, at most 64 MiB: JPEG, PNG, WebP, GIF or BMP.
             model: the model's name; empty for the broker's default.
             top_k: predictions wanted, 1 to 1,000.
-            timeout: seconds until an answer is of no use any more.
+            timeout: seconds after which an answer is no longer of use.
 
         Returns:
-            A future of an `Answer`; it raises `RequestFailed`. Cancelling it tells the broker.
+            A future of an `Answer`; it raises `RequestFailed`. Cancelling it cancels the request.
         """
         return self._submit(request_for(picture, model, top_k), timeout)
 
     def close(self) -> None:
-        """Stop; whatever is open fails. Waits for the I/O thread."""
+        """Stop; all that is pending fails. Waits for the I/O thread."""
         self._closing = True
         self._waker.wake()
         self._thread.join()
@@ -99,12 +99,12 @@ class BrokerClient(ClientSession):
         self._submitted.append(Pending(message, future, now, now + timeout))
         future.add_done_callback(partial(self._done, message.id))
         self._waker.wake()
-        if not self.alive:  # it ended since, and may not have seen this one
+        if not self.alive:  # it ended since the check above, and may have missed this one
             raise RuntimeError("this client is closed")
         return future
 
     def _done(self, request_id: bytes, future: Future[Any]) -> None:
-        """In whatever thread settled it: only a cancellation concerns the I/O thread."""
+        """Called in the thread that settled it. Only a cancellation concerns the I/O thread."""
         if future.cancelled():
             self._cancelled.append(request_id)
             self._waker.wake()

@@ -98,7 +98,7 @@ def test_every_module_stands_in_the_map() -> None:
 
 def judged(folder: Path) -> subprocess.CompletedProcess[str]:
     """What `make imports` says of the package in this folder."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 

@@ -138,7 +138,9 @@ def _images(inputs: Any, binary: memoryview) -> list[bytes]:
             data = [element for row in data for element in row]
         _expect(isinstance(data, list), "The input holds no `data`.")
         images = [_from_base64(element) for element in data[: MAX_IMAGES + 1]]
-    _expect(len(images) == count, f"The shape says {count} images, the input holds others.")
+    _expect(
+        len(images) == count, f"The shape says {count} images, but the input holds another number."
+    )
     return images
 
 

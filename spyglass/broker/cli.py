@@ -32,8 +32,8 @@ from spyglass.transport.addresses import address, beyond_loopback
 
 log = logging.getLogger(__name__)
 
-#: Objects made before Python looks for cycles among them. A request leaves none behind, so its
-#: default of 700 only looks again and again at all that waits.
+#: Objects made before Python looks for cycles among them. A request leaves none behind, so with
+#: Python's default of 700 it would look in vain, again and again, at all requests that wait.
 GARBAGE_THRESHOLD = 20_000
 
 
@@ -91,8 +91,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: broker.stop())
-    gc.freeze()  # modules stay anyway
+    gc.freeze()  # modules live as long as the process: no need to look at them for cycles
     gc.set_threshold(GARBAGE_THRESHOLD)
+    log_ports(broker, port_policy)
+    try:
+        broker.run()
+    except AuthorityStopped as error:
+        log.error("leaving: %s", error)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def log_ports(broker: Broker, port_policy: PortPolicy) -> None:
+    """Log where the ports are, who may reach them, and how they are protected."""
     log.info("clients at %s, workers at %s", broker.frontend, broker.backend)
     for port, place in (("frontend", broker.frontend), ("backend", broker.backend)):
         if beyond_loopback(place):
@@ -102,9 +113,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             logs.always(log, "the %s is open to everybody on its network, unencrypted", port)
         elif state == ENCRYPTED:
             log.info("the %s is encrypted, by the keys in %s", port, port_policy.folder)
-    try:
-        broker.run()
-    except AuthorityStopped as error:
-        log.error("leaving: %s", error)
-        return EXIT_FAILED
-    return EXIT_OK

@@ -1,4 +1,4 @@
-"""What a client may ask of a broker beside pictures: how the fleet is, and changes of it (Q)."""
+"""The broker's replies to queries (Q): the state of the fleet, and changes of it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ UNSAFE_TO_DIAL = (
 #: Share of the broker's time that snapshots may take, and seconds one is kept at most for that.
 #: With a handful of workers one takes 0.1 ms, and is 2 ms old at most.
 SNAPSHOT_SHARE, SNAPSHOT_KEPT = 0.05, 0.25
-#: Changes whose replies are kept. A client that lost its connection, or heard nothing for half a
-#: second, sends its query again, and the older copy may be read after the newer one: more than
-#: whoever operates the fleet has under way at a time.
+#: Changes whose replies are kept. A client that lost its connection, or got no reply for half a
+#: second, sends its query again, and the older copy may be read after the newer one. More changes
+#: than this are never under way at a time.
 REPLIES_KEPT = 64
-#: What a client is told whose key is not an admin's.
+#: The reply to a client that wants a change without an admin's key.
 MAY_NOT = (
     "This key may only send pictures and look. One that may change the fleet is made by:"
     f" {command('keys')} front --admin"
@@ -76,8 +76,8 @@ class Control:
         self._status_until = float("-inf")  # when the next snapshot is due
 
     def reply(self, query: Query, may_change: bool = True) -> Reply:
-        """What a question about the fleet, or a change of it, is answered with. The same query
-        again, with the same id, gets the same reply and changes nothing."""
+        """The state of the fleet, or the result of a change. A query that comes again, with the
+        same id, gets the same reply and changes nothing."""
         now = self._clock()
         if query.op is Op.STATUS:
             return Reply(query.id, True, body=self._status(now))
@@ -90,14 +90,14 @@ class Control:
         return self._replies[query]
 
     def _change(self, query: Query, now: float) -> Reply:
-        """Do it; how that went."""
-        self._status_until = now  # what is done now shows at once
+        """Make a change; its result."""
+        self._status_until = now  # the next snapshot shows it
         if query.op is Op.ADD:
             return self._dial(query)
         if query.op is Op.CLEAR:
             return self._clear(query, now)
         if query.op is Op.JOIN:
-            return self._let_in(query, now)
+            return self._make_join_line(query, now)
         if query.op is Op.DRAIN:
             name, actions = self._dispatcher.drain_worker(query.target, now)
             done = "finishes its pictures, then stops."
@@ -110,8 +110,8 @@ class Control:
         return Reply(query.id, True, f"{name} {done}")
 
     def _status(self, now: float) -> Body:
-        """The snapshot as JSON. That of a large fleet takes some milliseconds, so whoever asks
-        again soon gets the same one."""
+        """The snapshot as JSON. That of a large fleet takes some milliseconds, so that a query
+        soon after another one gets the same snapshot."""
         if now >= self._status_until:
             frontend, backend = self.ends
             status = snapshot(self._dispatcher, now)
@@ -127,15 +127,15 @@ class Control:
         return self._status_body
 
     def _clear(self, query: Query, now: float) -> Reply:
-        """Let a picture out of quarantine, or all without a name."""
+        """Release one picture from quarantine, or all if none is named."""
         cleared, actions = self._dispatcher.clear_quarantine(query.target, now)
         self._carry_out(actions)
         if query.target and not cleared:
             return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
         return Reply(query.id, True, f"Released from quarantine: {cleared}.")
 
-    def _let_in(self, query: Query, now: float) -> Reply:
-        """Make a line that joins a worker."""
+    def _make_join_line(self, query: Query, now: float) -> Reply:
+        """Make the line by which a worker on another machine joins."""
         try:
             line = self._port_policy.make_join_command(*self.ends, own_host(), query.target)
         except BadKeys as error:

@@ -1,8 +1,8 @@
 """The broker: two ROUTER sockets, one loop, no decisions.
 
-Each turn reads the connection monitors, drains both sockets, tells the dispatcher of dropped
-peers, lets it tick, sends what it decided and sleeps until its next deadline. The order matters:
-what a dead peer had said before it died still counts.
+Each turn reads the connection monitors, then both sockets until they are empty, reports dropped
+connections to the dispatcher, calls its tick, sends what it decided and sleeps until its next
+deadline. The order matters: what a peer sent before its connection dropped still counts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 #: Bytes of what is kept of a request beside its picture.
 REQUEST_BYTES = 4096
-#: Seconds a leaving broker lets running work finish before it hands the rest back.
+#: Seconds in which a leaving broker still waits for answers; then it refuses what is open.
 LEAVE_WITHIN = 10.0
 #: Seconds the last answers have to arrive before the connections are cut: a peer that sees the
 #: end of a connection may drop what it has not read from it.
@@ -58,7 +58,7 @@ FAREWELL = 0.2
 
 #: Bytes of a worker's public id: enough that no two are the same by chance.
 WORKER_ID_BYTES = 8
-#: Why somebody is not listened to any more.
+#: Why the messages of a peer are no longer accepted.
 KEY_REVOKED = "its key was revoked"
 
 
@@ -145,7 +145,7 @@ class Broker:
         self._waker.wake()
 
     def run(self) -> None:
-        """Serve until stopped and, by then, until the work in hand is done or 10 s are over."""
+        """Serve until stopped, and from then on until no request is open or 10 s are over."""
         leave_at = float("inf")
         try:
             while True:
@@ -171,14 +171,14 @@ class Broker:
         ready = dict(self._poller.poll(max(0, int(1000 * wait) + 1)))
         if self._waker.fileno() in ready:
             self._waker.clear()
-        # Whoever dropped may have said something since its socket was polled: then read both.
+        # A peer that dropped may have sent something since its socket was polled: then read both.
         dropped = self._front_peers.monitor in ready or self._back_peers.monitor in ready
         if dropped:
             self._front_peers.read_monitor()
             self._back_peers.read_monitor()
             self._log_events(self._monitor.count_connections())
         if self._authority is not None and self._authority.refresh_if_due(self._clock()):
-            self._keep_out(self._authority)
+            self._disconnect_revoked(self._authority)
         front_drained = back_drained = True
         if dropped or self._front in ready:
             front_drained = self._drain(self._from_clients, self._front_peers, self._from_client)
@@ -200,11 +200,11 @@ class Broker:
             self._carry_out(self.dispatcher.log_event(text, self._clock()))
 
     def _kept(self) -> int:
-        """Bytes of what was asked for and is not answered."""
+        """Bytes that the open requests take."""
         return self.dispatcher.open_bytes + REQUEST_BYTES * self.dispatcher.open_requests
 
-    def _keep_out(self, authority: KeyAuthority) -> None:
-        """Shut out whoever is connected with a key that is not on the list any more."""
+    def _disconnect_revoked(self, authority: KeyAuthority) -> None:
+        """End the connections of all whose key is no longer on the list."""
         for worker, user in list(self._back_peers.users.items()):
             if not authority.allows(user, WORKER_DOMAIN):
                 self._back_peers.disconnect(worker)
@@ -221,7 +221,8 @@ class Broker:
         peers: PeerTracker,
         handle: Callable[[bytes, Sequence[zmq.Frame]], list[Action]],
     ) -> bool:
-        """Handle what waits on a port, for a turn; whether that was all."""
+        """Handle the messages that wait on a port, at most those of one turn; whether that was
+        all."""
         authority = self._authority if peers.domain else None
         handled = 0
         for frames in inbox.messages():
@@ -252,7 +253,7 @@ class Broker:
         message = decode(frames, Direction.WORKER_TO_BROKER)
         now = self._clock()
         if self._detailed or isinstance(message, Nack):
-            request_log.came_back(self._name_of(worker), message)
+            request_log.reply_came(self._name_of(worker), message)
         match message:
             case Heartbeat():
                 return self.dispatcher.worker_heartbeat(worker, now)
@@ -299,7 +300,7 @@ class Broker:
             elif not self._send(self._back, action.worker, action.message):
                 now, peer = self._clock(), action.worker
                 lost = self.dispatcher.worker_gone(peer, "unreachable", now, unreachable=True)
-                actions.extend(lost)  # the loop goes on to them
+                actions.extend(lost)  # this very loop carries them out too
             elif self._detailed:
                 request_log.sent(self._name_of(action.worker), action.message)
 
@@ -307,14 +308,14 @@ class Broker:
         return self.dispatcher.name_of(address) or self._back_peers.describe(address)
 
     def _to_client(self, action: ToClient) -> None:
-        # A client that cannot be reached at all has dropped; it will ask again over its next
-        # connection.
+        # A client that cannot be reached at all has dropped; it sends its request again over its
+        # next connection.
         for client in (action.client, *action.others):
             if self._send(self._front, client, action.message):
                 return
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message) -> bool:
-        """Whether the peer can be reached."""
+        """Send a message; whether the peer can be reached."""
         try:
             send(socket, [peer, *encode(message)])
         except zmq.ZMQError as error:

@@ -1,5 +1,5 @@
-"""What could bring the broker down, told before it does: too much memory, too many connections,
-messages that never end."""
+"""Watches what could bring the broker down: too much memory, too many connections, messages that
+never end."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ LOOK_SHARE = 0.05
 #: Bytes this broker may take beyond what it had at the start and what may wait, before the event
 #: log says so: pictures that workers hold, and messages not whole yet.
 MEMORY_ROOM = 128 * 1024 * 1024
-#: Share of that limit below which it must fall before it is told of again.
+#: Share of that limit below which it must fall before the event log says so again.
 RELIEVED = 0.9
 #: Share of the open files allowed that connections may take before the event log says so.
 CROWDED = 0.8
 
 
 class Monitor:
-    """Looks at the broker's own state, and tells the operator once each time it becomes bad."""
+    """Looks at the broker's own state, and returns a line for the event log each time it becomes
+    bad."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Monitor:
             front: the connections of clients.
             back: the connections of workers.
             clock: in seconds, monotonic.
-            kept: tells the bytes of all that was asked for and is not answered.
+            kept: returns the bytes that the open requests take.
             may_wait: bytes of pictures that may wait.
             open_files: how many files this process may have open.
         """

@@ -1,7 +1,7 @@
-"""What the broker logs of a request's way: `grep ID` in all logs shows the whole of it.
+"""What the broker logs of each request: `grep ID` in all logs shows its whole way.
 
-What went wrong and was mended, or was not, is logged always; each step only with `--log-level
-debug`: a line takes some 11 us.
+What failed is logged always, whether the request was answered in the end or not; each step only
+with `--log-level debug`, since a line takes some 11 us.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def arrived(message: Message) -> None:
             log.debug("cancelled by its client", extra=about(message.id))
 
 
-def came_back(worker: str, message: Message) -> None:
+def reply_came(worker: str, message: Message) -> None:
     """From a worker."""
     match message:
         case Ack():
@@ -44,7 +44,7 @@ def sent(worker: str, message: Message) -> None:
             fields = about(message.id, worker=worker, attempt=message.attempt)
             log.debug("sent to %s, attempt %d", worker, message.attempt, extra=fields)
         case Cancel():
-            log.debug("%s is told to drop it", worker, extra=about(message.id, worker=worker))
+            log.debug("%s must drop it", worker, extra=about(message.id, worker=worker))
 
 
 def answered(message: Message) -> None:

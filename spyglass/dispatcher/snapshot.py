@@ -7,7 +7,9 @@ from typing import Any
 
 from spyglass import __version__
 from spyglass.dispatcher.dispatcher import Dispatcher
+from spyglass.dispatcher.journal import Departed, Event
 from spyglass.dispatcher.pools import Pool
+from spyglass.dispatcher.quarantine import Suspect
 from spyglass.dispatcher.stats import percentile
 from spyglass.dispatcher.trend import Trend
 from spyglass.dispatcher.worker_state import Worker
@@ -27,17 +29,7 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
             "uptime_s": _age(dispatcher.started, now),
         },
         "workers": [_worker(w, now) for w in sorted(dispatcher.workers.values(), key=_by_name)],
-        "departed": [
-            {
-                "name": gone.name,
-                "host": gone.host,
-                "reason": gone.reason,
-                "ago_s": _age(gone.at, now),
-                "done": gone.done,
-                "failed": gone.failed,
-            }
-            for gone in reversed(journal.departed)
-        ],
+        "departed": [_departed(gone, now) for gone in reversed(journal.departed)],
         "queue": {
             "waiting": dispatcher.waiting,
             "waiting_bytes": dispatcher.jobs.waiting_bytes,
@@ -48,24 +40,8 @@ def snapshot(dispatcher: Dispatcher, now: float) -> dict[str, Any]:
         "models": [_model(pool, dispatcher) for pool in dispatcher.pools.values()],
         "counters": asdict(journal.counters),
         "trend": _trend(dispatcher.trend, now),
-        "events": [
-            {
-                "id": event.number,
-                "ago_s": _age(event.at, now),
-                "text": event.text,
-                "outcome": event.outcome,
-            }
-            for event in reversed(journal.events)
-        ],
-        "quarantine": [
-            {
-                "sha256": suspect.sha256,
-                "left_s": _age(now, suspect.until),
-                "workers": [loss.worker for loss in suspect.losses],
-                "refused": suspect.refused,
-            }
-            for suspect in dispatcher.jobs.quarantine.entries(now)
-        ],
+        "events": [_event(event, now) for event in reversed(journal.events)],
+        "quarantine": [_suspect(each, now) for each in dispatcher.jobs.quarantine.entries(now)],
     }
 
 
@@ -109,6 +85,35 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "p95_ms": round(1000 * percentile(recent, 0.95), 2) if recent else None,
         "last_heartbeat_s": _age(worker.silence.last_message, now),
         "uptime_s": _age(worker.joined, now),
+    }
+
+
+def _departed(gone: Departed, now: float) -> dict[str, Any]:
+    return {
+        "name": gone.name,
+        "host": gone.host,
+        "reason": gone.reason,
+        "ago_s": _age(gone.at, now),
+        "done": gone.done,
+        "failed": gone.failed,
+    }
+
+
+def _event(event: Event, now: float) -> dict[str, Any]:
+    return {
+        "id": event.number,
+        "ago_s": _age(event.at, now),
+        "text": event.text,
+        "outcome": event.outcome,
+    }
+
+
+def _suspect(suspect: Suspect, now: float) -> dict[str, Any]:
+    return {
+        "sha256": suspect.sha256,
+        "left_s": _age(now, suspect.until),
+        "workers": [loss.worker for loss in suspect.losses],
+        "refused": suspect.refused,
     }
 
 

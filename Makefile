@@ -30,7 +30,7 @@ chaos: $(VENV)/dev.stamp  ## hit a real fleet with one fault a second and check 
 bench: $(VENV)/dev.stamp  ## measure every part beside what was promised: a table and a plot
 	@$(BIN)/python -m bench $(ARGS)
 
-simulate: $(VENV)/dev.stamp  ## ten thousand workers on paper: latency, fairness, cost, two brokers
+simulate: $(VENV)/dev.stamp  ## ten thousand simulated workers: latency, fairness, cost, two brokers
 	@$(BIN)/python -m simulation $(ARGS)
 
 check: lint imports types coverage test  ## lint, import rules, types, coverage and tests

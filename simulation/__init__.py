@@ -1,1 +1,1 @@
-"""Fleets wider than any at hand: the real dispatcher, and all around it on paper."""
+"""Fleets larger than anybody here has: the real dispatcher, with everything around it simulated."""

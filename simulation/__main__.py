@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m simulation",
-        description="Drives the dispatcher with a fleet on paper: how long requests take, who\n"
+        description="Drives the dispatcher with a simulated fleet: how long requests take, who\n"
         "gets the work, what a decision costs, what a second broker adds. Exit code 0:\n"
         "every request was answered once. 1: one was lost or answered twice. 2: wrong usage.",
         epilog="examples:\n"
@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nsimulation: stopped; nothing was written.", file=sys.stderr)
         return EXIT_STOPPED
     options.folder.mkdir(parents=True, exist_ok=True)
-    told = {f"{run.part}: {run.name}": run.figures.json() for run in runs}
-    (options.folder / "simulation.json").write_text(json.dumps(told, indent=1) + "\n")
+    figures_of = {f"{run.part}: {run.name}": run.figures.json() for run in runs}
+    (options.folder / "simulation.json").write_text(json.dumps(figures_of, indent=1) + "\n")
     drawn = plot.draw(runs, options.folder / "simulation.png")
     print(f"written: {options.folder / 'simulation.json'}{' and simulation.png' if drawn else ''}")
     kept = all(not run.figures.lost and not run.figures.twice for run in runs)

@@ -1,4 +1,4 @@
-"""A worker on paper: so many pictures side by side, each for a time drawn by lot."""
+"""A simulated worker: it computes some pictures side by side, each for a random time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Task:
     request: Request
     begins: float
     ends: float
-    dropped: bool = False  # nothing will be heard of it
+    dropped: bool = False  # no reply will come
 
 
 @dataclass(slots=True, eq=False)
@@ -37,11 +37,11 @@ class Worker:
         address: of its present connection.
         speed: pictures a slot computes, as a multiple of the usual.
         free_at: when each of its slots is free, a heap.
-        held: what it has and has not told of.
+        held: requests it has not replied to.
         sides: the brokers it joins.
-        said: when it spoke last.
-        thaws: when it speaks again, if it is frozen.
-        steady: whether nothing ever happened to it.
+        last_sent: when it sent its last message.
+        thaws: when it sends messages again, if it is frozen.
+        steady: whether it never failed, left or lost a connection.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Worker:
     held: list[Task] = field(default_factory=list)
     connected: bool = False
     leaving: bool = False
-    said: float = 0.0
+    last_sent: float = 0.0
     thaws: float = 0.0
     steady: bool = True
     done: int = 0
@@ -65,7 +65,7 @@ class Worker:
         return self.speed * self.slots
 
     def connect(self, address: bytes, process: int) -> Ready:
-        """A new connection; what it says first."""
+        """A new connection; its first message."""
         self.address, self.process, self.connected, self.leaving = address, process, True, False
         return self.hello()
 
@@ -96,7 +96,7 @@ class Worker:
 
 
 def make(plan: Plan, random: Random) -> list[Worker]:
-    """The fleet, each worker with a speed drawn by lot."""
+    """The fleet, each worker with a random speed."""
     workers = []
     for number in range(plan.workers):
         slots = FAST_SLOTS if random.random() < FAST_SHARE else 1

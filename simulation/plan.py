@@ -20,9 +20,9 @@ FAILOVER = 0.04
 RESTART = 1.0
 #: Until one that only lost its connection is back (PROTOCOL.md: the first pause of a reconnect).
 RECONNECT = 0.1
-#: After a storm they come back spread over this (PROTOCOL.md: pauses are drawn by lot).
+#: After a storm they come back spread over this (PROTOCOL.md: pauses are random).
 STORM_SPREAD = 0.3
-#: How long a frozen worker says nothing; beyond the 1 s after which one at work counts as dead.
+#: Seconds a frozen worker sends nothing: more than the 1 s after which one at work counts as dead.
 FREEZE = 2.0
 #: Until a child that died is replaced (measured median).
 RESPAWN = 0.012
@@ -34,7 +34,7 @@ class Faults:
 
     crash: float = 0.01  # workers whose process dies, seen by the loss of its connection
     reset: float = 0.01  # workers that only lose the connection
-    freeze: float = 0.005  # workers that say nothing for a while
+    freeze: float = 0.005  # workers that send nothing for a while
     leave: float = 0.01  # workers that drain, leave and come back
     busy: float = 0.0005  # requests that a worker refuses as one too many
     child: float = 0.0002  # requests whose child dies by chance

@@ -1,4 +1,4 @@
-"""The event loop: a heap of what happens next, with the real dispatcher in its midst."""
+"""The event loop of the simulation: a heap of what happens next, around the real dispatcher."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TIMES = Times(4.0, 8.0)
 
 
 class Side:
-    """A broker on paper: its dispatcher, and the time that one took."""
+    """A simulated broker: its dispatcher, and the CPU time that took."""
 
     def __init__(self, policy: Policy) -> None:
         self.dispatcher = Dispatcher(policy, 0.0)
@@ -84,7 +84,7 @@ class World:
     # --- the loop -----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until every request has its answer, or patience ends."""
+        """Until every request has its answer, or the time for that is over."""
         for worker in self.workers:
             self._join(worker)
             self._after(self.random.random() * BUSY_INTERVAL, self._beat, worker)
@@ -104,7 +104,7 @@ class World:
         self._order += 1
         heapq.heappush(self._events, (self.now + seconds, self._order, happen, what))
 
-    def _tell(self, side: int, event: str, *what: Any) -> None:
+    def _event(self, side: int, event: str, *what: Any) -> None:
         """An event for a broker's dispatcher; what it decides happens."""
         if actions := self._decide(side, event, *what):
             self._carry_out(side, actions)
@@ -122,7 +122,7 @@ class World:
 
     def _tick(self, _: None) -> None:
         for side in range(len(self.sides)):
-            self._tell(side, "tick")
+            self._event(side, "tick")
         self._after(TURN, self._tick, None)
 
     def _sample(self, _: None) -> None:
@@ -135,7 +135,7 @@ class World:
     # --- what dispatchers decide --------------------------------------------------------------
 
     def _carry_out(self, side: int, actions: list[Action]) -> None:
-        """As broker.py does: a message to a connection that has ended is an event."""
+        """As the broker's loop does: a message to a connection that has ended is an event."""
         for action in actions:
             if isinstance(action, ToClient):
                 self._after(HOP, self._delivered, (side, action.message))
@@ -164,7 +164,7 @@ class World:
             self._compute(side, worker, message)
         elif isinstance(message, Bye) and message.again:
             worker.drop(side)
-            self._say(side, worker, "worker_ready", worker.hello())
+            self._send(side, worker, "worker_ready", worker.hello())
 
     # --- workers ------------------------------------------------------------------------------
 
@@ -177,52 +177,56 @@ class World:
         hello = worker.connect(self._connections.to_bytes(5, "big"), process)
         self._at[worker.address] = worker
         for side in worker.sides:
-            self._tell(side, "worker_ready", worker.address, hello)
+            self._event(side, "worker_ready", worker.address, hello)
 
-    def _say(self, side: int, worker: Worker, event: str, *what: Any) -> None:
-        """Send a broker something: it arrives a hop later."""
-        worker.said = self.now
-        self._after(HOP, self._heard, (side, worker.address, event, what))
+    def _send(self, side: int, worker: Worker, event: str, *what: Any) -> None:
+        """Send a broker a message: it arrives a hop later."""
+        worker.last_sent = self.now
+        self._after(HOP, self._received, (side, worker.address, event, what))
 
-    def _heard(self, said: tuple[int, bytes, str, tuple[Any, ...]]) -> None:
-        side, address, event, what = said
+    def _received(self, sent: tuple[int, bytes, str, tuple[Any, ...]]) -> None:
+        side, address, event, what = sent
         if address in self._at:  # else the broker has seen the connection end
-            self._tell(side, event, address, *what)
+            self._event(side, event, address, *what)
 
     def _beat(self, worker: Worker) -> None:
         interval = BUSY_INTERVAL if worker.held else self._interval
-        if self.now >= worker.said + interval and worker.connected and worker.thaws <= self.now:
-            worker.said = self.now
+        if (
+            self.now >= worker.last_sent + interval
+            and worker.connected
+            and worker.thaws <= self.now
+        ):
+            worker.last_sent = self.now
             for side in worker.sides:
-                self._tell(side, "worker_heartbeat", worker.address)
+                self._event(side, "worker_heartbeat", worker.address)
         self._after(BUSY_INTERVAL, self._beat, worker)
 
     def _compute(self, side: int, worker: Worker, request: Request) -> None:
         faults, chance = self.plan.faults, self.random.random()
         if chance < faults.busy:
-            self._say(side, worker, "worker_refused", Nack(request.id, Reason.BUSY))
+            self._send(side, worker, "worker_refused", Nack(request.id, Reason.BUSY))
             return
         if worker.leaving:
-            self._say(side, worker, "worker_refused", Nack(request.id, Reason.DRAINING))
+            self._send(side, worker, "worker_refused", Nack(request.id, Reason.DRAINING))
             return
-        self._say(side, worker, "worker_acked", request.id)
+        self._send(side, worker, "worker_acked", request.id)
         task = worker.take(side, request, self.now, fleet.needs(self.plan, self.random))
         dies = request.sha256 in self._poisons or chance > 1 - faults.child
         self._after(task.ends - self.now, self._dies if dies else self._done, task)
 
     def _done(self, task: Task) -> None:
-        if self._may_speak(task, self._done):
+        if self._may_reply(task, self._done):
             task.worker.done += 1
             result = Result(task.request.id, TIMES, ANSWER)
             self._finish(task, "worker_answered", result)
 
     def _dies(self, task: Task) -> None:
         """The child dies on it, and is replaced."""
-        if self._may_speak(task, self._dies):
+        if self._may_reply(task, self._dies):
             heapq.heapreplace(task.worker.free_at, task.worker.free_at[0] + RESPAWN)
             self._finish(task, "worker_refused", Nack(task.request.id, Reason.CRASH))
 
-    def _may_speak(self, task: Task, again: Callable[[Task], None]) -> bool:
+    def _may_reply(self, task: Task, again: Callable[[Task], None]) -> bool:
         if not task.dropped and task.worker.thaws > self.now:
             self._after(task.worker.thaws - self.now, again, task)
             return False
@@ -231,7 +235,7 @@ class World:
     def _finish(self, task: Task, event: str, message: Message) -> None:
         worker = task.worker
         worker.held.remove(task)
-        self._say(task.side, worker, event, message)
+        self._send(task.side, worker, event, message)
         if worker.leaving and not worker.held:
             self._left(worker)
 
@@ -268,7 +272,7 @@ class World:
 
     def _closed(self, address: bytes) -> None:
         for side in range(len(self.sides)):
-            self._tell(side, "worker_gone", address, "connection closed")
+            self._event(side, "worker_gone", address, "connection closed")
 
     def _crash(self, worker: Worker) -> None:
         self._lost(worker, RESTART, self._join)
@@ -292,20 +296,20 @@ class World:
         worker.steady, worker.leaving = False, True
         for side in worker.sides:
             owed = sum(task.side == side for task in worker.held)
-            self._say(side, worker, "worker_bye", Bye("leaving", owed))
+            self._send(side, worker, "worker_bye", Bye("leaving", owed))
         for task in [task for task in worker.held if task.begins > self.now]:
             task.dropped = True
             worker.held.remove(task)
             nack = Nack(task.request.id, Reason.DRAINING)
-            self._say(task.side, worker, "worker_refused", nack)
+            self._send(task.side, worker, "worker_refused", nack)
         if not worker.held:
             self._left(worker)
 
     def _left(self, worker: Worker) -> None:
-        """Its last word, and the end of the connection behind it."""
+        """It sends BYE, and its connection ends after it."""
         worker.connected = False
         for side in worker.sides:
-            self._say(side, worker, "worker_bye", Bye("leaving", 0))
+            self._send(side, worker, "worker_bye", Bye("leaving", 0))
         self._after(2 * HOP, self._at.__delitem__, worker.address)
         self._after(RESTART, self._join, worker)
 
@@ -349,7 +353,7 @@ class World:
         r = asked.request
         request = Request(r.id, r.model, r.top_k, budget_ms, r.sha256, r.body)
         client = bytes((1, asked.client))
-        self._tell(asked.side, "request_arrived", client, request)
+        self._event(asked.side, "request_arrived", client, request)
 
     @property
     def _noticed(self) -> bool:

@@ -26,7 +26,7 @@ def monitor(front: Any, back: Any, open_files: int = 100) -> Monitor:
 def test_many_connections_are_reported_once_until_they_are_few_again() -> None:
     front, back = Port(), Port()
     watched = monitor(front, back)
-    reported = []
+    reported: list[list[str]] = []
     for connections in (80, 81, 90, 80, 81):
         front.connections, back.connections = connections - 30, 30
         reported.append(watched.count_connections())
@@ -42,7 +42,7 @@ def test_much_memory_is_reported_once_until_it_fell_by_a_tenth(
     monkeypatch.setattr(Monitor, "_look_at_connections", lambda _: None)
     watched = monitor(Port(), Port())
     limit = held["now"] + MAY_WAIT + MEMORY_ROOM
-    reported = []
+    reported: list[int] = []
     for taken in (limit, limit + 1, int(RELIEVED * limit) + 1, limit + 1, 0, limit + 1):
         held["now"] = taken
         reported.append(len(watched.look(len(reported) * CONNECTIONS_INTERVAL)))

@@ -1,4 +1,4 @@
-"""The dispatcher with a fleet on paper: every promise holds, and a broken dispatcher is found."""
+"""The dispatcher with a simulated fleet: every promise holds, and a broken dispatcher is found."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def test_the_command_writes_a_table_figures_and_a_plot(
     few = ["--workers", "20", "--requests", "400", "--folder", str(tmp_path)]
     assert main([*few, "--only", "workers", "--only", "storm"]) == 0
     names = [name for part in ("workers", "storm") for name, _ in plans(part, Plan(workers=20))]
-    told = capsys.readouterr()
-    assert all(name in told.out + told.err for name in names)
+    shown = capsys.readouterr()
+    assert all(name in shown.out + shown.err for name in names)
     assert {"simulation.json", "simulation.png"} <= {p.name for p in tmp_path.iterdir()}
 
 

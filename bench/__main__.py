@@ -11,7 +11,7 @@ from bench import broker, http, pipeline, plot, secure, table, workers
 from bench.photos import Photo, photos, usual
 from spyglass.runtime.settings import EXIT_FAILED, EXIT_OK, cores
 
-#: Turns of each kind. The medians are told.
+#: Turns of each kind. The table shows the medians.
 RUNS = 5
 #: Seconds of a turn of the pipeline and of HTTP.
 TURN = 3.0
@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, Measure]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, write; the exit code says whether the promises were kept."""
+    """Measure, print, write; the exit code shows whether the promises were kept."""
     p = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measures every part of Spyglass beside what was promised; "
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "  python -m bench --only pipeline --only http",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--photos", type=Path, help="folder of JPEGs, 0281-tabby.jpg tells the label")
+    p.add_argument("--photos", type=Path, help="folder of JPEGs, 0281-tabby.jpg names the label")
     p.add_argument("--only", action="append", choices=PARTS, help="a part; can be repeated (all)")
     p.add_argument(
         "--folder", type=Path, default=Path("artefacts"), help="for what is written (artefacts)"

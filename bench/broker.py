@@ -15,11 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import table
-from bench.echo import CREDIT, Bed, Run, start_broker, start_proxy
+from bench.echo import CREDIT, Run, Setup, start_broker, start_proxy
 from spyglass.runtime.settings import EXIT_FAILED, seconds, whole
 from testbed.processes import rss
 
-#: Requests a client keeps outstanding, unless a row says otherwise.
+#: Requests a client keeps outstanding, unless a row names another number.
 OUTSTANDING = 64
 #: Bytes of the pictures, and the share of the proxy's rate that the broker must reach with them.
 SIZES = {110_000: 0.75, 100: 0.22}
@@ -40,24 +40,24 @@ def beside_proxy(
     size: int, least: float, runs: int, span: float, progress: tqdm
 ) -> list[table.Row]:
     """Rate and CPU of both, in alternating runs."""
-    sides = {"zmq.proxy": Bed(start_proxy, 2, size)}
+    sides = {"zmq.proxy": Setup(start_proxy, 2, size)}
     try:
-        sides["broker"] = Bed(start_broker, 2, size)
+        sides["broker"] = Setup(start_broker, 2, size)
         taken: dict[str, list[Run]] = {side: [] for side in sides}
-        for bed in sides.values():
-            bed.run(OUTSTANDING, span / 2)  # the first requests fill caches
+        for setup in sides.values():
+            setup.run(OUTSTANDING, span / 2)  # the first requests fill caches
         memory = []
         for _ in range(runs):
-            for side, bed in sides.items():
-                taken[side].append(bed.run(OUTSTANDING, span))
+            for side, setup in sides.items():
+                taken[side].append(setup.run(OUTSTANDING, span))
                 progress.update()
             memory.append(rss(sides["broker"].pid))
         # At its lowest: what passes through comes and goes.
         half = (runs + 1) // 2
         grown = (min(memory[-half:]) - min(memory[:half])) / MIB
     finally:
-        for bed in sides.values():
-            bed.close()
+        for setup in sides.values():
+            setup.close()
     rates = {side: [run.rate for run in taken[side]] for side in sides}
     costs = {side: [run.cpu_us for run in taken[side]] for side in sides}
     what = f"{size:,} B in"
@@ -84,13 +84,13 @@ def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -
     """Cost of a request with more and more workers, and of the largest fleet while idle."""
     costs, idle = {}, 0.0
     for workers in fleets:
-        bed = Bed(start_broker, workers, 100)
+        setup = Setup(start_broker, workers, 100)
         try:
-            bed.run(OUTSTANDING, span / 2)
-            taken = [bed.run(OUTSTANDING, span) for _ in range(runs)]
-            idle = bed.idle(span * runs)
+            setup.run(OUTSTANDING, span / 2)
+            taken = [setup.run(OUTSTANDING, span) for _ in range(runs)]
+            idle = setup.idle(span * runs)
         finally:
-            bed.close()
+            setup.close()
         # Heartbeats cost the same whatever is asked, so they are no part of a request.
         costs[f"broker's CPU but beats, {workers:,} workers"] = [
             run.cpu_us - 1e6 * idle / run.rate for run in taken
@@ -104,28 +104,28 @@ def with_fleets(fleets: Sequence[int], runs: int, span: float, progress: tqdm) -
 def with_queues(queues: Sequence[int], runs: int, span: float, progress: tqdm) -> list[table.Row]:
     """Cost of a request while more and more wait."""
     costs = {}
-    bed = Bed(start_broker, 2, 100)
+    setup = Setup(start_broker, 2, 100)
     try:
-        bed.run(OUTSTANDING, span / 2)
+        setup.run(OUTSTANDING, span / 2)
         for waiting in queues:
-            taken = [bed.run(2 * CREDIT + waiting, span) for _ in range(runs)]
+            taken = [setup.run(2 * CREDIT + waiting, span) for _ in range(runs)]
             costs[f"broker's CPU, {waiting:,} waiting"] = [run.cpu_us for run in taken]
             progress.update()
     finally:
-        bed.close()
+        setup.close()
     return steady(costs)
 
 
 def after_many(many: int, span: float, progress: tqdm) -> list[table.Row]:
     """The broker's memory over so many pictures."""
-    bed = Bed(start_broker, 2, max(SIZES))
+    setup = Setup(start_broker, 2, max(SIZES))
     try:
         done, memory = 0, []
         while done < many:
-            done += bed.run(OUTSTANDING, span).answers
-            memory.append(rss(bed.pid) / MIB)
+            done += setup.run(OUTSTANDING, span).answers
+            memory.append(rss(setup.pid) / MIB)
     finally:
-        bed.close()
+        setup.close()
     progress.update()
     grown = memory[-1] - memory[0]
     return [
@@ -144,7 +144,7 @@ def rows(
     """Everything measured.
 
     Args:
-        runs: of each side; the medians are told.
+        runs: of each side; the rows have the medians.
         span: seconds of a run.
         fleets: numbers of workers.
         queues: numbers of waiting requests.

@@ -58,7 +58,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def run_proxy(pipe: Connection) -> None:
-    """`zmq.proxy` between two ports; tells their addresses."""
+    """`zmq.proxy` between two ports; sends us their addresses."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
     front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     for socket in (front, back):
@@ -101,7 +101,7 @@ def _answer(socket: Any, replies: dict[bytes, tuple[list[Part], list[Part]]]) ->
             frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return
-        envelope = [] if frames[0].bytes == VERSION else frames[:1]  # a proxy tells whose it is
+        envelope = [] if frames[0].bytes == VERSION else frames[:1]  # a proxy names the sender
         if frames[len(envelope) + 1].bytes == Request.TYPE:
             id = frames[len(envelope) + 2].bytes
             if id not in replies:
@@ -112,7 +112,7 @@ def _answer(socket: Any, replies: dict[bytes, tuple[list[Part], list[Part]]]) ->
 
 
 def run_client(pipe: Connection, address: str, size: int) -> None:
-    """On each order (outstanding, seconds): send, count the answers, tell how many in what time."""
+    """On each order (outstanding, seconds): send, count the answers, return number and time."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
     socket = dealer(context)
     socket.set_hwm(0)
@@ -154,7 +154,7 @@ def run_client(pipe: Connection, address: str, size: int) -> None:
         pipe.send((sent - before, time.monotonic() - began))
 
 
-# --- a bed of them ----------------------------------------------------------------------------
+# --- all of them together ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +166,11 @@ class Run:
     answers: int
 
 
-class Bed:
+class Setup:
     """A broker or a proxy, its workers and its client, each a process; `close` it."""
 
     def __init__(
-        self, between: Callable[[Bed], tuple[int, str, str]], workers: int, size: int
+        self, between: Callable[[Setup], tuple[int, str, str]], workers: int, size: int
     ) -> None:
         """
         Args:
@@ -223,21 +223,21 @@ class Bed:
             process.join()
 
 
-def start_broker(bed: Bed) -> tuple[int, str, str]:
-    """Our broker as it is started by hand: its process id and its addresses."""
+def start_broker(setup: Setup) -> tuple[int, str, str]:
+    """Our broker, started as by hand: its process id and its addresses."""
     front, back = free_address(), free_address()
     limits = ["--max-waiting", str(REQUESTS), "--log-level", "error"]  # not a line for each worker
-    return bed.programs.run_broker(front, back, *limits).pid, front, back
+    return setup.programs.run_broker(front, back, *limits).pid, front, back
 
 
-def start_proxy(bed: Bed) -> tuple[int, str, str]:
-    """The same of `zmq.proxy`."""
-    pid, pipe = bed.spawn(run_proxy)
+def start_proxy(setup: Setup) -> tuple[int, str, str]:
+    """The same for `zmq.proxy`."""
+    pid, pipe = setup.spawn(run_proxy)
     front, back = receive(pipe)
     return pid, front, back
 
 
 def receive(pipe: Connection, within: float = PATIENCE) -> Any:
     if not pipe.poll(within):
-        raise TimeoutError(f"a process of the bench said nothing for {within:.0f} s")
+        raise TimeoutError(f"a process of the bench sent nothing for {within:.0f} s")
     return pipe.recv()

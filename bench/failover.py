@@ -1,7 +1,7 @@
-"""How long a killed worker keeps its work: `python -m bench.failover`.
+"""How long until the work of a killed worker moves to another: `python -m bench.failover`.
 
 Three workers under steady load; one after the other is ended by SIGKILL amid its work and started
-again. Measured is the time from the signal to the broker's word that the work has moved. The
+again. Measured is the time from the signal to the broker's event that the work has moved. The
 workers are the real ones, but their model is a stand-in that takes 20 ms: what is measured does
 not depend on it, and a worker is back within half a second.
 """
@@ -32,8 +32,8 @@ WORKERS = 3
 LOAD = 2 * WORKERS
 #: Seconds anything may take.
 PATIENCE = 30.0
-#: Seconds between two questions about workers that start: answering them takes the broker time.
-RESTED = 0.05
+#: Seconds between two queries while workers start: answering them takes the broker time.
+QUERY_EVERY = 0.05
 
 
 class Load:
@@ -68,14 +68,14 @@ class Load:
 
 
 def moved_after(client: BrokerClient, name: str, killed: float) -> tuple[float, bool]:
-    """Milliseconds until the broker had given up a worker, and whether it held work."""
+    """Milliseconds until the broker counted a worker as lost, and whether it held work."""
     until = killed + PATIENCE
     while time.monotonic() < until:
         events = client.status()["events"]
-        heard = time.monotonic()
+        received = time.monotonic()
         for event in events:
             if event["text"].startswith(f"{name} lost"):
-                return 1000 * (heard - event["ago_s"] - killed), "moved" in event["text"]
+                return 1000 * (received - event["ago_s"] - killed), "moved" in event["text"]
     raise TimeoutError(f"the broker never noticed the end of {name}")
 
 
@@ -84,7 +84,7 @@ def measure(fleet: Fleet, kills: int) -> tuple[list[float], Load]:
     # A fresh name for each process, so that the events on one are not taken for another's.
     names = (f"w{n}" for n in count(1))
     workers = deque((name := next(names), fleet.launch_worker(name)) for _ in range(WORKERS))
-    eventually(lambda: len(fleet.names()) == WORKERS, "the workers join", every=RESTED)
+    eventually(lambda: len(fleet.names()) == WORKERS, "the workers join", every=QUERY_EVERY)
     load = Load(fleet.client)
     times: list[float] = []
     with tqdm(total=kills, unit="kill") as progress:
@@ -99,9 +99,9 @@ def measure(fleet: Fleet, kills: int) -> tuple[list[float], Load]:
                 progress.update()
             successor = next(names)
             workers.append((successor, fleet.launch_worker(successor)))
-            eventually(lambda: len(fleet.names()) == WORKERS, "another joins", every=RESTED)
+            eventually(lambda: len(fleet.names()) == WORKERS, "another joins", every=QUERY_EVERY)
     load.running = False
-    eventually(lambda: load.open == 0, "the rest is answered", every=RESTED)
+    eventually(lambda: load.open == 0, "the rest is answered", every=QUERY_EVERY)
     return times, load
 
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     p = argparse.ArgumentParser(
         prog="python -m bench.failover",
-        description="Kills workers under load and tells how long their work stays lost.",
+        description="Kills workers under load and measures until their work has moved to another.",
         epilog="examples:\n  python -m bench.failover\n  python -m bench.failover --kills 20",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -44,7 +44,7 @@ class Running(Service):
     """What `make run` starts, on ports of its own."""
 
     def __init__(self, **settings: str) -> None:
-        """With the defaults, but for what these environment variables say."""
+        """With the defaults, but for these environment variables."""
         super().__init__(settings=settings, **QUIET)
 
     def wait(self) -> None:
@@ -73,7 +73,7 @@ class Running(Service):
         for process in [root, *root.children(recursive=True)]:
             try:
                 words = process.cmdline()
-            except psutil.NoSuchProcess:  # it has just ended, as the one that says "ready" does
+            except psutil.NoSuchProcess:  # it has just ended, as the one that prints "ready" does
                 continue
             command = " ".join(words)
             if "web" in words:
@@ -174,7 +174,7 @@ def measure(pictures: Sequence[bytes], runs: int, for_seconds: float) -> list[ta
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code says whether the promises were kept."""
+    """Measure and print; the exit code shows whether the promises were kept."""
     what = "Images a second through all of Spyglass, and in process, in turns."
     return command("http", what, measure, argv)
 

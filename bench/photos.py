@@ -28,7 +28,7 @@ class Photo:
 def photos(folder: Path | None) -> list[Photo]:
     """All of a folder; without one, made ones.
 
-    A name that begins with four digits tells the label: 0281-tabby.jpg.
+    A name that begins with four digits names the label: 0281-tabby.jpg.
 
     Raises:
         ValueError: the folder holds no JPEG.

@@ -130,7 +130,7 @@ class Side:
         return float(sum(self._ask(for_seconds)))
 
     def answers(self, images: list[bytes]) -> list[list[Answer]]:
-        """What each process says to each picture."""
+        """What each process answers to each picture."""
         return self._ask(images)
 
     def _ask(self, what: Any) -> list[Any]:
@@ -213,7 +213,7 @@ def _share(hits: Sequence[bool]) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code says whether the promises were kept."""
+    """Measure and print; the exit code shows whether the promises were kept."""
     p = argparse.ArgumentParser(
         prog="python -m bench.pipeline",
         description="Images a second in process, without any network: Spyglass's way and the "
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "  python -m bench.pipeline --photos holidays/ --runs 3 --json pipeline.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--photos", type=Path, help="folder of JPEGs, 0281-tabby.jpg tells the label")
+    p.add_argument("--photos", type=Path, help="folder of JPEGs, 0281-tabby.jpg names the label")
     p.add_argument("--processes", type=whole(1, 64), default=cores(), help="(one per core)")
     p.add_argument("--runs", type=whole(1, 1000), default=7, help="turns of each side (7)")
     p.add_argument("--seconds", type=seconds(0.1, 600), default=3.0, help="seconds a turn (3)")

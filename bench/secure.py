@@ -68,7 +68,7 @@ def protection(fleet: Running) -> set[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code says whether the promise was kept."""
+    """Measure and print; the exit code shows whether the promise was kept."""
     what = "Images a second with both ports encrypted, and without, in turns."
     return command("secure", what, measure, argv)
 

@@ -28,9 +28,9 @@ def mean(answers: Sequence[tuple[float, bytes]]) -> dict[str, float]:
     Args:
         answers: seconds each took, and its body, JSON as `POST /v1/classify` answers.
     """
-    told = [{"latency": 1000 * took, **json.loads(body)["timings_ms"]} for took, body in answers]
+    timings = [{"latency": 1000 * took, **json.loads(body)["timings_ms"]} for took, body in answers]
     return {
-        stage: statistics.fmean(_at(times, outer) - _at(times, inner) for times in told)
+        stage: statistics.fmean(_at(times, outer) - _at(times, inner) for times in timings)
         for stage, (outer, inner) in STAGES.items()
     }
 

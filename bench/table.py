@@ -115,16 +115,16 @@ def _cells(rows: Sequence[Row]) -> list[tuple[str, str, str, str, str, str]]:
 
 def write(parts: Mapping[str, Sequence[Row]], path: Path) -> None:
     """The rows as JSON, each with the part it belongs to."""
-    told = [
+    found = [
         {"part": part} | asdict(r) | {"promise": r.promise, "kept": r.kept}
         for part, rows in parts.items()
         for r in rows
     ]
-    path.write_text(json.dumps({"machine": machine(), "rows": told}, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": machine(), "rows": found}, indent=2) + "\n")
 
 
 def report(rows: Sequence[Row], path: Path | None) -> int:
-    """Print the rows, write them if a file is wanted; the exit code tells if all promises hold."""
+    """Print the rows, write them if a file is wanted; the exit code: 0 if all promises hold."""
     print(show({"": rows}))
     if path is not None:
         write({"": rows}, path)

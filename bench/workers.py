@@ -169,7 +169,7 @@ def measure(runs: int) -> list[table.Row]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code says whether the promises were kept."""
+    """Measure and print; the exit code shows whether the promises were kept."""
     p = argparse.ArgumentParser(
         prog="python -m bench.workers",
         description="A worker's start, the replacement of a killed child, and the CPU its "

@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def plan_of(options: argparse.Namespace) -> Plan:
     """The run that these options ask for. Only here is chance not from the seed."""
     seed = random.SystemRandom().randrange(2**31) if options.seed is None else options.seed
-    relayed = range(1, options.workers)  # the first speaks to its broker directly
+    relayed = range(1, options.workers)  # the first is connected to its broker directly
     return Plan(
         seed=seed,
         seconds=options.seconds,

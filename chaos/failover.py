@@ -21,7 +21,7 @@ CRASH_LIMIT_MS, FREEZE_LIMIT_MS = 50.0, 1500.0
 #: the moment until the child was given the picture it hung on.
 KILL_SLACK_MS = 250.0
 #: Milliseconds until answers come again after one of two brokers was killed, or the only one, after
-#: it was frozen, was let go.
+#: it was frozen, runs again.
 BROKER_LIMIT_MS = 1500.0
 #: Milliseconds within which clients notice by their pings that one of two brokers is frozen.
 PINGS_MS = 1000.0
@@ -81,9 +81,9 @@ def failovers(
         broker killed, frozen: the first answer to any request sent after it; and, if killed, the
             last answer to the requests that were open at that moment and met no other fault.
     A child that was idle when hit costs nobody anything yet, and gives no figure. An event belongs
-    to the last fault before it on the same worker; one of a broker that was frozen tells no time.
-    Its age is known from a query: it lies between asking and hearing, and the later bound is taken,
-    so the figures are too long by the query's way back (about 1 ms), never too short.
+    to the last fault before it on the same worker; one of a broker that was frozen has no reliable
+    time. Its age is known from a query: it lies between query and reply, and the later bound is
+    taken, so the figures are too long by the query's way back (about 1 ms), never too short.
     """
     samples: dict[str, list[float]] = defaultdict(list)
     for hit in injected:
@@ -113,7 +113,7 @@ def limits_ms(job_limit: float, brokers: int) -> dict[str, float]:
     return limits
 
 
-#: The broker's words for having lost what each kind of fault hits.
+#: How the broker's event on the loss begins, after the name, for each kind of fault.
 _NOTICED = {
     Kind.WORKER_KILL: r" lost: ",
     Kind.WORKER_FREEZE: r" lost: ",
@@ -126,7 +126,7 @@ _NOTICED = {
 def failover_ms(
     hit: Injected, injected: Sequence[Injected], events: Sequence[Event], records: Sequence[Record]
 ) -> float | None:
-    """How long one fault took, in milliseconds; None if that cannot be told."""
+    """How long one fault took, in milliseconds; None if that is not known."""
     kind = hit.fault.kind
     if kind is Kind.CHILD_HANG:
         return hit.ended_ms if hit.busy else None

@@ -1,6 +1,6 @@
-"""Does to the fleet what the schedule says, and undoes it when its time is over.
+"""Carries out the schedule of faults on the fleet, and undoes each when its time is over.
 
-`inject` starts a fault; `tick` does what falls due later: let a frozen worker run again, open a
+`inject` starts a fault; `tick` does what falls due later: continue a frozen worker, open a
 stalled link, start a new process for a killed one. Neither blocks for longer than milliseconds.
 """
 
@@ -90,19 +90,19 @@ class Injector:
                 pids = [process.pid, *below(process.pid)]
                 for pid in pids:
                     send(pid, signal.SIGSTOP)
-                self._later(FREEZE_FOR, partial(_let_run, pids))
+                self._later(FREEZE_FOR, partial(_continue, pids))
             case Kind.CHILD_CRASH | Kind.CHILD_HANG:
                 self._hit_child(hit, process.pid)
             case Kind.LINK_RESET:
-                self._tell(worker, "reset")
+                self._set_relays(worker, "reset")
             case Kind.LINK_STALL:
-                self._tell(worker, "stall")
-                self._later(STALL_FOR, partial(self._tell, worker, "pass"))
+                self._set_relays(worker, "stall")
+                self._later(STALL_FOR, partial(self._set_relays, worker, "pass"))
             case Kind.LINK_CORRUPT:
-                self._tell(worker, f"corrupt {CORRUPT_EVERY}")
-                self._later(CORRUPT_FOR, partial(self._tell, worker, "pass"))
+                self._set_relays(worker, f"corrupt {CORRUPT_EVERY}")
+                self._later(CORRUPT_FOR, partial(self._set_relays, worker, "pass"))
 
-    def _tell(self, worker: Worker, mode: str) -> None:
+    def _set_relays(self, worker: Worker, mode: str) -> None:
         for relay in worker.relays:
             relay.set(mode)
 
@@ -118,7 +118,7 @@ class Injector:
             hit.missed = "its child was gone before the signal"
             return
         hit.busy = self._catch_busy(child)
-        # A thread of its own, because a look now and then would tell the end too late.
+        # A thread of its own, because a look now and then would see the end too late.
         threading.Thread(target=self._watch, args=(hit, pidfd), daemon=True).start()
         hit.at = self._clock()
         send(child, signal.SIGSTOP if hang else signal.SIGSEGV)
@@ -151,7 +151,7 @@ class Injector:
     def _hit_broker(self, hit: Injected, broker: Broker, process: subprocess.Popen[bytes]) -> None:
         if hit.fault.kind is Kind.BROKER_FREEZE:
             send(process.pid, signal.SIGSTOP)
-            self._later(BROKER_FREEZE_FOR, partial(_let_run, [process.pid]))
+            self._later(BROKER_FREEZE_FOR, partial(_continue, [process.pid]))
             return
         self._fleet.kill(broker, process)
         alone = len(self._fleet.brokers) == 1
@@ -159,6 +159,6 @@ class Injector:
         self._later(after, partial(self._fleet.start_broker, broker))
 
 
-def _let_run(pids: list[int]) -> None:
+def _continue(pids: list[int]) -> None:
     for pid in reversed(pids):
         send(pid, signal.SIGCONT)

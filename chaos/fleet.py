@@ -41,11 +41,11 @@ class Worker:
     relays: list[Relay]  # one for each broker, or none
     generation: int = 0
     process: subprocess.Popen[bytes] | None = None
-    family: set[int] = field(default_factory=set)  # of processes that were killed
+    descendants: set[int] = field(default_factory=set)  # of processes that were killed
 
     @property
     def name(self) -> str:
-        """A fresh name for each process: what is said of an old one is not said of the new."""
+        """A fresh name for each process: no event on an old one is taken for the new one's."""
         return f"w{self.number + 1}.{self.generation}"
 
 
@@ -60,12 +60,12 @@ class Fleet:
         Args:
             workers, relayed, brokers: as in the schedule.
             job_limit: seconds a worker allows a picture.
-            logs: folder for what the processes say.
+            logs: folder for the output of the processes.
         """
         self._logs = logs
         self._job_limit = job_limit
         self._programs = Programs(LEAVE_WITHIN, **undisturbed())
-        self._doomed: set[subprocess.Popen[bytes]] = set()  # those that may end
+        self._may_end: set[subprocess.Popen[bytes]] = set()
         self._relays: list[Relay] = []
         self.web: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -106,14 +106,14 @@ class Fleet:
     def kill(self, place: Broker | Worker, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL to one process. Those below it must end by themselves; they are noted."""
         if isinstance(place, Worker):
-            place.family.update(below(process.pid))
-        self._doomed.add(process)
+            place.descendants.update(below(process.pid))
+        self._may_end.add(process)
         process.kill()
         process.wait()
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """SIGTERM to one process."""
-        self._doomed.add(process)
+        self._may_end.add(process)
         process.terminate()
 
     def replace_dead(self) -> list[str]:
@@ -122,15 +122,15 @@ class Fleet:
         places: list[Broker | Worker] = [*self.brokers, *self.workers]
         for place in places:
             process = place.process
-            if process is None or process in self._doomed or process.poll() is None:
+            if process is None or process in self._may_end or process.poll() is None:
                 continue
             found.append(f"{place.name} ended by itself, with {process.returncode}.")
             if isinstance(place, Broker):
                 self.start_broker(place)
             else:
                 self.start_worker(place)
-        if self.web is not None and self.web not in self._doomed and self.web.poll() is not None:
-            self._doomed.add(self.web)
+        if self.web is not None and self.web not in self._may_end and self.web.poll() is not None:
+            self._may_end.add(self.web)
             found.append(f"the web ended by itself, with {self.web.returncode}.")
         return found
 
@@ -143,7 +143,7 @@ class Fleet:
 
     def left_behind(self) -> list[int]:
         """Processes of killed workers that outlived them by seconds."""
-        pids = {pid for worker in self.workers for pid in worker.family}
+        pids = {pid for worker in self.workers for pid in worker.descendants}
         with suppress(TimeoutError):
             eventually(lambda: not any(map(alive, pids)), "the killed leave nothing", GONE_WITHIN)
         return sorted(filter(alive, pids))

@@ -138,25 +138,25 @@ class HttpLoad:
 
 
 def _final(now: float, status: int, headers: dict[str, str], body: bytes) -> Final:
-    """What an HTTP answer says.
+    """What became of a request, from its HTTP answer.
 
     Raises:
-        ValueError: it is not what the web promises to say.
+        ValueError: it is not as the web promises.
     """
-    told = json.loads(body)
+    answer = json.loads(body)
     if status != 200:
-        code = str(told.get("code"))
+        code = str(answer.get("code"))
         return Final(
-            now, code, told["request_id"], status=status, retry_after="retry-after" in headers
+            now, code, answer["request_id"], status=status, retry_after="retry-after" in headers
         )
-    if headers.get("x-request-id") != told["request_id"]:
+    if headers.get("x-request-id") != answer["request_id"]:
         raise ValueError("two request ids in one answer")
     return Final(
         now,
         "ok",
-        told["request_id"],
-        label=told["predictions"][0]["label"],
-        worker=told["worker"],
-        attempts=told["attempts"],
+        answer["request_id"],
+        label=answer["predictions"][0]["label"],
+        worker=answer["worker"],
+        attempts=answer["attempts"],
         status=status,
     )

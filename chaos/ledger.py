@@ -4,7 +4,7 @@ Times are in seconds since the load began, on one monotonic clock, unless a name
 soon answers came again after a fault failover.py judges, what overload does overload.py.
 
 What counts as answered twice
-    Over HTTP a second answer to a request cannot reach anybody. So part of the load speaks the
+    Over HTTP a second answer to a request cannot reach anybody. So part of the load uses the
     wire protocol itself and counts every final message (a result, or a refusal) for each request
     id. It also sends a request again, under the same id, when a broker comes back or does not
     acknowledge. A broker remembers open requests only: one whose answer crosses with that second
@@ -33,7 +33,7 @@ PROMISED = {"busy": (0, LOSING), "quarantined": (2, DEADLY), "worker-lost": (3, 
 #: Seconds by which the time of a broker's event may be too late.
 EVENT_SLACK = 0.05
 
-#: Seconds after a worker's fault in which the broker's word on it belongs to that fault.
+#: Seconds after a worker's fault in which the broker's event on it belongs to that fault.
 ATTRIBUTED_WITHIN = 3.0
 
 
@@ -42,7 +42,7 @@ class Final:
     """A final message for a request."""
 
     at: float
-    code: str  # "ok", or the word of the refusal
+    code: str  # "ok", or the reason of the refusal
     request_id: str
     label: str = ""  # the likeliest
     worker: str = ""
@@ -138,7 +138,7 @@ def _wrong(record: Record, final: Final, costs: Sequence[tuple[Event, Kind]]) ->
     if not _excused(record, final, costs):
         return f"failed: {final.status or 'NACK'} {final.code}."
     if final.status == 503 and not final.retry_after:
-        return "was told 503 without Retry-After."
+        return "got 503 without Retry-After."
     return ""
 
 
@@ -156,7 +156,7 @@ def _excused(record: Record, final: Final, costs: Sequence[tuple[Event, Kind]]) 
 
 
 def frozen(injected: Sequence[Injected], event: Event) -> bool:
-    """Whether its broker stood still then, or had just been let go: what it says is late, and its
+    """Whether its broker stood still then, or had just continued: its events are late, and its
     workers are lost to it because their connections ended."""
     return any(_froze(hit, event) for hit in injected)
 
@@ -191,7 +191,7 @@ def _costs(injected: Sequence[Injected], events: Sequence[Event]) -> list[tuple[
     return found
 
 
-#: The broker's words for an attempt that is lost, after the worker's name.
+#: The broker's event on a lost attempt.
 _TAKEN = re.compile(r"([\w.]+)(?:#\d+)?(?: lost: |: .* on a request| did not ).*; .*moved")
 
 

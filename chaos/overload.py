@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 #: Share of the peak that is still answered at three times the capacity, and milliseconds within
-#: which the others hear that it is busy (P7).
+#: which the others get the answer that it is busy (P7).
 GOODPUT_SHARE, BUSY_LIMIT_MS = 0.9, 100.0
 
 

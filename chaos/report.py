@@ -14,7 +14,7 @@ from chaos.schedule import Kind
 
 #: Seconds of one bar of answers.
 BIN = 1.0
-#: Colours of the marks: one for each kind, told apart by the colour-blind as well as ten can be,
+#: Colours of the marks: one for each kind, as distinct to the colour-blind as ten can be,
 #: with a letter besides.
 MARKS = {
     Kind.WORKER_KILL: ("K", "#d55e00"),
@@ -85,7 +85,7 @@ def _notes(outcome: Outcome) -> list[str]:
         lines.append(
             f"overload: peak {seen.peak:.1f}/s, offered {seen.offered:.1f}/s, answered"
             f" {seen.goodput:.1f}/s ({seen.goodput / seen.peak if seen.peak else 0:.0%}),"
-            f" {seen.busy} told 503 in {seen.busy_p99_ms:.0f} ms (p99)"
+            f" {seen.busy} got 503 in {seen.busy_p99_ms:.0f} ms (p99)"
         )
     return lines
 

@@ -72,7 +72,7 @@ class Outcome:
     left_behind: int = 0
     deaths: list[str] = field(default_factory=list)  # of processes nobody had hit
     overload: Overload | None = None
-    machine: str = ""  # how busy it was, in words
+    machine: str = ""  # how busy it was, as text
 
     def failovers(self) -> list[Failover]:
         plan = self.plan
@@ -219,7 +219,7 @@ class Run:
 
         One worker is left for it: broker, web and this program need the other core, as they have
         it where workers are on machines of their own. With every core full of workers the figure
-        would tell how the kernel shares cores.
+        would show how the kernel shares cores.
         """
         load = HttpLoad(port, self._pictures, self._plan.timeout, self._clock)
         try:

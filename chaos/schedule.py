@@ -18,7 +18,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What is done to the fleet; the word on the plot and in the tables."""
+    """What is done to the fleet; the name on the plot and in the tables."""
 
     WORKER_KILL = "worker killed"  # SIGKILL; a new one is started in its place 1 s later
     WORKER_FREEZE = "worker frozen"  # SIGSTOP to it and all below it, SIGCONT 2.5 s later

@@ -1,4 +1,4 @@
-"""Two that speak the wire protocol: a probe that counts answers, and an observer of the brokers.
+"""Two users of the wire protocol: a probe that counts answers, and an observer of the brokers.
 
 Both use nothing of the client library: they are here to catch its mistakes as well.
 """
@@ -77,8 +77,8 @@ class Line:
 
     def receive(self) -> list[Message]:
         """All that has come; what is no message of ours is as good as lost."""
-        heard = incoming(self.inbox, Direction.BROKER_TO_CLIENT)
-        return [message for message in heard if not isinstance(message, ProtocolError)]
+        received = incoming(self.inbox, Direction.BROKER_TO_CLIENT)
+        return [message for message in received if not isinstance(message, ProtocolError)]
 
 
 class _Loop(ABC):
@@ -214,7 +214,7 @@ class Probe(_Loop):
                 open_.line, open_.acked, open_.resend_at = None, False, now + RESEND_DELAY
                 return
             case Result() if not message.body.intact():
-                open_.record.sendings -= 1  # it has answered nothing, so nothing is owed for it
+                open_.record.sendings -= 1  # it has brought no answer, so one more may come
                 if message.id in self._unanswered:
                     self._send(open_, now)
                 return
@@ -289,11 +289,11 @@ class Observer(_Loop):
             self._past += watched.events
             watched.events = []
         watched.uptime = status["broker"]["uptime_s"]
-        told = [
+        seen = [
             Event(now - event["ago_s"], number, event["text"])
             for event in reversed(status["events"])
         ]
-        merge(watched.events, told)
+        merge(watched.events, seen)
         states = {worker["name"]: worker["state"] for worker in status["workers"]}
         watched.present = frozenset(n for n, state in states.items() if state != "draining")
         watched.ready = frozenset(n for n, state in states.items() if state in ("ready", "busy"))

@@ -43,7 +43,7 @@ class Programs(Processes):
         self, brokers: Sequence[str], port: int, *flags: str, **options: Any
     ) -> subprocess.Popen[bytes]:
         """A web at this port, for the brokers at these addresses."""
-        named = [word for address in brokers for word in ("--broker", address)]
+        named = [flag for address in brokers for flag in ("--broker", address)]
         return self.start("web.py", *named, "--port", str(port), *flags, **options)
 
 
@@ -157,7 +157,7 @@ def own_ports(port: int) -> dict[str, str]:
 
 
 class Service(Processes):
-    """Everything that `make run` starts, with its defaults but for what settings say."""
+    """Everything that `make run` starts, with its defaults but for the settings given."""
 
     def __init__(
         self,

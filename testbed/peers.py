@@ -1,4 +1,4 @@
-"""Workers and clients made of bare sockets, to say what a real one would not."""
+"""Workers and clients made of bare sockets, to send what a real one would not."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Peer:
 
 
 class FakeWorker(Peer):
-    """A worker that does what the test tells it."""
+    """A worker that does as it is called."""
 
     def join(self, name: str, credit: int = 1) -> None:
         self.send(Ready(MODEL, DIGEST, credit, host="here", pid=os.getpid(), name=name))

@@ -148,7 +148,7 @@ class Processes:
         self._options = {"cwd": ROOT, **options}
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
-        """A program in Python: its file and its words, or Python's own flags before them."""
+        """A program in Python: its file and arguments, or Python's own flags before them."""
         return self.start_command(sys.executable, *command, **options)
 
     def start_command(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -160,19 +160,19 @@ class Processes:
     def close(self) -> None:
         """End all of them, and what is below them, frozen or not."""
         running = [process for process in self.processes if process.poll() is None]
-        family = {pid for process in running for pid in below(process.pid)}
+        descendants = {pid for process in running for pid in below(process.pid)}
         if self._grace:
-            self._stop(running, family)
+            self._stop(running, descendants)
         for process in running:
             if process.poll() is None:
-                family.update(below(process.pid))
+                descendants.update(below(process.pid))
                 process.kill()
                 process.wait()
-        for pid in filter(alive, family):
+        for pid in filter(alive, descendants):
             send(pid, signal.SIGKILL)
 
-    def _stop(self, running: list[subprocess.Popen[bytes]], family: set[int]) -> None:
-        for pid in family:
+    def _stop(self, running: list[subprocess.Popen[bytes]], descendants: set[int]) -> None:
+        for pid in descendants:
             send(pid, signal.SIGCONT)
         for process in running:
             process.send_signal(signal.SIGCONT)
@@ -210,6 +210,6 @@ class Output:
                 self.lines.append(line.decode())
 
     def wait_for(self, text: str) -> str:
-        """The first line that has it in."""
+        """The first line that contains this text."""
         found: str = eventually(lambda: next((x for x in self.lines if text in x), ""), text)
         return found

@@ -110,8 +110,8 @@ class _Serving:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             print(self._set(line.split()), flush=True)
 
-    def _set(self, words: list[str]) -> str:
-        mode, *rest = words or [""]
+    def _set(self, order: list[str]) -> str:
+        mode, *rest = order or [""]
         if mode in ("reset", "close"):
             self._mode = "pass"
             for writer in list(self._writers):

@@ -1,8 +1,8 @@
-"""A classifier without a model: answers at once, and misbehaves on request.
+"""A classifier without a model: answers at once, and misbehaves on command.
 
-A picture is any text, or a real picture with the text after MARK at its end. The first word says
-what to do: `sleep:0.5`, `mark:FILE`, `write:FILE`, `eat:BYTES`, `crash`, `exit:3`, `raise`, `hang`,
-`bad`, anything else is answered at once. `once:FILE crash` crashes the first time only. The first
+A picture is any text, or a real picture with the text after MARK at its end. The first word is a
+command: `sleep:0.5`, `mark:FILE`, `write:FILE`, `eat:BYTES`, `crash`, `exit:3`, `raise`, `hang`,
+`bad`; anything else is answered at once. `once:FILE crash` crashes the first time only. The first
 label of an answer is the start of the picture's SHA-256, or LABEL after `label:LABEL`, or after
 `path` where the process looks for modules.
 """
@@ -57,33 +57,33 @@ class StandIn:
 
     def _one(self, image: bytes, top_k: int) -> list[Prediction] | BadImage:
         words = image.rpartition(MARK)[2].decode(errors="replace").split(" ")
-        word, _, argument = words[0].partition(":")
-        if word == "once":
+        command, _, argument = words[0].partition(":")
+        if command == "once":
             first_time = not Path(argument).exists()
             Path(argument).touch()
-            word, _, argument = words[1].partition(":") if first_time else ("", "", "")
-        if word == "sleep":
+            command, _, argument = words[1].partition(":") if first_time else ("", "", "")
+        if command == "sleep":
             time.sleep(float(argument))
-        elif word == "mark":  # shows by a file that the work has begun, then takes half a second
+        elif command == "mark":  # shows by a file that the work has begun, then takes half a second
             Path(argument).touch()
             time.sleep(0.5)
-        elif word == "write":
+        elif command == "write":
             Path(argument).write_bytes(image)
-        elif word == "eat":
+        elif command == "eat":
             bytes(int(argument))
-        elif word == "crash":
+        elif command == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
-        elif word == "exit":
+        elif command == "exit":
             os._exit(int(argument))
-        elif word == "raise":
+        elif command == "raise":
             raise RuntimeError("a fault in the model's code")
-        elif word == "hang":
+        elif command == "hang":
             ctypes.PyDLL(None).usleep(60_000_000)  # keeps the interpreter's lock, like bad C
-        elif word == "bad":
+        elif command == "bad":
             return BadImage("This is not a picture. Send a photo.")
-        elif word == "path":
-            word, argument = "label", os.pathsep.join(sys.path)
-        first = argument if word == "label" else hashlib.sha256(image).hexdigest()[:12]
+        elif command == "path":
+            command, argument = "label", os.pathsep.join(sys.path)
+        first = argument if command == "label" else hashlib.sha256(image).hexdigest()[:12]
         labels = [first, *(f"label {n}" for n in range(1, top_k))]
         return [Prediction(n, label, 0.5 / (n + 1)) for n, label in enumerate(labels)]
 

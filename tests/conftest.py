@@ -89,7 +89,7 @@ def all_pages(browser: Any) -> Iterator[Any]:
 @pytest.fixture
 def pages(all_pages: Any) -> Any:
     """Web, broker and two stand-in workers, shared by all tests of the pages."""
-    all_pages.muster()
+    all_pages.start_missing()
     return all_pages
 
 
@@ -98,12 +98,12 @@ def page(browser: Any) -> Iterator[Any]:
     """A page whose console must stay clean, but for failed answers that a test provokes."""
     errors: list[str] = []
 
-    def heard(message: Any) -> None:
+    def note_error(message: Any) -> None:
         if message.type == "error" and "Failed to load resource" not in message.text:
             errors.append(message.text)
 
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.on("console", heard)
+    page.on("console", note_error)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("dialog", lambda dialog: errors.append(f"a foreign script ran: {dialog.message}"))
     yield page

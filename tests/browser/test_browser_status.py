@@ -64,7 +64,7 @@ def test_the_page_tells_in_words_what_a_death_cost(pages: Pages, status: Page) -
     expect(departed).to_contain_text(busy)
     expect(departed).to_contain_text("connection closed")
     shoot(status, "status-death")
-    pages.muster()
+    pages.start_missing()
     expect(row(status, busy).locator(".state")).to_have_text("ready")
 
 

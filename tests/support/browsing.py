@@ -39,9 +39,9 @@ class Pages(Site):
         self.start_broker()
         self.workers = {name: self.launch_worker(name) for name in ("attic", "cellar")}
         self.start_web()
-        self.muster()
+        self.start_missing()
 
-    def muster(self) -> None:
+    def start_missing(self) -> None:
         """Start those of the two workers that a test ended."""
         for name, process in self.workers.items():
             if process.poll() is not None:
@@ -49,15 +49,15 @@ class Pages(Site):
         eventually(lambda: {"attic", "cellar"} <= set(self.names()), "both workers are there")
 
 
-def picture(words: str = "", name: str = "cat.jpg") -> FilePayload:
-    """A real JPEG with words for the stand-in, as Playwright wants a chosen file."""
+def picture(command: str = "", name: str = "cat.jpg") -> FilePayload:
+    """A real JPEG with a command for the stand-in, as Playwright wants a chosen file."""
     file = io.BytesIO()
-    colour = tuple(32 + 5 * byte % 192 for byte in words.encode().ljust(3)[-3:])
+    colour = tuple(32 + 5 * byte % 192 for byte in command.encode().ljust(3)[-3:])
     Image.new("RGB", (64, 48), colour).save(file, "JPEG")
     return {
         "name": name,
         "mimeType": "image/jpeg",
-        "buffer": file.getvalue() + MARK + words.encode(),
+        "buffer": file.getvalue() + MARK + command.encode(),
     }
 
 

@@ -18,7 +18,7 @@ KNOWN = {"cat.jpg": 281, "rocket.jpg": 657}
 def made_weights(model: str, file: Path, seed: int = 0) -> None:
     """Save a state dict of a model that knows two pictures and nothing else.
 
-    Random but for the last layer, which tells apart what the others make of the two.
+    Random but for the last layer, which distinguishes what the others make of the two.
     """
     torch.manual_seed(seed)
     network: Any = torchvision.models.get_model(model, weights=None).eval()

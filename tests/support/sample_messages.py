@@ -64,7 +64,7 @@ def sealed(kind: bytes, id: bytes, header: bytes, *parts: bytes) -> list[bytes]:
 
 
 def assert_seen(frames: list[bytes] | list[bytearray], direction: Direction) -> None:
-    """Refused, or the body says that it is damaged; nothing else may happen."""
+    """Refused, or damaged by the checksum of its body; nothing else may happen."""
     try:
         damaged = decode(frames, direction)
     except ProtocolError:

@@ -8,7 +8,6 @@ is a stand-in that answers at once.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import signal
 import subprocess
@@ -17,27 +16,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-import zmq
 from tqdm import tqdm
 
 from bench import table
 from bench.photos import photos, usual
 from spyglass.protocol import (
-    ID_BYTES,
-    Body,
-    Direction,
-    Message,
     Ready,
-    Request,
     Result,
-    decode,
-    encode,
 )
 from spyglass.runtime.settings import EXIT_FAILED, whole
-from spyglass.transport.socket_options import router
 from testbed.fleet import REAL, STAND_IN, Programs
+from testbed.peers import FakeBroker
 from testbed.processes import QUIET, ROOT, child_of, cpu_seconds
 
 #: READY may take so many times what importing torch and loading the model take by themselves.
@@ -52,47 +42,11 @@ PATIENCE = 120.0
 #: What no worker can do without.
 _LOAD_ALONE = "from spyglass.model.classifier import Classifier; Classifier()"
 
-Received = TypeVar("Received", bound=Message)
-
-
-class Silent(Exception):
-    """The worker said nothing for long; `str()` is a sentence."""
-
-
-class Broker:
-    """As much of a broker as one worker needs."""
-
-    def __init__(self) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = router(self._context, workers=True)
-        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self.address = f"tcp://127.0.0.1:{port}"
-        self._worker = b""
-
-    def receive(self, kind: type[Received]) -> Received:
-        """The next message of this kind; others are passed over."""
-        while True:
-            if not self._socket.poll(int(1000 * PATIENCE)):
-                raise Silent("the worker said nothing for two minutes")
-            self._worker, *frames = self._socket.recv_multipart()
-            message = decode(frames, Direction.WORKER_TO_BROKER)
-            if isinstance(message, kind):
-                return message
-
-    def ask(self, image: bytes) -> None:
-        """Send a picture."""
-        sha256 = hashlib.sha256(image).hexdigest()
-        request = Request(os.urandom(ID_BYTES), "", 5, 60_000, sha256, Body.of(image))
-        self._socket.send_multipart([self._worker, *encode(request)])
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
-
 
 @contextmanager
-def worker(program: str) -> Iterator[tuple[Broker, int]]:
+def worker(program: str) -> Iterator[tuple[FakeBroker, int]]:
     """A worker with one child that is ready: its broker and its process id."""
-    with closing(Broker()) as broker, Programs(PATIENCE, **QUIET) as programs:
+    with closing(FakeBroker(PATIENCE)) as broker, Programs(PATIENCE, **QUIET) as programs:
         process = programs.run_worker("bench", [broker.address], program=program)
         broker.receive(Ready)
         yield broker, process.pid
@@ -125,7 +79,7 @@ def respawn_times(runs: int, image: bytes) -> list[table.Row]:
             began = time.perf_counter()
             while child_of(pid) == child:  # given to the dead one, it would come back at once
                 time.sleep(0.001)
-            broker.ask(image)
+            broker.request(image)
             broker.receive(Result)
             taken.append(time.perf_counter() - began)
     return [table.row("child killed until its successor's answer", taken, "s", at_most=RESPAWN)]
@@ -139,10 +93,10 @@ def cpu_times(runs: int, images: Sequence[bytes]) -> list[table.Row]:
         assert below_it is not None
         for _ in tqdm(range(runs), unit="run", desc="cpu"):
             before = cpu_seconds(pid), cpu_seconds(below_it)
-            broker.ask(images[0])
+            broker.request(images[0])
             recognising = 0.0
             for number in range(1, PICTURES):  # one ahead of the answers, as with two credits
-                broker.ask(images[number % len(images)])
+                broker.request(images[number % len(images)])
                 recognising += _computing(broker.receive(Result))
             recognising += _computing(broker.receive(Result))
             parent.append(1000 * (cpu_seconds(pid) - before[0]) / PICTURES)
@@ -162,7 +116,7 @@ def measure(runs: int) -> list[table.Row]:
     """All rows.
 
     Raises:
-        Silent: the worker never became ready, or stopped answering.
+        TimeoutError: the worker never became ready, or stopped answering.
     """
     images = usual(photos(None))
     return start_times(runs) + respawn_times(runs, images[0]) + cpu_times(runs, images)
@@ -183,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = p.parse_args(argv)
     try:
         rows = measure(options.runs)
-    except Silent as error:
+    except TimeoutError as error:
         print(f"bench.workers: {error}", file=sys.stderr)
         return EXIT_FAILED
     return table.report(rows, options.json)

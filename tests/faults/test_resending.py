@@ -113,11 +113,12 @@ def test_a_client_that_was_gone_before_it_was_read_is_missed_though_another_has_
 
 def test_the_same_query_again_gets_the_same_reply_and_does_nothing(idle: Idle) -> None:
     idle.broker.dispatcher.worker_ready(b"w1", ready(), time.monotonic())
-    remove = Query(os.urandom(ID_BYTES), Op.REMOVE, b"w1".hex())
+    worker_id = idle.broker.dispatcher.workers[b"w1"].id
+    remove = Query(os.urandom(ID_BYTES), Op.REMOVE, worker_id)
     reply = idle.broker.control.reply(remove)
     assert reply.ok
     assert idle.broker.control.reply(remove) == reply
-    anew = Query(os.urandom(ID_BYTES), Op.REMOVE, b"w1".hex())
+    anew = Query(os.urandom(ID_BYTES), Op.REMOVE, worker_id)
     assert not idle.broker.control.reply(anew).ok
 
 

@@ -1,4 +1,5 @@
-"""A ROUTER takes the routing id that a peer brings, and one that it makes itself next ends it."""
+"""Routing ids that peers choose. libzmq's ROUTER accepts them, and aborts when it generates the
+same one for another peer."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ AT_A_TIME = 200
 
 
 def introduction(routing_id: bytes) -> bytes:
-    """READY of a DEALER that brings a routing id (rfc.zeromq.org/spec/23)."""
+    """READY of a DEALER that chooses its routing id (rfc.zeromq.org/spec/23)."""
     properties = b"".join(
         bytes((len(name),)) + name + struct.pack("!I", len(value)) + value
         for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", routing_id))
@@ -65,7 +66,7 @@ def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> N
     assert fleet.client.submit(b"hello").result(30).worker == "attic"
 
 
-def test_an_encrypted_port_gives_each_peer_a_routing_id_whatever_it_brings(
+def test_an_encrypted_port_assigns_each_peer_a_routing_id_whatever_it_chooses(
     broker_thread: BrokerThread,
 ) -> None:
     client_keys = broker_thread.client_keys(Role.WORKER)

@@ -21,23 +21,23 @@ from testbed.peers import GREETING, READY, connect_tcp, cut_off
 from testbed.processes import eventually
 
 #: ZMTP 1.0: an identity of no bytes, then a message of one frame, "x". It has no greeting.
-OF_THE_PAST = bytes((1, 0, 2, 0, 0x78))
+ZMTP_1 = bytes((1, 0, 2, 0, 0x78))
 #: What a browser sends for <img src="http://127.0.0.1:5555/x.png"> on any page.
-OF_A_BROWSER = b"GET /x.png HTTP/1.1\r\nHost: 127.0.0.1:5555\r\nAccept: image/*\r\n\r\n"
+HTTP_REQUEST = b"GET /x.png HTTP/1.1\r\nHost: 127.0.0.1:5555\r\nAccept: image/*\r\n\r\n"
 
 
-@pytest.mark.parametrize("said", [OF_THE_PAST, OF_A_BROWSER], ids=["ZMTP 1.0", "HTTP"])
-def test_what_is_no_zmtp_of_today_is_turned_away(fleet: Fleet, said: bytes) -> None:
+@pytest.mark.parametrize("greeting", [ZMTP_1, HTTP_REQUEST], ids=["ZMTP 1.0", "HTTP"])
+def test_http_and_zmtp_1_are_refused(fleet: Fleet, greeting: bytes) -> None:
     fleet.start_worker("attic")
     for address in (fleet.frontend, fleet.backend):
         with connect_tcp(address) as stranger:
-            stranger.sendall(said)
+            stranger.sendall(greeting)
             eventually(partial(cut_off, stranger), "the broker ends the connection")
     assert fleet.client.submit(b"hello").result(30).worker == "attic"
     assert fleet.status()["counters"]["bad_frames"] == 0
 
 
-def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
+def test_the_sender_of_an_endless_message_is_disconnected_and_takes_bounded_memory(
     fleet: Fleet,
 ) -> None:
     fleet.start_worker("attic")
@@ -66,7 +66,7 @@ def test_a_message_that_never_ends_is_cut_and_costs_the_broker_a_bounded_memory(
     )
 
 
-def test_a_broker_without_keys_dials_nobody_beyond_loopback(fleet: Fleet) -> None:
+def test_a_broker_without_keys_connects_to_no_worker_beyond_loopback(fleet: Fleet) -> None:
     done, why = fleet.client.control(Op.ADD, "tcp://192.0.2.7:8888")
     assert not done
     assert "python keys.py init" in why
@@ -75,7 +75,7 @@ def test_a_broker_without_keys_dials_nobody_beyond_loopback(fleet: Fleet) -> Non
     assert "TCP" in why
 
 
-def test_a_list_of_keys_that_cannot_be_read_for_want_of_files_stays_as_it_was(
+def test_a_list_of_keys_stays_as_it_was_while_no_file_can_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = Keyring.create(tmp_path / "keys")

@@ -1,4 +1,4 @@
-"""Messages that never end, and of frames without number, cost nobody else anything."""
+"""Messages that never end, or have far too many frames, do not disturb other peers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Port:
         self.peer.connect(f"tcp://127.0.0.1:{self.back.bind_to_random_port('tcp://127.0.0.1')}")
 
     def receive(self) -> list[bytes]:
-        """The next message, without who sent it."""
+        """The next message, without its sender."""
         assert self.back.poll(30_000)
         who, *frames = self.back.recv_multipart(copy=False)
         self.peers.message_from(who)
@@ -62,7 +62,9 @@ def port() -> Iterator[Port]:
 # --- whole ones -------------------------------------------------------------------------------
 
 
-def test_of_a_message_of_too_many_frames_the_rest_is_dropped_by_turns(port: Port) -> None:
+def test_a_message_with_too_many_frames_is_cut_and_the_rest_dropped_over_several_turns(
+    port: Port,
+) -> None:
     frames = 3 * DROPPED_PER_TURN
     port.peer.send_multipart([b"x"] * frames)
     port.peer.send_multipart(encode(BEAT))
@@ -78,30 +80,30 @@ def test_of_a_message_of_too_many_frames_the_rest_is_dropped_by_turns(port: Port
     assert turns >= frames // DROPPED_PER_TURN, "others had their turn meanwhile"
 
 
-def test_a_message_of_as_many_frames_as_are_legal_is_read_whole(port: Port) -> None:
+def test_a_message_with_as_many_frames_as_are_legal_is_read_whole(port: Port) -> None:
     port.peer.send_multipart([b"x"] * MOST)
     assert port.back.poll(30_000)
     assert [len(message) for message in port.inbox.messages()] == [1 + MOST]
     assert not port.inbox.overlong
 
 
-def test_a_dealer_hears_what_follows_a_message_of_too_many_frames(port: Port) -> None:
+def test_a_dealer_receives_what_follows_a_message_with_too_many_frames(port: Port) -> None:
     port.peer.send_multipart(encode(BEAT))
     who, *_ = port.back.recv_multipart()
     inbox = Inbox(port.peer, Direction.BROKER_TO_WORKER.most_frames)
     port.back.send_multipart([who, *[b"x"] * 5000])
     port.back.send_multipart([who, *encode(BEAT)])
-    heard: list[object] = []
-    while len(heard) < 2:
+    received: list[object] = []
+    while len(received) < 2:
         assert port.peer.poll(30_000)
-        heard += incoming(inbox, Direction.BROKER_TO_WORKER)
-    assert isinstance(heard[0], ProtocolError) and heard[1] == BEAT
+        received += incoming(inbox, Direction.BROKER_TO_WORKER)
+    assert isinstance(received[0], ProtocolError) and received[1] == BEAT
 
 
 # --- those on their way -----------------------------------------------------------------------
 
 
-def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whole(
+def test_received_bytes_are_looked_up_only_for_connections_without_a_whole_message(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -117,18 +119,18 @@ def test_linux_is_asked_how_much_came_only_of_connections_that_said_nothing_whol
         assert flood.disconnect_senders(0) == []
     assert asked == []
     assert flood.disconnect_senders(0) == []
-    assert len(asked) == 1, "it said nothing since the last look"
+    assert len(asked) == 1, "no whole message came since the last check"
 
 
 class Bytes:
-    """How much Linux says has come, and what the process takes, as a test wishes."""
+    """A port at which the test sets the bytes received and the memory of the process."""
 
     def __init__(self, port: Port, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.received, self.taken = 1000, 0
         monkeypatch.setattr(unfinished, "bytes_received", lambda fd: self.received)
         self.flood = UnfinishedMessages(port.peers, longest)
         port.beat()
-        self.look()  # it spoke
+        self.look()  # a whole message has come before this check
         assert self.look() == [], "its message has not begun"
 
     def look(self, came: int = 0, taken: int = 0) -> list[str]:
@@ -137,7 +139,7 @@ class Bytes:
         return self.flood.disconnect_senders(self.taken)
 
 
-def test_a_message_longer_than_any_is_cut_before_its_end(
+def test_the_sender_of_a_message_that_is_too_long_is_disconnected_before_its_end(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Bytes(port, MAX_ANSWER_BYTES, monkeypatch)
@@ -149,10 +151,10 @@ def test_a_message_longer_than_any_is_cut_before_its_end(
         port.peers.read_monitor()
         return not port.peers.connections
 
-    eventually(ended, "its connection is ended")
+    eventually(ended, "its connection has ended")
 
 
-def test_a_large_picture_on_its_way_takes_the_memory_of_its_bytes_and_is_not_cut(
+def test_the_sender_of_a_large_picture_stays_connected_as_its_bytes_explain_the_memory(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Bytes(port, MAX_MESSAGE_BYTES, monkeypatch)
@@ -160,7 +162,7 @@ def test_a_large_picture_on_its_way_takes_the_memory_of_its_bytes_and_is_not_cut
         assert wire.look(came=MIB, taken=MIB + 10_000) == []
 
 
-def test_bytes_that_take_many_times_their_memory_are_frames_without_number(
+def test_a_sender_whose_bytes_take_many_times_their_size_in_memory_is_disconnected(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Bytes(port, MAX_MESSAGE_BYTES, monkeypatch)
@@ -170,7 +172,7 @@ def test_bytes_that_take_many_times_their_memory_are_frames_without_number(
     assert looks * 17 * MIB // 4 <= MAX_UNEXPLAINED + 17 * MIB // 4
 
 
-def test_an_idle_client_is_not_cut_for_the_memory_that_others_take(
+def test_an_idle_client_stays_connected_whatever_memory_others_take(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = Bytes(port, MAX_MESSAGE_BYTES, monkeypatch)
@@ -182,7 +184,7 @@ def test_an_idle_client_is_not_cut_for_the_memory_that_others_take(
 
 
 @pytest.mark.parametrize("end", ["frontend", "backend"])
-def test_two_million_frames_cost_nobody_else_anything(fleet: Fleet, end: str) -> None:
+def test_a_message_of_two_million_frames_disturbs_nobody_else(fleet: Fleet, end: str) -> None:
     fleet.start_worker("attic")
     assert fleet.broker is not None
     broker = psutil.Process(fleet.broker.pid)
@@ -206,7 +208,7 @@ def test_two_million_frames_cost_nobody_else_anything(fleet: Fleet, end: str) ->
     eventually(lambda: broker.memory_info().rss - before < 60 * MIB, "its frames are gone")
 
 
-def test_a_worker_that_sends_more_than_an_answer_is_cut(fleet: Fleet) -> None:
+def test_a_worker_that_sends_more_than_an_answer_is_disconnected(fleet: Fleet) -> None:
     with connect_tcp(fleet.backend) as stranger:
         stranger.sendall(GREETING + READY)
         for _ in range(2 * MAX_ANSWER_PARTS):

@@ -1,4 +1,4 @@
-"""The command line, before a real broker and a stand-in worker; and the README's example."""
+"""The client's command line, with a real broker and a fake model; and the README's example."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shared() -> Iterator[Fleet]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures, one of them deeper, and a file that is none."""
+    """Three pictures, one of them in a subfolder, and a file that is not a picture."""
     (tmp_path / "deep").mkdir()
     for name in ("a.jpg", "b.PNG", "deep/c.webp"):
         (tmp_path / name).write_text(f"label:{Path(name).stem}")
@@ -113,20 +113,22 @@ def test_json_has_a_line_for_each_picture_also_for_one_that_failed(
     assert lines[1]["worker"] == "attic" and len(lines[1]["predictions"]) == 5
 
 
-def test_csv_has_a_row_for_each_answer_and_tells_failures_aside(
+def test_csv_has_a_row_for_each_answer_and_failures_go_to_standard_error(
     shared: Fleet, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "a.jpg").write_text("bad")
     assert run(shared, "--csv", "--top-k", 1, folder) == 1
-    told = capsys.readouterr()
-    rows = list(csv.DictReader(io.StringIO(told.out)))
+    printed = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
     assert [Path(row["path"]).name for row in rows] == ["b.PNG", "c.webp"]
     assert rows[0].keys() == {"path", "label_1", "probability_1"}
     assert rows[0]["probability_1"] == "0.5"
-    assert f"{folder}/a.jpg: This is not a picture." in told.err
+    assert f"{folder}/a.jpg: This is not a picture." in printed.err
 
 
-def test_a_terminal_is_shown_a_bar_with_rate_and_time_left(shared: Fleet, folder: Path) -> None:
+def test_a_terminal_shows_a_progress_bar_with_rate_and_time_left(
+    shared: Fleet, folder: Path
+) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     command = [sys.executable, "client.py", "--broker", shared.frontend, str(folder)]
@@ -162,7 +164,7 @@ def test_what_an_output_file_has_is_not_sent_again(
     assert lines[-1].count(b"b.PNG") == 1 and len(lines) == (3 if form == "--json" else 4)
 
 
-def test_every_cut_of_a_file_is_continued_to_the_same_whole(tmp_path: Path) -> None:
+def test_a_file_cut_anywhere_is_continued_to_the_same_content(tmp_path: Path) -> None:
     answer = Answer(
         "id", "m", "d", [{"label": 'a, "b"', "probability": 0.5}], "w", 1, Times(0, 0), 0
     )
@@ -183,7 +185,7 @@ def test_every_cut_of_a_file_is_continued_to_the_same_whole(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("form", [JsonLines(), Csv(5)], ids=["json", "csv"])
 @pytest.mark.parametrize("other", [b"a poem", b"path,x\r\n1,2\r\n", b'{"path": 1\n{"path": 2\n'])
-def test_a_file_that_holds_something_else_is_left_as_it_is(
+def test_a_file_with_other_content_is_left_as_it_is(
     tmp_path: Path, form: Any, other: bytes
 ) -> None:
     (tmp_path / "mine").write_bytes(other)
@@ -204,7 +206,7 @@ def test_two_programs_do_not_write_to_one_file(tmp_path: Path) -> None:
 
 
 class Counting:
-    """A client that counts how many pictures, and bytes of them, wait at a time."""
+    """A fake client that counts the pictures, and their bytes, that are in flight at a time."""
 
     def __init__(self) -> None:
         self.open = self.bytes = self.most = self.most_bytes = 0
@@ -228,7 +230,7 @@ class Counting:
 @pytest.mark.parametrize(
     ("size", "most"), [(1, IN_FLIGHT), (BYTES_IN_FLIGHT // 2, 2), (BYTES_IN_FLIGHT // 2 - 1, 2)]
 )
-def test_few_pictures_and_few_bytes_are_on_their_way_at_a_time(
+def test_few_pictures_and_few_bytes_are_in_flight_at_a_time(
     size: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "_read", lambda path: (size, bytes(1)))
@@ -238,14 +240,14 @@ def test_few_pictures_and_few_bytes_are_on_their_way_at_a_time(
     assert counting.most == most and counting.open == 0
 
 
-def test_no_broker_is_told_at_once_by_its_own_exit_code(
+def test_without_a_broker_it_exits_at_once_with_a_code_of_its_own(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["--broker", NOBODY, str(folder)]) == 3
     assert f"No broker answers at {NOBODY}. Is broker.py running there?" in capsys.readouterr().err
 
 
-def test_a_broker_lost_on_the_way_ends_the_run_by_the_same_code(
+def test_a_broker_that_is_lost_meanwhile_ends_the_run_with_the_same_code(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Losing(Counting):
@@ -267,7 +269,7 @@ def test_a_broker_lost_on_the_way_ends_the_run_by_the_same_code(
 
 
 @pytest.mark.parametrize("wrong", [["--output", "f", "x"], ["--json", "--csv", "x"], []])
-def test_flags_that_do_not_fit_are_a_usage_error(wrong: list[str]) -> None:
+def test_flags_that_exclude_each_other_are_a_usage_error(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(wrong)
     assert left.value.code == 2

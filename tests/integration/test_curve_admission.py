@@ -109,10 +109,10 @@ def test_a_revoked_front_gets_nothing_more(broker_thread: BrokerThread) -> None:
     broker_thread.keyring.revoke("office")
     eventually(lambda: stays_unconnected(asker), "its connection is cut", within=2.0)
     worker.answer(held.id)
-    heard = []
+    received = []
     while (message := asker.receive(Direction.BROKER_TO_CLIENT, 300)) is not None:
-        heard.append(message)
-    assert not any(isinstance(message, Result) for message in heard)
+        received.append(message)
+    assert not any(isinstance(message, Result) for message in received)
 
 
 def test_what_a_revoked_peer_had_sent_is_not_read_any_more(

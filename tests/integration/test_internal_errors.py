@@ -1,4 +1,4 @@
-"""What goes wrong with one message costs that message alone: in broker, worker and client."""
+"""An unexpected exception at one message costs that message only: in broker, worker and client."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_each_fault_is_counted_and_logged_once_with_where_it_is(
+def test_each_error_is_counted_and_logged_once_for_each_place_in_the_code(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     internal_errors = InternalErrors()
@@ -72,7 +72,7 @@ def test_the_longest_reason_that_a_worker_may_give_reaches_the_client(fleet: Fle
             assert client.receive(Direction.BROKER_TO_CLIENT) == answer
 
 
-def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
+def test_a_message_that_the_broker_fails_to_process_disturbs_nobody_else(
     broker_thread: BrokerThread, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = broker_thread.worker(broker_thread.client_keys(Role.WORKER))
@@ -81,7 +81,7 @@ def test_a_message_that_the_broker_cannot_deal_with_costs_nobody_else_anything(
     counters = broker_thread.broker.dispatcher.journal.counters
 
     def fail(*_: object) -> Any:
-        raise KeyError("nobody foresaw it")
+        raise KeyError("unexpected")
 
     monkeypatch.setattr(broker_thread.broker.dispatcher, "request_cancelled", fail)
     for _ in range(3):
@@ -122,7 +122,7 @@ class Line:
         return [picture_request(b"first"), picture_request(b"second")]
 
 
-def test_a_message_that_a_worker_cannot_deal_with_costs_itself_only(
+def test_a_message_that_a_worker_fails_to_process_costs_itself_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = Worker(["tcp://127.0.0.1:1"], None, "attic", 1, 1, 5.0, ChildSpawner("none", {}))
@@ -130,7 +130,7 @@ def test_a_message_that_a_worker_cannot_deal_with_costs_itself_only(
 
     def take(connection: Line, request: Any, now: float) -> None:
         if request.body.join() == b"first":
-            raise KeyError("nobody foresaw it")
+            raise KeyError("unexpected")
         taken.append(request.body.join())
 
     monkeypatch.setattr(worker._inflight, "take", take)
@@ -161,7 +161,9 @@ def test_an_answer_that_a_client_cannot_read_fails_alone(fleet: Fleet, body: byt
 @pytest.mark.parametrize(
     "odd", [{"model": None}, {"top_k": 10**5000}, {"timeout": float("inf")}, {"timeout": 1e300}]
 )
-def test_odd_arguments_of_a_picture_end_no_client(fleet: Fleet, odd: dict[str, Any]) -> None:
+def test_odd_arguments_of_a_request_do_not_end_the_client(
+    fleet: Fleet, odd: dict[str, Any]
+) -> None:
     with closing(FakeWorker(fleet.backend)) as worker:
         worker.join("attic", credit=2)
         client: BrokerClient = fleet.client
@@ -177,11 +179,11 @@ def test_odd_arguments_of_a_picture_end_no_client(fleet: Fleet, odd: dict[str, A
         assert again.result(30).worker == "attic"
 
 
-def test_an_answer_that_a_client_cannot_deal_with_fails_alone(
+def test_an_answer_that_a_client_fails_to_process_fails_alone(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> Any:
-        raise KeyError("nobody foresaw it")
+        raise KeyError("unexpected")
 
     with closing(FakeWorker(fleet.backend)) as worker:
         worker.join("attic")

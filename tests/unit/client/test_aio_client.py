@@ -1,4 +1,4 @@
-"""The web's client on an event loop, before a ROUTER that answers as the test wishes."""
+"""AioClient, the web's client on an event loop, connected to a fake broker."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from testbed.processes import PATIENCE
 ROWS = Body.of(b'[{"label": "tabby", "index": 281, "probability": 0.5}]')
 
 
-class Desk(threading.Thread):
-    """A broker in a thread: answers pictures and questions, and keeps what it heard."""
+class FakeBroker(threading.Thread):
+    """A fake broker in a thread: answers requests and queries, and keeps the messages it got."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.ROUTER)
         self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
         self.silent = False
         self.stopping = False
 
@@ -49,29 +49,29 @@ class Desk(threading.Thread):
                 continue
             peer, *frames = self.socket.recv_multipart()
             message = decode(frames, Direction.CLIENT_TO_BROKER)
-            self.heard.append(message)
+            self.received.append(message)
             if isinstance(message, Request) and not self.silent:
-                self.say(peer, Result(message.id, Times(1, 2), ROWS, worker="attic"))
+                self.send(peer, Result(message.id, Times(1, 2), ROWS, worker="attic"))
             elif isinstance(message, Query):
-                self.say(peer, Reply(message.id, True, "done", Body.of(b'{"workers": []}')))
+                self.send(peer, Reply(message.id, True, "done", Body.of(b'{"workers": []}')))
         self.context.destroy(linger=0)
 
-    def say(self, peer: bytes, message: Message) -> None:
+    def send(self, peer: bytes, message: Message) -> None:
         self.socket.send_multipart([peer, *encode(message)])
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    desk = Desk()
-    desk.start()
-    yield desk
-    desk.stopping = True
-    desk.join(PATIENCE)
+def broker() -> Iterator[FakeBroker]:
+    broker = FakeBroker()
+    broker.start()
+    yield broker
+    broker.stopping = True
+    broker.join(PATIENCE)
 
 
 @pytest.fixture
-def client(desk: Desk) -> Iterator[AioClient]:
-    client = AioClient([f"tcp://127.0.0.1:{desk.port}"])
+def client(broker: FakeBroker) -> Iterator[AioClient]:
+    client = AioClient([f"tcp://127.0.0.1:{broker.port}"])
     yield client
     client.close()
 
@@ -89,25 +89,29 @@ def test_many_pictures_at_a_time_are_all_answered(client: AioClient) -> None:
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_cancelled_picture_is_cancelled_at_the_broker(desk: Desk, client: AioClient) -> None:
+def test_a_cancelled_picture_is_cancelled_at_the_broker(
+    broker: FakeBroker, client: AioClient
+) -> None:
     async def scene() -> None:
         client.open()
-        desk.silent = True
+        broker.silent = True
         future = client.submit(b"cat")
-        while not desk.heard:
+        while not broker.received:
             await asyncio.sleep(0.01)
         future.cancel()
-        while not isinstance(desk.heard[-1], Cancel):
+        while not isinstance(broker.received[-1], Cancel):
             await asyncio.sleep(0.01)
-        assert desk.heard[-1].id == desk.heard[0].id
+        assert broker.received[-1].id == broker.received[0].id
 
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_picture_without_an_answer_fails_at_its_deadline(desk: Desk, client: AioClient) -> None:
+def test_a_picture_without_an_answer_fails_at_its_deadline(
+    broker: FakeBroker, client: AioClient
+) -> None:
     async def scene() -> None:
         client.open()
-        desk.silent = True
+        broker.silent = True
         began = asyncio.get_running_loop().time()
         with pytest.raises(RequestFailed) as failed:
             await client.submit(b"cat", timeout=0.2)
@@ -117,7 +121,7 @@ def test_a_picture_without_an_answer_fails_at_its_deadline(desk: Desk, client: A
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_without_a_broker_it_says_so_at_the_deadline() -> None:
+def test_without_a_broker_a_request_fails_at_its_deadline_and_names_the_reason() -> None:
     client = AioClient(["tcp://127.0.0.1:1"])
 
     async def scene() -> None:
@@ -129,7 +133,7 @@ def test_without_a_broker_it_says_so_at_the_deadline() -> None:
     client.close()
 
 
-def test_a_thread_may_ask_about_the_fleet_while_the_loop_runs(client: AioClient) -> None:
+def test_a_thread_may_query_the_fleet_while_the_loop_runs(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         assert client.alive
@@ -139,7 +143,7 @@ def test_a_thread_may_ask_about_the_fleet_while_the_loop_runs(client: AioClient)
     assert not client.alive
 
 
-def test_a_question_that_is_open_when_the_client_closes_fails(desk: Desk) -> None:
+def test_a_query_that_is_pending_when_the_client_closes_fails(broker: FakeBroker) -> None:
     client = AioClient(["tcp://127.0.0.1:1"])
     failures: list[RequestFailed] = []
 
@@ -163,7 +167,7 @@ def test_a_question_that_is_open_when_the_client_closes_fails(desk: Desk) -> Non
     assert [failure.reason for failure in failures] == [Reason.NO_BROKER]
 
 
-def test_a_coroutine_may_ask_about_the_fleet_too(client: AioClient) -> None:
+def test_a_coroutine_may_query_the_fleet_too(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         assert await client.fleet() == {"workers": []}
@@ -171,7 +175,7 @@ def test_a_coroutine_may_ask_about_the_fleet_too(client: AioClient) -> None:
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_what_no_message_can_say_fails_alone(client: AioClient) -> None:
+def test_a_request_that_cannot_be_encoded_fails_alone(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
         with pytest.raises(RequestFailed, match="cannot be asked for"):
@@ -183,7 +187,7 @@ def test_what_no_message_can_say_fails_alone(client: AioClient) -> None:
     asyncio.run(asyncio.wait_for(scene(), PATIENCE))
 
 
-def test_a_question_does_not_outlive_the_loop(client: AioClient) -> None:
+def test_a_query_fails_once_the_loop_has_ended(client: AioClient) -> None:
     async def scene() -> None:
         client.open()
 

@@ -1,4 +1,4 @@
-"""The client library before a broker that answers as the test wishes; the clock is the test's."""
+"""BrokerClient, connected to a fake broker; the test sets its clock."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from testbed.processes import eventually
 LARGE = bytes(int(SLOWEST_LINK))
 
 
-class Desk:
-    """A ROUTER where a broker would be, its client, and the time by the client's clock."""
+class FakeBroker:
+    """A fake broker, its client, and the time by the client's clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -43,32 +43,32 @@ class Desk:
     def submit(self, picture: bytes, timeout: float = 100) -> Future[Answer]:
         return self.client.submit(picture, timeout=timeout)
 
-    def hear(self) -> Request:
+    def receive(self) -> Request:
         assert self.socket.poll(30_000), "nothing came"
         self.peer, *frames = self.socket.recv_multipart()
         message = decode(frames, Direction.CLIENT_TO_BROKER)
         assert isinstance(message, Request)
         return message
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         self.socket.send_multipart([self.peer, *encode(message)])
 
     def acknowledge(self, request: Request, left: int) -> None:
-        """Say ACK, and wait until the client knows that so many bytes are still on their way."""
-        self.say(Ack(request.id))
+        """Send ACK, and wait until the client counts so many bytes as unacknowledged."""
+        self.send(Ack(request.id))
         eventually(
             lambda: self.client._connections[0].unacknowledged_bytes == left,
-            "the client has heard it",
+            "the client has received it",
         )
 
     def sent_again_at(self, now: float, awaited: int = 0) -> list[bytes]:
-        """Ids of what the client sends by itself when its clock shows this: so many are waited for,
-        and a moment for others."""
+        """Ids of the requests that the client sends by itself when its clock shows this time. Waits
+        for `awaited` of them, and a moment for more."""
         self.now, looks = now, self.looks
         eventually(lambda: self.looks > looks + 2, "it has looked at all its requests")
-        again = [self.hear().id for _ in range(awaited)]
+        again = [self.receive().id for _ in range(awaited)]
         while self.socket.poll(50):
-            again.append(self.hear().id)
+            again.append(self.receive().id)
         return again
 
     def _look(self) -> float:
@@ -81,70 +81,73 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
-    desk = Desk()
+def broker() -> Iterator[FakeBroker]:
+    broker = FakeBroker()
     try:
-        yield desk
+        yield broker
     finally:
-        desk.close()
+        broker.close()
 
 
-def test_a_picture_is_sent_again_when_its_own_time_on_the_slowest_link_is_over(desk: Desk) -> None:
-    desk.submit(LARGE)
-    first = desk.hear()
-    assert desk.sent_again_at(ACK_TIMEOUT + 0.9) == []
-    assert desk.sent_again_at(ACK_TIMEOUT + 1.1, awaited=1) == [first.id]
+def test_a_request_is_sent_again_after_the_time_its_picture_takes_on_the_slowest_link(
+    broker: FakeBroker,
+) -> None:
+    broker.submit(LARGE)
+    first = broker.receive()
+    assert broker.sent_again_at(ACK_TIMEOUT + 0.9) == []
+    assert broker.sent_again_at(ACK_TIMEOUT + 1.1, awaited=1) == [first.id]
 
 
-def test_a_picture_behind_others_is_given_their_time_too(desk: Desk) -> None:
+def test_a_request_sent_after_others_is_given_their_time_too(broker: FakeBroker) -> None:
     for _ in range(3):
-        desk.submit(LARGE)
-    first, second, third = (desk.hear() for _ in range(3))
-    assert desk.sent_again_at(ACK_TIMEOUT + 0.9) == []
-    desk.acknowledge(first, 2 * len(LARGE))
-    assert desk.sent_again_at(ACK_TIMEOUT + 1.9) == []
-    desk.acknowledge(second, len(LARGE))
-    assert desk.sent_again_at(ACK_TIMEOUT + 2.9) == []
-    assert desk.sent_again_at(ACK_TIMEOUT + 3.1, awaited=1) == [third.id]
+        broker.submit(LARGE)
+    first, second, third = (broker.receive() for _ in range(3))
+    assert broker.sent_again_at(ACK_TIMEOUT + 0.9) == []
+    broker.acknowledge(first, 2 * len(LARGE))
+    assert broker.sent_again_at(ACK_TIMEOUT + 1.9) == []
+    broker.acknowledge(second, len(LARGE))
+    assert broker.sent_again_at(ACK_TIMEOUT + 2.9) == []
+    assert broker.sent_again_at(ACK_TIMEOUT + 3.1, awaited=1) == [third.id]
 
 
-def test_what_was_acknowledged_gives_the_next_picture_no_time(desk: Desk) -> None:
-    desk.submit(LARGE)
-    desk.say(Ack(desk.hear().id))
-    desk.submit(LARGE)
-    desk.say(Ack(desk.hear().id))
+def test_an_acknowledged_request_gives_the_next_one_no_more_time(broker: FakeBroker) -> None:
+    broker.submit(LARGE)
+    broker.send(Ack(broker.receive().id))
+    broker.submit(LARGE)
+    broker.send(Ack(broker.receive().id))
     eventually(
-        lambda: desk.client._connections[0].unacknowledged_bytes == 0, "the client has heard it"
+        lambda: broker.client._connections[0].unacknowledged_bytes == 0,
+        "the client has received it",
     )
-    desk.submit(b"small")
-    small = desk.hear()
-    assert desk.sent_again_at(ACK_TIMEOUT + 0.1, awaited=1) == [small.id]
+    broker.submit(b"small")
+    small = broker.receive()
+    assert broker.sent_again_at(ACK_TIMEOUT + 0.1, awaited=1) == [small.id]
 
 
 @pytest.mark.parametrize("timeout", [0.3, ACK_TIMEOUT - 0.1])
-def test_the_broker_may_say_why_after_the_deadline_also_if_it_never_acknowledged(
-    desk: Desk, timeout: float
+def test_the_brokers_reason_is_taken_shortly_after_the_deadline_even_without_an_ack(
+    broker: FakeBroker, timeout: float
 ) -> None:
-    future = desk.submit(b"small", timeout=timeout)
-    request = desk.hear()
+    future = broker.submit(b"small", timeout=timeout)
+    request = broker.receive()
     for early in (0.1, 0.05):
-        assert desk.sent_again_at(timeout + GRACE - early) == []
-    desk.say(Nack(request.id, Reason.NO_WORKERS, "No worker came."))
+        assert broker.sent_again_at(timeout + GRACE - early) == []
+    broker.send(Nack(request.id, Reason.NO_WORKERS, "No worker came."))
     with pytest.raises(RequestFailed) as failure:
         future.result(30)
     assert failure.value.reason is Reason.NO_WORKERS
 
 
-def test_a_broker_that_says_nothing_is_waited_for_no_longer_than_the_grace(desk: Desk) -> None:
-    future = desk.submit(b"small", timeout=0.3)
-    desk.hear()
-    desk.now = 0.3 + GRACE
+def test_a_silent_broker_is_waited_for_no_longer_than_the_grace_period(broker: FakeBroker) -> None:
+    future = broker.submit(b"small", timeout=0.3)
+    broker.receive()
+    broker.now = 0.3 + GRACE
     with pytest.raises(RequestFailed) as failure:
         future.result(30)
     assert failure.value.reason is Reason.DEADLINE
 
 
 @pytest.mark.parametrize("place", ["nonsense", "tcp://127.0.0.1", "http://127.0.0.1:5555"])
-def test_an_address_that_is_none_is_refused_with_a_sentence(place: str) -> None:
+def test_an_invalid_address_is_refused_with_a_sentence(place: str) -> None:
     with pytest.raises(AddressError, match=r"is not an address such as tcp://127\.0\.0\.1:5556"):
         BrokerClient([place])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from spyglass.keys.keyring import Role
 from spyglass.protocol import Op
 from testbed.encrypted import EncryptedFleet
 from testbed.fleet import CAT, REAL, STAND_IN, Fleet
-from testbed.processes import ROOT, child_of, eventually, free_port
+from testbed.processes import ROOT, Output, eventually, free_port
 
 #: What neither a fork server nor a child has any use for: sockets to strangers, and the web.
 NETWORK = {"zmq", "uvloop", "bottle", "uvicorn"}
@@ -35,16 +34,23 @@ def mapped(pid: int) -> list[str]:
     return sorted(file for file in files if any(name in file.lower() for name in NETWORK))
 
 
-def below_worker(worker: int, but: Sequence[int] = ()) -> tuple[int, int] | None:
-    """Its fork server and its child, if it has both and they are not some earlier ones."""
-    child = child_of(worker)
-    if child is None or child in but:
-        return None
-    with suppress(OSError):  # it has just ended
+class Ready:
+    """The children that a worker's log calls ready, each with its fork server."""
+
+    def __init__(self, worker: subprocess.Popen[bytes]) -> None:
+        """Start the worker with stderr=subprocess.PIPE."""
+        self._output = Output(worker)
+
+    def wait_for(self, number: int, limit: float) -> tuple[int, int]:
+        """The fork server and the child, the first or the second and so on."""
+        eventually(lambda: len(self._pids()) >= number, f"{number} are ready", limit)
+        child = self._pids()[number - 1]
         stat = Path(f"/proc/{child}/stat").read_text()
-        fork_server = int(stat.rpartition(")")[2].split()[1])
-        return None if fork_server in but else (fork_server, child)
-    return None
+        return int(stat.rpartition(")")[2].split()[1]), child
+
+    def _pids(self) -> list[int]:
+        found = [re.search(r"child (\d+) ready", line) for line in self._output.lines]
+        return [int(match[1]) for match in found if match]
 
 
 def environment_of(pid: int) -> bytes:
@@ -69,14 +75,15 @@ def test_no_child_has_zeromq_in_its_memory_nor_one_of_a_new_fork_server(
     fleet: Fleet, program: str
 ) -> None:
     limit = WORKERS[program]
-    worker = fleet.start(program, fleet.backend, "--processes", "1", "--name", "attic")
-    eventually(lambda: "attic" in fleet.names(), "it joins", limit)
+    command = [program, fleet.backend, "--processes", "1", "--name", "attic"]
+    worker = fleet.start(*command, stderr=subprocess.PIPE)
+    ready = Ready(worker)
+    before = ready.wait_for(1, limit)
     assert any("libzmq" in file for file in mapped(worker.pid)), "the parent has it"
-    before = below_worker(worker.pid)
-    assert before is not None
     assert [mapped(pid) for pid in before] == [[], []]
     os.kill(before[0], signal.SIGKILL)
-    after = eventually(lambda: below_worker(worker.pid, before), "both are replaced", limit)
+    after = ready.wait_for(2, limit)
+    assert not set(after) & {*before, worker.pid}, "both are new"
     assert fleet.client.submit(CAT).result(30).predictions, "it serves"
     assert [mapped(pid) for pid in after] == [[], []]
 
@@ -88,15 +95,14 @@ def test_no_process_that_decodes_pictures_is_started_with_its_workers_secret(
     free = f"tcp://127.0.0.1:{free_port()}"
     address = encrypted.address_for(Role.WORKER, "attic", free if flags else "")
     command = [STAND_IN, *flags, address, "--processes", "1", "--name", "attic"]
-    worker = encrypted.start(*command)
+    worker = encrypted.start(*command, stderr=subprocess.PIPE)
+    family = Ready(worker).wait_for(1, WORKERS[STAND_IN])
     if flags:
         assert encrypted.client.control(Op.ADD, free)[0]
     eventually(lambda: "attic" in encrypted.names(), "it joins")
     secret = address.partition("#")[2].encode()
     assert secret in environment_of(worker.pid), "where ps does not show it"
-    below_it = below_worker(worker.pid)
-    assert below_it is not None
-    for pid in below_it:
+    for pid in family:
         assert secret not in environment_of(pid)
 
 

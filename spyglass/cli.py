@@ -22,11 +22,13 @@ COMMANDS = {
     "web": ("spyglass.web.cli", "web", "serve the pages and the HTTP API before a broker"),
     "classify": ("spyglass.client.cli", "", "send pictures to a broker and print what they show"),
     "keys": ("spyglass.keys.cli", "", "let other machines join, encrypted, and shut them out"),
+    "doctor": ("spyglass.doctor", "", "say what is wrong on this machine, and what to do"),
 }
 EXAMPLES = """examples:
   spyglass up
   spyglass classify photo.jpg
   spyglass worker tcp://192.168.1.5:5556
+  spyglass doctor
   spyglass --print-completion bash > ~/.local/share/bash-completion/completions/spyglass
 
 `spyglass COMMAND --help` tells more."""

@@ -15,7 +15,11 @@ from spyglass.runtime.import_path import OWN_FOLDER
 #: The console script that an installation has.
 SCRIPT = "spyglass"
 #: What starts a program in a checkout, where that is not `python NAME.py`.
-_IN_A_CHECKOUT = {"up": "make run", "classify": "python client.py"}
+_IN_A_CHECKOUT = {
+    "up": "make run",
+    "classify": "python client.py",
+    "doctor": "python -m spyglass.cli doctor",
+}
 
 
 def command(program: str) -> str:
@@ -27,7 +31,8 @@ def command(program: str) -> str:
 
 def prog(program: str) -> str:
     """The same without the interpreter, as a program's help and errors begin."""
-    return command(program).removeprefix("python ")
+    words = command(program)
+    return words if " -m " in words else words.removeprefix("python ")
 
 
 def not_installed(package: str, extra: str) -> str:

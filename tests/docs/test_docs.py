@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from pages import PAGES
 
+from spyglass import __version__, doctor
 from spyglass.broker import cli as broker_cli
+from spyglass.cli import COMMANDS
 from spyglass.client import cli as client_cli
 from spyglass.protocol import (
     Ack,
@@ -44,7 +46,7 @@ from testbed.processes import ROOT
 README, PROTOCOL, CONFIGURATION = (
     PAGES[name] for name in ("README.md", "PROTOCOL.md", "docs/configuration.md")
 )
-PROGRAMS: list[Any] = [broker_cli, worker_cli, web_cli, client_cli]
+PROGRAMS: list[Any] = [broker_cli, worker_cli, web_cli, client_cli, doctor]
 #: What is started with `python -m`; only their help is looked at.
 TOOLS = ["chaos", "bench", "bench.broker", "bench.failover", "bench.http", "bench.pipeline"]
 TOOLS += ["bench.secure", "bench.workers", "simulation"]
@@ -66,6 +68,9 @@ MESSAGES: list[Message] = [
     Reply(ID, True),
 ]
 
+#: A command of the console script, or that script alone, where it stands as a command.
+INSTALLED = rf"(?:^|(?<=[\s;&/]))spyglass (?:(?:{'|'.join(COMMANDS)})\b|(?=--))"
+
 each_page = pytest.mark.parametrize("page", PAGES)
 #: All Python of the programs.
 SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("spyglass/**/*.py")]
@@ -74,6 +79,16 @@ SOURCES = [*ROOT.glob("*.py"), *ROOT.glob("spyglass/**/*.py")]
 def door(program: Any) -> str:
     """The file at the top that starts a program: broker.py for spyglass.broker.cli."""
     return f"{program.__name__.split('.')[1]}.py"
+
+
+def start(program: Any) -> list[str]:
+    """The words after `python` that start a program in the checkout."""
+    return ["-m", "spyglass.cli", "doctor"] if program is doctor else [door(program)]
+
+
+def heading(program: Any) -> str:
+    """The heading in the configuration under which its flags stand."""
+    return "spyglass doctor" if program is doctor else door(program)
 
 
 each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__.split(".")[1])
@@ -109,7 +124,7 @@ def row(text: str, first: str) -> list[str]:
 
 @each_program
 def test_every_flag_has_help_and_its_row_in_the_configuration(program: Any) -> None:
-    text = section(CONFIGURATION, door(program))
+    text = section(CONFIGURATION, heading(program))
     for action in actions(program):
         assert action.help
         if not action.option_strings:
@@ -123,7 +138,7 @@ def test_every_flag_has_help_and_its_row_in_the_configuration(program: Any) -> N
 
 @each_program
 def test_the_defaults_in_the_configuration_are_those_of_the_parser(program: Any) -> None:
-    text = section(CONFIGURATION, door(program))
+    text = section(CONFIGURATION, heading(program))
     for action in actions(program):
         # As many processes as this machine has cores; no default; a list filled in by main().
         known = action.dest != "processes" and action.default not in (None, "", False)
@@ -135,11 +150,11 @@ def test_the_defaults_in_the_configuration_are_those_of_the_parser(program: Any)
 
 @each_program
 def test_every_command_has_help_with_examples(program: Any) -> None:
-    name = door(program)
+    words = start(program)
     shown = subprocess.run(
-        [sys.executable, name, "--help"], cwd=ROOT, capture_output=True, check=True, text=True
+        [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, check=True, text=True
     )
-    assert f"python {name}" in shown.stdout
+    assert f"python {' '.join(words)}" in shown.stdout
 
 
 @each_program
@@ -184,12 +199,14 @@ def flags_of(command: list[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def flags() -> dict[str, set[str]]:
     """The flags of each program and tool, by the words that start it."""
-    programs = [door(program) for program in PROGRAMS] + [
-        "deploy/ray_fleet.py",
-    ]
+    doors = [door(program) for program in PROGRAMS if program is not doctor]
     modules = ["spyglass.local", *TOOLS]
-    commands = [[name] for name in programs] + [["-m", name] for name in modules]
-    return {f"python {' '.join(command)}": flags_of(command) for command in commands}
+    commands = [[name] for name in [*doors, "deploy/ray_fleet.py"]]
+    commands += [["-m", name] for name in modules]
+    known = {f"python {' '.join(command)}": flags_of(command) for command in commands}
+    cli = "spyglass/cli.py"
+    installed = {f"spyglass {name}": flags_of([cli, name]) for name in COMMANDS if name != "keys"}
+    return known | installed | {"spyglass": flags_of([cli])}
 
 
 @each_page
@@ -224,11 +241,19 @@ def test_every_flag_that_is_named_exists(page: str, flags: dict[str, set[str]]) 
     every = set().union(*flags.values())
     for words in code(PAGES[page]):
         # Only what a program of ours is asked: `docker run --rm` is not for us to check.
-        ours = re.search(r"\bpython (-m [\w.]+|\S+\.py)", words)
-        known = flags.get(f"python {ours[1]}", set()) if ours else every
+        ours = re.search(rf"\bpython (?:-m [\w.]+|\S+\.py)|{INSTALLED}", words)
+        known = flags.get(ours[0].strip(), set()) if ours else every
         asked = words[ours.end() :] if ours else words if words.startswith("--") else ""
         for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", asked) if known else ():
             assert flag in known, f"{flag} in {words!r}"
+
+
+@each_page
+def test_no_page_installs_a_package_whose_name_is_not_ours(page: str) -> None:
+    wheel = f"spyglass-{__version__}-py3-none-any.whl"
+    for words in re.findall(r"\bpip install [^\n`]*", PAGES[page]):
+        for named in re.findall(r"(?<![\w./-])spyglass[\w.-]*", words.partition("#")[0]):
+            assert named == wheel, words
 
 
 @each_page

@@ -20,8 +20,9 @@ DOORS = ["broker.py", "client.py", "keys.py", "web.py", "worker.py", "zmq_protoc
 #: Modules that are loaded by a name in a string, which no import rule sees: by whom, and for what.
 LOADED_BY_NAME = {
     "spyglass.client": "spyglass/__init__.py, for `from spyglass import BrokerClient`",
-    "spyglass.broker.cli": "spyglass/cli.py, for the command of this name; so are the next five",
+    "spyglass.broker.cli": "spyglass/cli.py, for the command of this name; so are the next six",
     "spyglass.client.cli": "spyglass classify",
+    "spyglass.doctor": "spyglass doctor",
     "spyglass.keys.cli": "spyglass keys",
     "spyglass.local.run": "spyglass up",
     "spyglass.web.cli": "spyglass web",

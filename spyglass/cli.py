@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   spyglass doctor
   spyglass --print-completion bash > ~/.local/share/bash-completion/completions/spyglass
 
-`spyglass COMMAND --help` tells more."""
+`spyglass COMMAND --help` shows more."""
 
 
 def main() -> int:

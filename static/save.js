@@ -28,12 +28,12 @@ export function csv(items) {
 }
 
 export function json(items) {
-  const told = items.map(({ name, answer, problem }) => ({
+  const rows = items.map(({ name, answer, problem }) => ({
     file: name,
     ...answer,
     ...(problem ? { error: { title: problem.message, ...problem.fields } } : {}),
   }));
-  return `${JSON.stringify(told, null, 2)}\n`;
+  return `${JSON.stringify(rows, null, 2)}\n`;
 }
 
 function save(text, name, type) {

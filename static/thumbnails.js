@@ -53,7 +53,7 @@ export class Thumbnails {
     try {
       this.put(card, await smaller(file));
     } catch {
-      // What the browser cannot read has no thumbnail; the answer tells whether we can.
+      // What the browser cannot read has no thumbnail; whether we can is in the answer.
     }
     this.drawing--;
     this.draw();

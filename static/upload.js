@@ -5,7 +5,7 @@
 import { ask, asProblem, byId, checkSize, fileSize, fill, percent, predictionRow, Problem, receipt, sleep } from "./ask.js";
 import { Gallery } from "./gallery.js";
 
-// How often a busy service is asked again before the person is told.
+// How often a busy service is asked again before the person sees an error.
 const MAX_RETRIES = 3;
 
 const form = byId("upload");

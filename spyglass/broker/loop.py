@@ -104,7 +104,7 @@ class Broker:
         """Bind both ports.
 
         Raises:
-            zmq.ZMQError: an address is in use or not ours; `frontend` or `backend` tells which.
+            zmq.ZMQError: an address is in use or not ours; which one is in `frontend` or `backend`.
         """
         if self._authority is not None:
             self._authority.open(self._context)

@@ -56,7 +56,7 @@ from spyglass.protocol.timing import (
     patience,
 )
 from spyglass.protocol.worker_messages import (
-    MAX_CHILDREN_TOLD,
+    MAX_CHILDREN_LISTED,
     PROTOCOL_REVISION,
     Bye,
     ChildState,
@@ -74,7 +74,7 @@ __all__ = [
     "ID_BYTES",
     "LONGEST_INTERVAL",
     "MAX_ANSWER_PARTS",
-    "MAX_CHILDREN_TOLD",
+    "MAX_CHILDREN_LISTED",
     "MAX_CREDIT",
     "MAX_HEADER_BYTES",
     "MAX_PARTS",

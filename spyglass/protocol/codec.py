@@ -52,7 +52,7 @@ LEADING = 5
 #: Parts of one message: 64 MiB, six times the web's default upload limit.
 MAX_PARTS = 1024
 
-#: What most heartbeats are: one that tells nothing more, and its frames. Neither is made anew.
+#: What most heartbeats are: one that reports nothing else, and its frames. Neither is made anew.
 BEAT = Heartbeat()
 _BEAT: list[Part] = [VERSION, Heartbeat.TYPE, b"", b"{}", crc32(b"H{}").to_bytes(4, "big")]
 

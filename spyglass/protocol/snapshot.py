@@ -13,7 +13,7 @@ MAX_MODELS = 64
 
 
 class Counters(TypedDict):
-    """What has happened since the broker started, in requests unless said otherwise."""
+    """What has happened since the broker started, in requests unless a comment says otherwise."""
 
     #: The broker took responsibility for them.
     accepted: int

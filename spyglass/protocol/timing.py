@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Seconds between two heartbeats of a worker that holds nothing; the broker answers each, and tells
+#: Seconds between two heartbeats of a worker that holds nothing; the broker answers each, and names
 #: a longer interval in a large fleet, so that all together beat about so often a second (as Nomad's
 #: `max_heartbeats_per_second` does), but none less often than in the longest. Nobody waits for such
 #: a worker: one that fell silent costs the next picture the 0.3 s in which it must be acknowledged.
@@ -11,7 +11,7 @@ HEARTBEATS_PER_SECOND = 330
 #: The same while it holds a request. Short, because somebody waits, and a frozen machine is only
 #: noticed by silence.
 BUSY_INTERVAL = 0.25
-#: Silent intervals after which a peer counts as dead while nothing is in hand, and seconds besides,
+#: Silent intervals after which a peer counts as dead while it holds no request, and seconds besides,
 #: for the network: 1.5 s in all in a small fleet. TCP loses no heartbeat, so two are enough.
 LIVENESS, SLACK = 2, 0.5
 #: Bytes a second of the slowest link served (8 Mbit/s, a tenth of it for TCP/IP): whoever waits for

@@ -9,10 +9,10 @@ from spyglass.protocol import header as read
 from spyglass.protocol.header import Header, ProtocolError
 from spyglass.protocol.messages import MAX_CREDIT, Body
 
-#: Said in READY; the broker refuses a worker that speaks another revision.
+#: Sent in READY; the broker refuses a worker that speaks another revision.
 PROTOCOL_REVISION = 1
-#: Items a heartbeat tells of single children; a machine with more says so by `processes`.
-MAX_CHILDREN_TOLD = 32
+#: Single children that a heartbeat lists; a machine with more shows it by `processes`.
+MAX_CHILDREN_LISTED = 32
 #: Characters of a machine's name: what Linux and DNS allow.
 MAX_HOST = 255
 #: Milliseconds, the longest interval of heartbeats a broker may ask for: whoever beats less often
@@ -81,10 +81,10 @@ class Heartbeat:
     id: bytes = field(default=b"", init=False)
 
     def header(self) -> Header:
-        told = self.children[:MAX_CHILDREN_TOLD]
+        listed = self.children[:MAX_CHILDREN_LISTED]
         header: Header = {}
-        if told:
-            header["children"] = [[c.pid, c.state, c.for_ms] for c in told]
+        if listed:
+            header["children"] = [[c.pid, c.state, c.for_ms] for c in listed]
         if self.interval_ms:
             header["interval_ms"] = self.interval_ms
         return header
@@ -92,15 +92,15 @@ class Heartbeat:
     @classmethod
     def read(cls, id: bytes, header: Header, body: Body) -> Heartbeat:
         rows = header.get("children", [])
-        if type(rows) is not list or len(rows) > MAX_CHILDREN_TOLD:
-            raise ProtocolError(f"children must be a list of at most {MAX_CHILDREN_TOLD}")
+        if type(rows) is not list or len(rows) > MAX_CHILDREN_LISTED:
+            raise ProtocolError(f"children must be a list of at most {MAX_CHILDREN_LISTED}")
         interval_ms = read.whole(header, "interval_ms", 0, MAX_INTERVAL_MS, 0)
         return cls(tuple(map(cls._child, rows)), interval_ms)
 
     @staticmethod
     def _child(row: object) -> ChildState:
         if type(row) is not list or len(row) != 3:
-            raise ProtocolError("a child is told as [pid, state, milliseconds]")
+            raise ProtocolError("a child is listed as [pid, state, milliseconds]")
         fields = dict(zip(("pid", "state", "for_ms"), row, strict=True))
         return ChildState(
             read.whole(fields, "pid", 0, 2**31),

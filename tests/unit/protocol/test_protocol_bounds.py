@@ -10,7 +10,7 @@ from sample_messages import ID, READY, REQUEST, sealed
 
 from spyglass.protocol import (
     ID_BYTES,
-    MAX_CHILDREN_TOLD,
+    MAX_CHILDREN_LISTED,
     MAX_CREDIT,
     MAX_HEADER_BYTES,
     MAX_PARTS,
@@ -134,10 +134,10 @@ def test_another_version_is_refused() -> None:
 
 
 def test_a_heartbeat_tells_of_32_children_and_refuses_33() -> None:
-    children = tuple(ChildState(n, "idle", 0) for n in range(MAX_CHILDREN_TOLD + 1))
+    children = tuple(ChildState(n, "idle", 0) for n in range(MAX_CHILDREN_LISTED + 1))
     told = decode(encode(Heartbeat(children)), Direction.WORKER_TO_BROKER)
     assert isinstance(told, Heartbeat) and told.children == children[:-1]
-    rows = json.dumps({"children": [[1, "idle", 0]] * (MAX_CHILDREN_TOLD + 1)}).encode()
+    rows = json.dumps({"children": [[1, "idle", 0]] * (MAX_CHILDREN_LISTED + 1)}).encode()
     with pytest.raises(ProtocolError, match="children"):
         decode(sealed(b"H", b"", rows), Direction.WORKER_TO_BROKER)
 

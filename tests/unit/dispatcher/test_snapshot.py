@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from dispatching import fleet, ready, request, result
 
@@ -103,3 +105,20 @@ def test_the_trend_shows_what_waits_and_counts_what_was_answered() -> None:
         "in_flight": [1, 1],
         "answered": [0, 1],
     }
+
+
+def test_a_picture_in_quarantine_is_listed_with_those_it_cost_and_those_refused() -> None:
+    d = fleet(b"attic", b"cellar")
+    d.request_arrived(b"web", request(0), 0.0)
+    for worker in (b"attic", b"cellar"):
+        d.worker_refused(worker, Nack(request(0).id, Reason.CRASH), 1.0)
+    again = replace(request(0), id=bytes(15) + b"!")
+    d.request_arrived(b"web", again, 2.0)
+    assert snapshot(d, now=11.0)["quarantine"] == [
+        {
+            "sha256": request(0).sha256,
+            "left_s": 590.0,
+            "workers": ["attic", "cellar"],
+            "refused": 1,
+        }
+    ]

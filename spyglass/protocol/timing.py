@@ -11,7 +11,7 @@ HEARTBEATS_PER_SECOND = 330
 #: The same while it holds a request. Short, because somebody waits, and a frozen machine is only
 #: noticed by silence.
 BUSY_INTERVAL = 0.25
-#: Silent intervals after which a peer counts as dead while it holds no request, and seconds besides,
+#: Silent intervals after which a peer counts as dead while it holds no request, and seconds added
 #: for the network: 1.5 s in all in a small fleet. TCP loses no heartbeat, so two are enough.
 LIVENESS, SLACK = 2, 0.5
 #: Bytes a second of the slowest link served (8 Mbit/s, a tenth of it for TCP/IP): whoever waits for

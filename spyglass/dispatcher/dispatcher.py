@@ -7,8 +7,8 @@ every rule is tested by plain calls.
 
 The pattern is the Paranoid Pirate (https://rfc.zeromq.org/spec/6/) with two additions: the broker
 keeps each request until it is answered (jobs.py), and being alive (membership.py), ready and busy
-are three facts. Any valid message renews a worker's life; only READY, a result or a NACK gives
-credit.
+are tracked separately. Any valid message renews a worker's life; only READY, a result or a NACK
+gives credit.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Dispatcher:
     def worker_ready(self, address: bytes, hello: Ready, now: float) -> list[Action]:
         """A worker joins; one that is known starts over, and what it held is requeued."""
         if (known := self.workers.get(address)) is not None:
-            self.membership.forget(known, "said READY again", now)
+            self.membership.forget(known, "sent READY again", now)
         if refusal := self.pools.refusal(hello):
             if line := self._refusals.line(hello.name, refusal, now):
                 self.journal.log_event(line, now)
@@ -150,7 +150,7 @@ class Dispatcher:
         elif job is None:
             self.outliers.unasked(worker, now)
         else:
-            self.jobs.acquit(job, now)
+            self.jobs.clear_suspicion(job, now)
         if attempt is not None:
             self.jobs.answer(attempt, result, now)
             self.outliers.succeeded(worker, now)
@@ -165,7 +165,7 @@ class Dispatcher:
             self.journal.counters.late += 1
             return self.journal.flush()
         if nack.reason is Reason.CANCELLED and worker.silence.late_reply(nack.id):
-            # It may have the request again by now, perhaps because this message ended its silence.
+            # It may have the request again by now, possibly because this message ended its silence.
             self.journal.counters.late += 1
             return self.journal.flush()
         attempt = worker.in_flight.get(nack.id)
@@ -174,10 +174,10 @@ class Dispatcher:
             worker.silence.late_reply(nack.id)
             self.journal.counters.late += 1
         elif nack.reason in LETHAL:
-            self.jobs.blame(job, Loss(worker.name, nack.batch == 1), now)
+            self.jobs.record_loss(job, Loss(worker.name, nack.batch == 1), now)
         if attempt is not None and not attempt.job.closed:
             self._refused(attempt, nack, now)
-        elif attempt is not None:  # the picture is to blame, and in quarantine by now
+        elif attempt is not None:  # its picture is in quarantine by now
             worker.failed += 1
         self.membership.settle(worker, now)
         return self.journal.flush()
@@ -190,7 +190,7 @@ class Dispatcher:
                 self.membership.drain(worker, bye.reason or "leaving", now)
                 self.membership.settle(worker, now)
             else:
-                self.membership.forget(worker, bye.reason or "left", now, blame=False)
+                self.membership.forget(worker, bye.reason or "left", now, lost=False)
         return self.journal.flush()
 
     def worker_gone(
@@ -295,7 +295,7 @@ class Dispatcher:
         self.journal.counters.internal_errors += 1
 
     def log_event(self, text: str, now: float) -> list[Action]:
-        """Something happened that the operator shall see in the event log."""
+        """Something happened that the operator should see in the event log."""
         self.journal.log_event(text, now)
         return self.journal.flush()
 
@@ -310,7 +310,7 @@ class Dispatcher:
         self.jobs.acknowledge(now)
         for job in self.jobs.due(now):
             self._overdue(job, now)
-        self.jobs.judge(now)
+        self.jobs.decide_quarantine(now)
         if now >= self._next_look:
             self._next_look = now + self.policy.longest_sleep
             waiting, answered = self.waiting, self.journal.counters.answered
@@ -324,8 +324,8 @@ class Dispatcher:
 
     def next_deadline(self) -> float:
         """When `tick` must be called at the latest."""
-        timer, verdict = self.jobs.next_timer(), self.jobs.quarantine.next_verdict()
-        return min(self._next_look, self.membership.next_expiry, timer, verdict)
+        timer, decision = self.jobs.next_timer(), self.jobs.quarantine.next_decision()
+        return min(self._next_look, self.membership.next_expiry, timer, decision)
 
     def _worker(self, worker_id: str) -> Worker | None:
         return next((worker for worker in self.workers.values() if worker.id == worker_id), None)
@@ -366,14 +366,14 @@ class Dispatcher:
     def _refused(self, attempt: Attempt, nack: Nack, now: float) -> None:
         worker, job = attempt.worker, attempt.job
         if nack.reason in FINAL:
-            worker.done += 1  # telling a bad picture is work well done
-            self.jobs.acquit(job, now)
+            worker.done += 1  # rejecting a bad picture counts as success
+            self.jobs.clear_suspicion(job, now)
             self.outliers.succeeded(worker, now)
             self.jobs.fail(job, nack.reason, nack.detail)
         elif nack.reason is Reason.DEADLINE:
             self.jobs.expire(job)
         elif nack.reason is Reason.CHECKSUM and not job.request.body.intact():
-            # It was damaged before it came here, so no worker is to blame or could do better.
+            # It was damaged before it came here, so no worker caused it or could do better.
             self.jobs.fail(
                 job, Reason.CHECKSUM, "The picture was damaged on its way to the broker."
             )

@@ -64,7 +64,7 @@ class Jobs:
             self.arm(job)
 
     def sent_again(self, job: Job, sender: Connection) -> None:
-        """The same request came again, over another connection perhaps."""
+        """The same request came again, possibly over another connection."""
         self._journal.to_client(sender.client, Ack(job.request.id))
         job.senders.add(sender)
         self._clients.add(sender.client, job.request.id)
@@ -102,7 +102,7 @@ class Jobs:
         """Give waiting jobs to workers with credit until one of the two runs out."""
         while pool.queued and pool.idle:
             retries = not pool.requeued or self._may_retry(pool)
-            match = pool.next_match(retries, self.quarantine.holds_up)
+            match = pool.next_match(retries, self.quarantine.must_wait)
             if match is None:
                 return
             job, worker = match
@@ -264,11 +264,11 @@ class Jobs:
         else:
             self.fail(job, Reason.DEADLINE, "The time allowed for this picture ran out.")
 
-    def acquit(self, job: Job, now: float) -> None:
+    def clear_suspicion(self, job: Job, now: float) -> None:
         """Its picture was computed and no process died, so copies may be computed side by side.
         The caller calls `assign` next."""
         job.pool.unpark(job.request.sha256)
-        if self.quarantine.acquit(job.request.sha256):
+        if self.quarantine.clear_suspicion(job.request.sha256):
             self._resume(job.request.sha256, now)
 
     def came_back(self, host: str, pid: int, now: float) -> None:
@@ -276,14 +276,14 @@ class Jobs:
         for sha256 in self.quarantine.came_back(host, pid):
             self._resume(sha256, now)
 
-    def blame(self, job: Job, loss: Loss, now: float) -> None:
+    def record_loss(self, job: Job, loss: Loss, now: float) -> None:
         """A child or worker was lost while it computed the job's picture."""
-        self.quarantine.blame(job.request.sha256, loss, now)
-        self.judge(now)
+        self.quarantine.record_loss(job.request.sha256, loss, now)
+        self.decide_quarantine(now)
 
-    def judge(self, now: float) -> None:
-        """Put pictures into quarantine whose trial is over, and answer all who sent them."""
-        for sha256 in self.quarantine.verdicts(now):
+    def decide_quarantine(self, now: float) -> None:
+        """Put pictures into quarantine that are due for it, and answer all who sent them."""
+        for sha256 in self.quarantine.newly_quarantined(now):
             minutes = self._policy.quarantine / 60
             what = f"picture {sha256[:12]} was being processed when two processes died"
             self._journal.log_event(f"{what}; in quarantine for {minutes:.0f} minutes", now)
@@ -301,7 +301,7 @@ class Jobs:
         self._assign_all(jobs, now)
 
     def _resume(self, sha256: str, now: float) -> None:
-        """The trial of a picture is over, for every model it was sent to."""
+        """A picture may be computed again, for every model it was sent to."""
         copies = self._copies(sha256)
         for copy in copies:
             copy.pool.unpark(sha256)

@@ -80,7 +80,7 @@ class Membership:
         try:
             worker = self.workers[address]
         except KeyError:
-            self._journal.to_worker(address, Bye("unknown here", again=True))
+            self._journal.to_worker(address, Bye("not registered; send READY", again=True))
             return None
         silence_ends = worker.silence.message_came(now)
         self.workers.move_to_end(address)
@@ -139,7 +139,7 @@ class Membership:
     def dismiss(self, worker: Worker, now: float) -> None:
         """The operator removes it."""
         self._journal.to_worker(worker.address, Bye("removed by the operator"))
-        self.forget(worker, "removed by the operator", now, blame=False)
+        self.forget(worker, "removed by the operator", now, lost=False)
 
     def lose(self, worker: Worker, reason: str, now: float, unreachable: bool = False) -> None:
         """Its connection dropped, or it is silent: a picture it had may be the cause, even one that
@@ -148,7 +148,7 @@ class Membership:
         had = [a.job for a in worker.in_flight.values() if a.acked or not unreachable]
         for job in had:
             loss = Loss(worker.name, len(had) == 1, process, now + RETURN_GRACE)
-            self._jobs.blame(job, loss, now)
+            self._jobs.record_loss(job, loss, now)
         self.forget(worker, reason, now, unreachable=unreachable)
 
     def forget(
@@ -156,13 +156,13 @@ class Membership:
         worker: Worker,
         reason: str,
         now: float,
-        blame: bool = True,
+        lost: bool = True,
         unreachable: bool = False,
     ) -> None:
         """It is gone: whatever it held moves to the others, oldest first.
 
         Args:
-            blame: it did not leave of its own accord, so what it held has lost an attempt.
+            lost: it did not leave of its own accord, so what it held has lost an attempt.
             unreachable: a message could not be sent, so what it did not acknowledge never arrived
                 there, and loses no attempt.
         """
@@ -178,15 +178,15 @@ class Membership:
         )
         held = list(worker.in_flight.values())
         moved = f"; {len(held)} request{'s' * (len(held) != 1)} moved" if held else ""
-        what = f"{worker.name} {'lost' if blame else 'left'}: {reason}{moved}"
+        what = f"{worker.name} {'lost' if lost else 'left'}: {reason}{moved}"
         self._jobs.follow(self._journal.log_event(what, now, tuple(worker.in_flight)), held)
         worker.awaiting_reply.clear()
         for attempt in held:
-            if blame and (attempt.acked or not unreachable):
+            if lost and (attempt.acked or not unreachable):
                 self._jobs.retry(attempt, Reason.WORKER_LOST)
             else:
                 self._jobs.hand_back(attempt)
-        if held and blame:
+        if held and lost:
             self._outliers.failed(worker, now)
         self._outliers.left(worker, now)
         self._jobs.assign(worker.pool, now)  # some may have waited because this one was there

@@ -1,4 +1,4 @@
-"""The names of connected workers, each there once: a second "attic" becomes "attic#2".
+"""The names of connected workers, made unique: a second "attic" becomes "attic#2".
 
 Part of the dispatcher: no I/O.
 """

@@ -1,8 +1,8 @@
 """Which workers are left out for a while, and when they come back: the fleet's side of health.py.
 
-At most a share of a model's workers is out at a time: when everything fails, the fault is hardly
-the workers'. Part of the dispatcher: no I/O, and `now` is an argument. The caller then puts the
-worker into its new place among the idle ones (`idle.put`).
+At most a share of a model's workers is out at a time: when everything fails, the workers
+are probably not the cause. Part of the dispatcher: no I/O, and `now` is an argument. The caller
+then puts the worker into its new place among the idle ones (`idle.put`).
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class Policy:
 
     #: How long a picture that cost two workers or children is refused.
     quarantine: float = 600.0
-    #: Share of a model's workers that may be ejected at a time: when everything fails, the fault is
-    #: hardly the workers'.
+    #: Share of a model's workers that may be ejected at a time: when everything fails, the workers
+    #: are probably not the cause.
     ejected_share: float = 0.5
 
 
@@ -124,8 +124,9 @@ LOSSES_TO_QUARANTINE = 2
 #: Seconds a worker that was lost has to come back. After the network heals it needs 1.5 s at most;
 #: a partition that lasts longer than the rest looks like a death.
 RETURN_GRACE = 5.0
-#: Suspected and proven pictures remembered. Beyond it the oldest are forgotten, which costs a
-#: picture its good name, or a deadly one another child, and bounds the memory.
+#: Suspected and proven pictures remembered. Beyond it the oldest are forgotten, which
+#: bounds the memory: a proven picture is then computed one copy at a time again, and one that kills
+#: may cost one more child.
 PICTURES_REMEMBERED = 4096
 
 # --- what is kept for the status page and the log -------------------------------------------------

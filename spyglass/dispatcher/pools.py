@@ -95,8 +95,8 @@ class Pool:
             del self._parked[job.request.sha256]
 
     def park(self, job: Job) -> None:
-        """Keep a job out of the queue until the present copy of its picture is done, or its trial
-        is over."""
+        """Keep a job out of the queue until the present copy of its picture is done, or until
+        it is decided whether the picture goes into quarantine."""
         self.dequeue(job)
         job.queued = True
         self._parked.setdefault(job.request.sha256, []).append(job)

@@ -6,10 +6,9 @@ loss, that time alone, puts it in quarantine; an answer clears it. A picture tha
 answered is computed once at a time as well, so that a hundred copies of a deadly one cost no more
 than one copy.
 
-The words are a court's. A loss blames the picture, which becomes a suspect. With two losses it is
-accused and on trial: no worker gets it while a worker that counts as lost may still come back, in
-which case the picture was not the cause. After that time comes the verdict: quarantine. An answer
-acquits the picture at any time before.
+After the second loss the decision waits while a lost worker may still come back, in which case the
+picture was not the cause; until then no worker gets the picture. An answer clears it at any time
+before it is in quarantine.
 
 Part of the dispatcher: no I/O, and `now` is an argument.
 """
@@ -37,19 +36,19 @@ class Suspect:
     """A picture that was being computed when a child or a worker was lost."""
 
     sha256: str
-    until: float  # seconds on the dispatcher's clock when all is forgotten
+    until: float  # seconds on the dispatcher's clock when it is forgotten
     losses: list[Loss] = field(default_factory=list)
     refused: int = 0  # requests refused since it is in quarantine
     quarantined: bool = False
 
     @property
-    def accused(self) -> bool:
+    def likely_cause(self) -> bool:
         """Two losses, in one of which it was alone: of a slow picture's two attempts, the one that
         began in a batch may be the second to end."""
         return len(self.losses) >= LOSSES_TO_QUARANTINE and any(loss.alone for loss in self.losses)
 
     @property
-    def verdict_at(self) -> float:
+    def decided_at(self) -> float:
         """When all its losses are certain."""
         return max(loss.certain_at for loss in self.losses)
 
@@ -61,7 +60,7 @@ class Quarantine:
         """Forget a suspect this many seconds after its last loss."""
         self._seconds = seconds
         self._suspects: OrderedDict[str, Suspect] = OrderedDict()  # the next forgotten first
-        self._on_trial: dict[str, Suspect] = {}
+        self._undecided: dict[str, Suspect] = {}
         self._proven: OrderedDict[str, None] = OrderedDict()
         #: By process, the pictures that may have a loss of it: so that a whole fleet can come back
         #: at once without a look at every suspect for each worker.
@@ -70,19 +69,20 @@ class Quarantine:
 
     # --- what is computed ---------------------------------------------------------------------
 
-    def holds_up(self, sha256: str, computing: bool) -> bool:
-        """Whether it must wait: on trial always; beside a copy unless it was answered before."""
-        return sha256 in self._on_trial or (computing and sha256 not in self._proven)
+    def must_wait(self, sha256: str, computing: bool) -> bool:
+        """Whether no worker may get it now: while it is undecided, or while a copy is computed
+        unless it was answered before."""
+        return sha256 in self._undecided or (computing and sha256 not in self._proven)
 
     def suspected(self, sha256: str) -> bool:
         """Whether it must be computed alone."""
         return sha256 in self._suspects
 
-    # --- what came of it ----------------------------------------------------------------------
+    # --- results and losses ----------------------------------------------------------------------
 
-    def acquit(self, sha256: str) -> bool:
-        """It was computed and no process died, so it did not cause the losses before. Whether that
-        ends a trial."""
+    def clear_suspicion(self, sha256: str) -> bool:
+        """It was computed and no process died, so it did not cause the losses before. Whether
+        copies waited for that."""
         suspect = self._suspects.get(sha256)
         if suspect is not None:
             if suspect.quarantined:
@@ -92,10 +92,10 @@ class Quarantine:
         self._proven.move_to_end(sha256)
         if len(self._proven) > PICTURES_REMEMBERED:
             self._proven.popitem(last=False)
-        return self._on_trial.pop(sha256, None) is not None
+        return self._undecided.pop(sha256, None) is not None
 
-    def blame(self, sha256: str, loss: Loss, now: float) -> None:
-        """Keep a loss; `verdicts` decides what follows from it."""
+    def record_loss(self, sha256: str, loss: Loss, now: float) -> None:
+        """Keep a loss; `newly_quarantined` decides what follows from it."""
         self._proven.pop(sha256, None)
         suspect = self._suspects.setdefault(sha256, Suspect(sha256, 0.0))
         suspect.losses.append(loss)
@@ -104,9 +104,9 @@ class Quarantine:
         suspect.until = now + self._seconds
         self._suspects.move_to_end(sha256)
         if len(self._suspects) > PICTURES_REMEMBERED:
-            self._on_trial.pop(self._suspects.popitem(last=False)[0], None)
-        if suspect.accused and not suspect.quarantined:
-            self._on_trial[sha256] = suspect
+            self._undecided.pop(self._suspects.popitem(last=False)[0], None)
+        if suspect.likely_cause and not suspect.quarantined:
+            self._undecided[sha256] = suspect
 
     def came_back(self, host: str, pid: int) -> list[str]:
         """A worker that counted as lost had only lost its connection, which no picture caused.
@@ -117,27 +117,27 @@ class Quarantine:
             if suspect is None:
                 continue
             suspect.losses = [loss for loss in suspect.losses if loss.process != (host, pid)]
-            if not suspect.accused:
+            if not suspect.likely_cause:
                 suspect.quarantined = False
-                if self._on_trial.pop(sha256, None):
+                if self._undecided.pop(sha256, None):
                     released.append(sha256)
             if not suspect.losses:
                 del self._suspects[sha256]
         return released
 
-    def verdicts(self, now: float) -> list[str]:
+    def newly_quarantined(self, now: float) -> list[str]:
         """The pictures that go into quarantine now."""
-        guilty = [s for s in self._on_trial.values() if s.verdict_at <= now]
-        for suspect in guilty:
+        decided = [s for s in self._undecided.values() if s.decided_at <= now]
+        for suspect in decided:
             suspect.quarantined = True
-            del self._on_trial[suspect.sha256]
-        return [suspect.sha256 for suspect in guilty]
+            del self._undecided[suspect.sha256]
+        return [suspect.sha256 for suspect in decided]
 
-    def next_verdict(self) -> float:
-        """When `verdicts` must be asked at the latest."""
-        if not self._on_trial:  # nearly always, and asked in each turn of the broker
+    def next_decision(self) -> float:
+        """When `newly_quarantined` must be asked at the latest."""
+        if not self._undecided:  # nearly always, and asked in each turn of the broker
             return float("inf")
-        return min(s.verdict_at for s in self._on_trial.values())
+        return min(s.decided_at for s in self._undecided.values())
 
     # --- who is refused -----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One connected worker. Plain data with the few moves that keep it consistent."""
+"""One connected worker. Plain data with the few methods that keep it consistent."""
 
 from __future__ import annotations
 

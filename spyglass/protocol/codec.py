@@ -52,7 +52,7 @@ LEADING = 5
 #: Parts of one message: 64 MiB, six times the web's default upload limit.
 MAX_PARTS = 1024
 
-#: What most heartbeats are: one that reports nothing else, and its frames. Neither is made anew.
+#: A heartbeat without fields, as most are, and its frames, encoded once.
 BEAT = Heartbeat()
 _BEAT: list[Part] = [VERSION, Heartbeat.TYPE, b"", b"{}", crc32(b"H{}").to_bytes(4, "big")]
 
@@ -113,7 +113,7 @@ def encode(message: Message) -> list[Part]:
     return [VERSION, message.TYPE, message.id, header, crc.to_bytes(4, "big"), *body.parts]
 
 
-# The two headers that each picture needs, with every hop anew, are written by hand: a quarter of
+# The two headers that each picture needs, at every hop, are written by hand: a quarter of
 # what the JSON encoder takes. A test holds them to what it would write.
 
 

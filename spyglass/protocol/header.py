@@ -60,7 +60,7 @@ def load(header: bytes) -> Header:
 
 
 def sentence(text: str, limit: int = MAX_TEXT) -> str:
-    """As much of a text of ours as `text` below takes: printable, and not too long."""
+    """As much of a text we send as `text` below takes: printable, and not too long."""
     if len(text) <= limit and text.isprintable():
         return text
     return "".join([c if c.isprintable() else " " for c in text[:limit]])

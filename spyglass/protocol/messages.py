@@ -36,7 +36,7 @@ Part: TypeAlias = Any
 
 
 class Reason(Enum):
-    """Why a request was not (or not yet) answered with predictions; the word in a NACK."""
+    """Why a request was not (or not yet) answered with predictions; the text in a NACK."""
 
     CHECKSUM = "checksum"  # the picture was damaged on the way
     BUSY = "busy"  # the queue is full
@@ -56,7 +56,7 @@ class Reason(Enum):
     WRONG_MODEL = "wrong-model"  # READY refused: digest or protocol differs from the pool's
 
 
-#: Failures that the sender alone can mend, or that are many when there is too much to do.
+#: Failures that only the sender can fix, or that are many when there is too much to do.
 USUAL_FAILURES = frozenset(
     (
         Reason.BAD_IMAGE,
@@ -265,7 +265,7 @@ class Nack:
     id: bytes  # empty when it refuses a READY
     reason: Reason
     detail: str = ""
-    batch: int = 1  # pictures the child had in hand when it crashed or hung
+    batch: int = 1  # pictures the child was computing when it crashed or hung
 
     def header(self) -> Header:
         detail = read.sentence(self.detail)
@@ -276,7 +276,7 @@ class Nack:
         try:
             reason = Reason(header.get("reason"))
         except ValueError:
-            raise ProtocolError("reason is none of the known words") from None
+            raise ProtocolError("unknown reason") from None
         return cls(
             id, reason, read.text(header, "detail"), read.whole(header, "batch", 1, MAX_CREDIT, 1)
         )
@@ -314,7 +314,7 @@ class Query:
         try:
             op = Op(header.get("op"))
         except ValueError:
-            raise ProtocolError("op is none of the known words") from None
+            raise ProtocolError("unknown op") from None
         return cls(id, op, read.text(header, "target", MAX_TARGET))
 
 

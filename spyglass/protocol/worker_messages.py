@@ -73,7 +73,7 @@ class ChildState:
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """H: I live. From a worker also what its children do; from the broker how many milliseconds
-    later a worker that holds nothing shall beat again. It never gives credit."""
+    later a worker that holds nothing sends its next heartbeat. It never gives credit."""
 
     TYPE: ClassVar[bytes] = b"H"
     children: tuple[ChildState, ...] = ()
@@ -113,7 +113,7 @@ class Heartbeat:
 class Bye:
     """B: goodbye, or "start over".
 
-    From a worker: no more work, please; I still owe `owed` answers (0: I am gone).
+    From a worker: it takes no more work; `owed` replies still follow (0: none).
     From the broker: `again` true, I do not know you, say READY; false, you are removed: leave.
     """
 

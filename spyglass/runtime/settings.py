@@ -130,7 +130,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
     def check(text: str) -> str:
         if text not in choices:
-            raise BadSetting(f"{text!r} is none of {', '.join(choices)}")
+            raise BadSetting(f"{text!r} must be one of {', '.join(choices)}")
         return text
 
     return check

@@ -60,7 +60,9 @@ def test_ten_thousand_guessed_routing_ids_do_not_end_a_broker(fleet: Fleet) -> N
             held[-1].sendall(GREETING + introduction(next(guess)))
         with closing(FakeWorker(fleet.backend)) as other:  # whose routing id libzmq makes
             other.send(Heartbeat())
-            assert other.receive(Direction.BROKER_TO_WORKER) == Bye("unknown here", again=True)
+            assert other.receive(Direction.BROKER_TO_WORKER) == Bye(
+                "not registered; send READY", again=True
+            )
         for stranger in held:
             stranger.close()
     assert fleet.client.submit(b"hello").result(30).worker == "attic"

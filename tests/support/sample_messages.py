@@ -46,7 +46,7 @@ ROUTES: list[tuple[Direction, Message]] = [
     (Direction.BROKER_TO_WORKER, Nack(b"", Reason.WRONG_MODEL, "other digest")),
     (Direction.BROKER_TO_WORKER, Heartbeat()),
     (Direction.BROKER_TO_WORKER, Heartbeat(interval_ms=2000)),
-    (Direction.BROKER_TO_WORKER, Bye("unknown here", again=True)),
+    (Direction.BROKER_TO_WORKER, Bye("not registered; send READY", again=True)),
     (Direction.BROKER_TO_WORKER, Cancel(ID)),
     (Direction.WORKER_TO_BROKER, RESULT),
     (Direction.WORKER_TO_BROKER, Ack(ID)),

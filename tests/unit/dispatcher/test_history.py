@@ -177,7 +177,7 @@ class History:
         active = pool.waiting + pool.running
         budget = not job.tried or pool.retrying < max(3, 0.2 * active)
         sha256 = job.request.sha256
-        return budget and not self.d.jobs.quarantine.holds_up(sha256, sha256 in pool.computing)
+        return budget and not self.d.jobs.quarantine.must_wait(sha256, sha256 in pool.computing)
 
     def connect(self, client: str) -> None:
         self.made += 1
@@ -266,7 +266,7 @@ class History:
                 known = self.d.jobs.quarantine
                 # A good name may be lost while copies are computed side by side.
                 assert (
-                    len(copies) == 1 or not known.holds_up(sha256, True) or known.suspected(sha256)
+                    len(copies) == 1 or not known.must_wait(sha256, True) or known.suspected(sha256)
                 )
             staying = [w for w in pool.workers.values() if not w.draining]
             assert 2 * sum(w.health.out for w in staying) <= len(staying)

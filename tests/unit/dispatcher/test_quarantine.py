@@ -64,7 +64,7 @@ def test_the_operator_clears_one_picture_or_all() -> None:
     assert d.clear_quarantine("", 1.0)[0] == 1
 
 
-def test_an_answer_in_between_acquits_a_picture() -> None:
+def test_an_answer_in_between_clears_a_picture() -> None:
     d = fleet(b"w1", b"w2")
     for number in (7, 8, 9):
         copy = copy_of(CAT, number)
@@ -73,7 +73,7 @@ def test_an_answer_in_between_acquits_a_picture() -> None:
         assert messages(d.worker_answered(second, result(copy), 0.0), Result)
 
 
-def test_bystanders_of_a_batch_are_tried_alone_before_anything_is_blamed() -> None:
+def test_bystanders_of_a_batch_are_tried_alone_before_any_is_quarantined() -> None:
     d = fleet(b"w1", b"w2", credit=4)
     for picture in (CAT, DOG):
         d.request_arrived(b"web", picture, 0.0)
@@ -82,7 +82,7 @@ def test_bystanders_of_a_batch_are_tried_alone_before_anything_is_blamed() -> No
     actions += crash(d, holders[DOG.id], DOG, 0.1, batch=2)
     retried = messages(actions, Request)
     assert all(again.alone for again in retried) and len(retried) == 2
-    for holder, request_id in given(actions):  # a second loss, in a batch again, blames nobody
+    for holder, request_id in given(actions):  # a second loss in a batch decides nothing
         crash(d, holder, CAT if request_id == CAT.id else DOG, 0.2, batch=2)
     assert not d.jobs.quarantine.entries(0.3)
 
@@ -136,8 +136,8 @@ def test_a_picture_that_two_dead_workers_computed_is_quarantined_once_they_stay_
     assert not given(actions), "a third worker must not be risked"
     assert not messages(actions, Nack)
     assert d.next_deadline() <= 0.2 + RETURN_GRACE
-    verdict = live(d, 0.3 + RETURN_GRACE, 0.2 + RETURN_GRACE)
-    assert [n.reason for n in messages(verdict, Nack)] == [Reason.QUARANTINED]
+    decision = live(d, 0.3 + RETURN_GRACE, 0.2 + RETURN_GRACE)
+    assert [n.reason for n in messages(decision, Nack)] == [Reason.QUARANTINED]
 
 
 def test_a_picture_that_ends_workers_before_their_ack_got_away_costs_no_third() -> None:
@@ -174,7 +174,7 @@ def test_another_process_that_joins_does_not_clear_the_pictures_of_a_dead_one() 
     assert messages(live(d, 0.2 + RETURN_GRACE, 0.3), Nack)
 
 
-def test_a_worker_that_returns_after_the_verdict_still_clears_its_picture() -> None:
+def test_a_worker_that_returns_after_the_quarantine_began_still_clears_its_picture() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.request_arrived(b"web", CAT, 0.0)
     lose(d, b"w0", 0.1)
@@ -185,7 +185,7 @@ def test_a_worker_that_returns_after_the_verdict_still_clears_its_picture() -> N
     assert given(d.request_arrived(b"web", copy_of(CAT, 9), 30.0))
 
 
-def test_an_answer_ends_a_trial_for_every_model_the_picture_was_sent_to() -> None:
+def test_an_answer_clears_a_picture_for_every_model_it_was_sent_to() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.worker_ready(b"other", replace(ready(name="other", model="resnet18"), pid=9), 0.0)
     d.request_arrived(b"web", CAT, 0.0)
@@ -197,12 +197,12 @@ def test_an_answer_ends_a_trial_for_every_model_the_picture_was_sent_to() -> Non
     d.worker_gone(holders[0], "connection closed", 0.2)
     crash(d, holders[1], copies[1], 0.2)
     elsewhere = replace(copy_of(CAT, 53), model="resnet18")
-    assert not given(d.request_arrived(b"web", elsewhere, 0.3)), "the picture is on trial"
+    assert not given(d.request_arrived(b"web", elsewhere, 0.3)), "the picture must wait"
     actions = d.worker_answered(holders[2], result(copies[2]), 0.4)
     assert (b"other", elsewhere.id) in given(actions)
 
 
-def test_a_request_whose_picture_is_on_trial_is_answered_at_its_deadline() -> None:
+def test_a_request_whose_picture_must_wait_is_answered_at_its_deadline() -> None:
     d = processes(b"w0", b"w1", b"w2")
     d.request_arrived(b"web", replace(CAT, budget_ms=1000), 0.0)
     lose(d, b"w0", 0.1)
@@ -235,7 +235,7 @@ def test_a_suspect_that_takes_long_is_not_computed_twice_at_a_time() -> None:
 def test_processes_that_never_come_back_are_forgotten_with_their_pictures() -> None:
     q = Quarantine(600.0)
     for number in range(3 * PICTURES_REMEMBERED):
-        q.blame(f"{number:064x}", Loss("w", True, ("host", number)), float(number))
+        q.record_loss(f"{number:064x}", Loss("w", True, ("host", number)), float(number))
     assert len(q._lost) <= 2 * PICTURES_REMEMBERED
     last = f"{3 * PICTURES_REMEMBERED - 1:064x}"
     assert q.suspected(last)
@@ -243,7 +243,7 @@ def test_processes_that_never_come_back_are_forgotten_with_their_pictures() -> N
     assert not q.suspected(last)
 
 
-def test_a_copy_that_is_answered_after_the_verdict_does_not_clear_its_picture() -> None:
+def test_a_copy_that_is_answered_after_the_quarantine_began_does_not_clear_its_picture() -> None:
     d = fleet(b"w1", b"w2", b"w3")
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_answered(b"w1", result(CAT), 0.1)  # copies may be computed side by side now
@@ -256,18 +256,18 @@ def test_a_copy_that_is_answered_after_the_verdict_does_not_clear_its_picture() 
     assert [n.reason for n in messages(again, Nack)] == [Reason.QUARANTINED]
 
 
-def test_a_picture_that_cost_two_others_stays_on_trial_when_one_worker_returns() -> None:
+def test_a_picture_that_cost_two_others_still_waits_when_one_worker_returns() -> None:
     q = Quarantine(600.0)
     for pid in range(3):
-        q.blame(CAT.sha256, Loss("w", True, ("host", pid), certain_at=5.0), 0.0)
+        q.record_loss(CAT.sha256, Loss("w", True, ("host", pid), certain_at=5.0), 0.0)
     assert q.came_back("host", 0) == []
-    assert q.holds_up(CAT.sha256, computing=False)
-    assert q.verdicts(5.0) == [CAT.sha256]
+    assert q.must_wait(CAT.sha256, computing=False)
+    assert q.newly_quarantined(5.0) == [CAT.sha256]
 
 
 def test_a_worker_whose_picture_is_forgotten_may_come_back() -> None:
     q = Quarantine(600.0)
-    q.blame(CAT.sha256, Loss("w", True, ("host", 1)), 0.0)
+    q.record_loss(CAT.sha256, Loss("w", True, ("host", 1)), 0.0)
     assert q.refuses(CAT.sha256, 600.0) is None
     assert q.came_back("host", 1) == []
 
@@ -275,18 +275,18 @@ def test_a_worker_whose_picture_is_forgotten_may_come_back() -> None:
 def test_of_good_pictures_the_last_are_remembered() -> None:
     q = Quarantine(600.0)
     for number in range(PICTURES_REMEMBERED + 1):
-        q.acquit(f"{number:064x}")
-    assert q.holds_up(f"{0:064x}", computing=True), "as one that was never answered"
-    assert not q.holds_up(f"{1:064x}", computing=True)
+        q.clear_suspicion(f"{number:064x}")
+    assert q.must_wait(f"{0:064x}", computing=True), "as one that was never answered"
+    assert not q.must_wait(f"{1:064x}", computing=True)
 
 
 def test_processes_are_forgotten_while_pictures_are_suspected_of_costing_children() -> None:
     q = Quarantine(600.0)
-    q.blame(CAT.sha256, Loss("w", True), 0.0)
+    q.record_loss(CAT.sha256, Loss("w", True), 0.0)
     for number in range(PICTURES_REMEMBERED + 1):
-        q.blame(CAT.sha256, Loss("w", True, ("host", number)), 0.0)
+        q.record_loss(CAT.sha256, Loss("w", True, ("host", number)), 0.0)
     q.came_back("host", 0)
-    assert len(q.entries(0.0)) == 0 and q.verdicts(0.0) == [CAT.sha256]
+    assert len(q.entries(0.0)) == 0 and q.newly_quarantined(0.0) == [CAT.sha256]
 
 
 def test_copies_that_wait_for_their_picture_are_among_the_waiting() -> None:

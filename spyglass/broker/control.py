@@ -97,7 +97,7 @@ class Control:
         if query.op is Op.CLEAR:
             return self._clear(query, now)
         if query.op is Op.JOIN:
-            return self._make_join_line(query, now)
+            return self._create_join_command(query, now)
         if query.op is Op.DRAIN:
             name, actions = self._dispatcher.drain_worker(query.target, now)
             done = "finishes its pictures, then stops."
@@ -134,13 +134,13 @@ class Control:
             return Reply(query.id, False, "No picture with this SHA-256 is in quarantine.")
         return Reply(query.id, True, f"Released from quarantine: {cleared}.")
 
-    def _make_join_line(self, query: Query, now: float) -> Reply:
-        """Make the line by which a worker on another machine joins."""
+    def _create_join_command(self, query: Query, now: float) -> Reply:
+        """Create the command that joins a worker on another machine."""
         try:
             line = self._port_policy.make_join_command(*self.ends, own_host(), query.target)
         except BadKeys as error:
             return Reply(query.id, False, str(error))
-        logged = self._dispatcher.log_event("an admin made a line that joins a worker", now)
+        logged = self._dispatcher.log_event("an admin created a join command", now)
         self._carry_out(logged)
         return Reply(query.id, True, line)
 

@@ -16,7 +16,7 @@ import zmq
 
 from spyglass.broker import request_log
 from spyglass.broker.control import Control
-from spyglass.broker.monitor import Monitor
+from spyglass.broker.monitor import HealthMonitor
 from spyglass.dispatcher.actions import Action, LogEvent, ToClient
 from spyglass.dispatcher.dispatcher import Dispatcher
 from spyglass.dispatcher.policy import Policy
@@ -121,7 +121,7 @@ class Broker:
         self._back.bind(self.backend)
         self.backend = self._back.last_endpoint.decode()  # type: ignore[union-attr]
         self.control.ends = self.frontend, self.backend
-        self._monitor = Monitor(
+        self._monitor = HealthMonitor(
             self._front_peers,
             self._back_peers,
             self._clock,
@@ -242,9 +242,9 @@ class Broker:
                     place = peers.describe(frames[0].bytes)
                     log.debug("dropped a message from %s: %s", place, error)
             except zmq.ZMQError:
-                raise  # a socket of ours is broken, not a message
+                raise  # our own socket failed, not a message
             except Exception as error:
-                self._internal_error("a message could not be dealt with", error)
+                self._internal_error("a message could not be handled", error)
         return handled < MESSAGES_PER_TURN and not inbox.overlong
 
     # --- messages in --------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Broker:
                 return self.dispatcher.worker_ready(worker, message, now)
             case Bye():
                 return self.dispatcher.worker_bye(worker, message, now)
-        raise AssertionError(f"{message!r} is not for a broker")
+        raise AssertionError(f"{message!r} is not valid from a worker")
 
     def _from_client(self, client: bytes, frames: Sequence[zmq.Frame]) -> list[Action]:
         message = decode(frames, Direction.CLIENT_TO_BROKER)
@@ -284,7 +284,7 @@ class Broker:
                 may = user is None or self._authority is None or self._authority.is_admin(user)
                 self._to_client(ToClient(client, self.control.reply(message, may)))
                 return []
-        raise AssertionError(f"{message!r} is not for a broker")
+        raise AssertionError(f"{message!r} is not valid from a client")
 
     # --- messages out -------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ RELIEVED = 0.9
 CROWDED = 0.8
 
 
-class Monitor:
+class HealthMonitor:
     """Looks at the broker's own state, and returns a line for the event log each time it becomes
     bad."""
 
@@ -97,8 +97,9 @@ class Monitor:
         was_heavy = self._heavy
         self._heavy = held > self._memory_limit * (RELIEVED if was_heavy else 1)
         if self._heavy and not was_heavy:
-            what = f"this broker takes {held / 1e6:.0f} MB of memory, more than all it may let wait"
-            advice = f"if one sender floods it, shut it out: {command('keys')} revoke NAME"
+            what = f"this broker takes {held / 1e6:.0f} MB of memory"
+            what += ", more than its limit for waiting pictures"
+            advice = f"if one sender floods it, revoke its key: {command('keys')} revoke NAME"
             return [f"{what}; {advice}"]
         return []
 

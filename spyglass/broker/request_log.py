@@ -29,12 +29,12 @@ def reply_came(worker: str, message: Message) -> None:
     """From a worker."""
     match message:
         case Ack():
-            log.debug("%s has it", worker, extra=about(message.id, worker=worker))
+            log.debug("acknowledged by %s", worker, extra=about(message.id, worker=worker))
         case Nack():
             # Moves for any other reason have their line in the event log.
             level = logging.INFO if message.reason is Reason.DRAINING else logging.DEBUG
             fields = about(message.id, worker=worker, reason=message.reason.value)
-            log.log(level, "%s hands it back: %s", worker, message.reason.value, extra=fields)
+            log.log(level, "returned by %s: %s", worker, message.reason.value, extra=fields)
 
 
 def sent(worker: str, message: Message) -> None:
@@ -44,7 +44,7 @@ def sent(worker: str, message: Message) -> None:
             fields = about(message.id, worker=worker, attempt=message.attempt)
             log.debug("sent to %s, attempt %d", worker, message.attempt, extra=fields)
         case Cancel():
-            log.debug("%s must drop it", worker, extra=about(message.id, worker=worker))
+            log.debug("cancelled at %s", worker, extra=about(message.id, worker=worker))
 
 
 def answered(message: Message) -> None:

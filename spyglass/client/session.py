@@ -272,7 +272,7 @@ class ClientSession(ABC):
             try:
                 self._handle(pending, message, now)
             except zmq.ZMQError:
-                raise  # a socket of ours is broken, not a message
+                raise  # our own socket failed, not a message
             except Exception as error:
                 self._internal_errors.add("an answer could not be processed", error)
                 if message.id in self._pending:

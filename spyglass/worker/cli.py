@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 #: What computes the labels, as `module:Class`: only children import it.
 CLASSIFIER = "spyglass.model.classifier:Classifier"
 
-#: What that imports: looked for only, so that a lack is one sentence and not a child's failure.
+#: What that imports: looked for only, so that a missing package is reported in one sentence and not
+#: as a child's failure.
 MODEL_PACKAGES = ("torch", "torchvision", "numpy", "PIL", "ndf")
 
 
@@ -57,9 +58,9 @@ def name_setting(text: str) -> str:
     return text
 
 
-def hide(brokers: Sequence[str], listen: str | None) -> None:
-    """Start this program anew, as the same process, with its addresses' secrets in its environment:
-    its command line shows in `ps` to every user of this machine."""
+def hide_secrets_from_ps(brokers: Sequence[str], listen: str | None) -> None:
+    """Start this program again, as the same process, with its addresses' secrets in its
+    environment: its command line shows in `ps` to every user of this machine."""
     arguments = iter(sys.orig_argv[1:])
     rest: list[str] = []
     moved: list[str] = []
@@ -139,7 +140,7 @@ def main(argv: Sequence[str] | None = None, classifier: str = CLASSIFIER) -> int
         print(f"{p.prog}: {not_installed(absent[0], 'worker')}", file=sys.stderr)
         return EXIT_FAILED
     if argv is None:
-        hide(options.brokers, options.listen)
+        hide_secrets_from_ps(options.brokers, options.listen)
     try:
         places = [
             split_address(place) for place in [options.listen or "", *options.brokers] if place

@@ -1,4 +1,4 @@
-"""A worker's connection to one broker: opened, kept alive by heartbeats, begun anew on silence."""
+"""A worker's connection to one broker: opened, kept alive by heartbeats, reconnected on silence."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class BrokerConnection:
         context: zmq.Context[zmq.Socket[bytes]],
         address: str,
         listen: bool,
-        hello: Callable[[], Ready | None],
+        ready: Callable[[], Ready | None],
     ) -> None:
         self.address, self._keys = split_address(address)
         self.connected = False
         self.epoch = 0  # counts connections
         self._context = context
         self._listen = listen
-        self._hello = hello
+        self._ready = ready
         self._internal_errors = InternalErrors()
         self._last_received = 0.0
         self._fd = -1  # of the connection
@@ -74,7 +74,7 @@ class BrokerConnection:
         self._last_heartbeat = float("inf")
         self._last_sent = 0.0  # when anything was sent
         self._sent_since_tick = False
-        self._introduced_at = float("-inf")
+        self._ready_sent_at = float("-inf")
         self._rebuild_delay = FIRST_REBUILD_DELAY
         self._rebuild_at = float("inf")
         self._report_at = float("inf")  # when to log that nobody answers
@@ -165,20 +165,20 @@ class BrokerConnection:
             self._last_received = now
             self._rebuild_delay = FIRST_REBUILD_DELAY
             if isinstance(message, ProtocolError):
-                log.warning("the broker at %s sent no message of ours: %s", self.address, message)
+                log.warning("the broker at %s sent an invalid message: %s", self.address, message)
             else:
                 messages.append(message)
                 if isinstance(message, Heartbeat):
                     self._interval = message.interval_ms / 1000 or HEARTBEAT_INTERVAL
         return messages
 
-    def introduce(self, now: float) -> None:
+    def send_ready(self, now: float) -> None:
         """Send READY: no request is here, and new ones are taken. Not more often than needed."""
-        hello = self._hello() if now - self._introduced_at >= READY_INTERVAL else None
-        if hello is not None:
-            self._introduced_at = now
+        ready = self._ready() if now - self._ready_sent_at >= READY_INTERVAL else None
+        if ready is not None:
+            self._ready_sent_at = now
             self.epoch += 1
-            self.send(hello)
+            self.send(ready)
 
     def tick(self, now: float, busy: bool, heartbeat: Callable[[], Heartbeat]) -> None:
         """Send heartbeats, more often if `busy` with a request of this broker, and start over when
@@ -199,7 +199,7 @@ class BrokerConnection:
             self._note_progress(now)
             allowed = BUSY_PATIENCE if busy else patience(self._interval)
             if now - self._last_received > allowed and not self._listen:
-                log.warning("the broker at %s is silent; connecting anew", self.address)
+                log.warning("the broker at %s is silent; reconnecting", self.address)
                 self._start_over(now)
             else:
                 self.send(heartbeat())
@@ -226,8 +226,8 @@ class BrokerConnection:
         self._interval = HEARTBEAT_INTERVAL
         self._bytes_received = 0
         self._last_heartbeat = now
-        self._introduced_at = float("-inf")
-        self.introduce(now)
+        self._ready_sent_at = float("-inf")
+        self.send_ready(now)
 
     def _note_progress(self, now: float) -> None:
         """A broker that sends a large picture on a slow line can send nothing else, but lives."""

@@ -78,7 +78,7 @@ class Worker:
         targets = [(listen, True)] if listen else [(broker, False) for broker in brokers]
         self._internal_errors = InternalErrors()
         self._connections = [
-            BrokerConnection(self._context, a, dials, self._hello) for a, dials in targets
+            BrokerConnection(self._context, a, dials, self._ready_message) for a, dials in targets
         ]
         self._inflight = InflightRequests(self._credit * len(self._connections))
         self._opened = False
@@ -157,7 +157,7 @@ class Worker:
 
     # --- brokers ------------------------------------------------------------------------------
 
-    def _hello(self) -> Ready | None:
+    def _ready_message(self) -> Ready | None:
         model = next(iter(self._children.ready), None)
         if model is None or self._inflight.leaving:
             return None
@@ -186,9 +186,9 @@ class Worker:
             try:
                 self._handle(connection, message)
             except zmq.ZMQError:
-                raise  # a socket of ours is broken, not a message
+                raise  # our own socket failed, not a message
             except Exception as error:
-                self._internal_errors.add("a message could not be dealt with", error)
+                self._internal_errors.add("a message could not be handled", error)
 
     def _handle(self, connection: BrokerConnection, message: Message) -> None:
         match message:
@@ -200,7 +200,7 @@ class Worker:
                 log.info(
                     "the broker at %s asks to start over: %s", connection.address, message.reason
                 )
-                connection.introduce(self._clock())
+                connection.send_ready(self._clock())
             case Bye():
                 log.info("dismissed by the broker at %s: %s", connection.address, message.reason)
                 self._stops = max(1, self._stops)

@@ -19,7 +19,7 @@ def sent_to_broker(message: Message) -> None:
     """What the worker answers."""
     match message:
         case Ack():
-            log.debug("took it", extra=about(message.id))
+            log.debug("accepted", extra=about(message.id))
         case Result():
             fields = about(message.id, infer_ms=message.times.infer)
             log.debug("computed it in %.1f ms", message.times.infer, extra=fields)

@@ -250,20 +250,20 @@ def test_one_grep_shows_the_whole_way_of_a_request(logged: LoggedSite, tmp_path:
         "broker": [
             "arrived",
             f"sent to {unlucky}, attempt 1",
-            f"{unlucky} hands it back: crash",
+            f"returned by {unlucky}: crash",
             f"{unlucky}: crash on a request; moved",
             f"sent to {rescuer}, attempt 2",
             f"answered by {rescuer}",
         ],
-        unlucky: ["took it", "given to child", "crash: the child process died on it"],
-        rescuer: ["took it", "given to child", "computed it in"],
+        unlucky: ["accepted", "given to child", "crash: the child process died on it"],
+        rescuer: ["accepted", "given to child", "computed it in"],
     }
 
-    def told() -> bool:
+    def is_logged() -> bool:
         way = logged.way(request_id)
         return all(has_steps(way, who, *said) for who, said in steps.items())
 
-    eventually(told, "the logs tell its whole way")
+    eventually(is_logged, "the logs tell its whole way")
 
 
 @pytest.mark.parametrize("logged", ["info"], indirect=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spyglass.broker.monitor import CONNECTIONS_INTERVAL, MEMORY_ROOM, RELIEVED, Monitor
+from spyglass.broker.monitor import CONNECTIONS_INTERVAL, MEMORY_ROOM, RELIEVED, HealthMonitor
 from spyglass.runtime import memory
 
 MAY_WAIT = 1000
@@ -19,8 +19,8 @@ class Port(SimpleNamespace):
     connections = 0
 
 
-def monitor(front: Any, back: Any, open_files: int = 100) -> Monitor:
-    return Monitor(front, back, lambda: 0.0, lambda: 0, MAY_WAIT, open_files)
+def monitor(front: Any, back: Any, open_files: int = 100) -> HealthMonitor:
+    return HealthMonitor(front, back, lambda: 0.0, lambda: 0, MAY_WAIT, open_files)
 
 
 def test_many_connections_are_reported_once_until_they_are_few_again() -> None:
@@ -39,7 +39,7 @@ def test_much_memory_is_reported_once_until_it_fell_by_a_tenth(
 ) -> None:
     held = {"now": 10_000_000}
     monkeypatch.setattr(memory, "held", lambda: held["now"])
-    monkeypatch.setattr(Monitor, "_look_at_connections", lambda _: None)
+    monkeypatch.setattr(HealthMonitor, "_look_at_connections", lambda _: None)
     watched = monitor(Port(), Port())
     limit = held["now"] + MAY_WAIT + MEMORY_ROOM
     reported: list[int] = []

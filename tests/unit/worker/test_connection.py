@@ -99,7 +99,7 @@ def test_all_messages_of_the_widest_worker_arrive_when_it_sends_them_at_once(wir
             wire.broker_gets(Ack)
 
 
-def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> None:
+def test_a_connection_takes_any_call_while_it_waits_to_reconnect(wire: Wire) -> None:
     first = wire.connected(0.0)
     wire.connection.tick(SILENCE, False, Heartbeat)
     assert not wire.connection.connected and wire.connection.next_due() > SILENCE
@@ -111,7 +111,7 @@ def test_a_link_takes_any_call_while_it_waits_to_connect_anew(wire: Wire) -> Non
     assert wire.connected(SILENCE + 1) != first, "a new connection"
 
 
-def test_a_link_can_be_closed_while_it_waits_to_connect_anew(wire: Wire) -> None:
+def test_a_connection_can_be_closed_while_it_waits_to_reconnect(wire: Wire) -> None:
     wire.connected(0.0)
     wire.connection.tick(SILENCE, False, Heartbeat)
     wire.connection.close()
@@ -221,9 +221,9 @@ def test_a_broker_that_asks_several_times_at_once_gets_ready_once(wire: Wire) ->
     wire.connected(0.0)
     joined = wire.connection.epoch
     for now in (1.0, 1.0, 1.0 + READY_INTERVAL - 0.01):
-        wire.connection.introduce(now)
+        wire.connection.send_ready(now)
     assert wire.connection.epoch == joined + 1
-    wire.connection.introduce(1.0 + READY_INTERVAL)
+    wire.connection.send_ready(1.0 + READY_INTERVAL)
     assert wire.connection.epoch == joined + 2
 
 

@@ -103,7 +103,7 @@ def check_python(version: tuple[int, int], torch: bool) -> Finding:
     if version < OLDEST:
         return problem(
             f"This is Python {shown}, and Spyglass needs 3.11 or later. Install one, and make the"
-            " environment anew with it: python3.11 -m venv .venv"
+            " environment again with it: python3.11 -m venv .venv"
         )
     if version > NEWEST:
         return note(f"Python {shown} is newer than what Spyglass is tested with, which is 3.14.")

@@ -49,8 +49,8 @@ ACCEPTED = ", ".join(f.title for f in FORMATS[:-1]) + " or " + FORMATS[-1].title
 def sniff(data: bytes | bytearray | memoryview) -> str | None:
     """Return Pillow's name of the accepted format `data` starts like, or None.
 
-    Only the signature is read, never the name or the announced type: those are the sender's word.
-    A known signature is no promise that the rest can be decoded.
+    Only the signature is read, never the name or the announced type: those are claims of the
+    sender. A known signature is no promise that the rest can be decoded.
     """
     head = bytes(data[:SNIFF_BYTES])
     if head.startswith(b"\xff\xd8\xff"):

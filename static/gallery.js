@@ -69,7 +69,7 @@ export class Gallery {
     this.looking = 0;
     this.tally = { done: 0, failed: 0 };
     this.others = [];                  // names of files that are not pictures
-    this.beyond = 0;                   // pictures that found no room
+    this.overLimit = 0;                // pictures over the limit
     this.hold = null;                  // while the service is busy or away: { reason, until }
     this.paused = false;
     this.finished = [];                // the times of the last answers, in ms
@@ -83,7 +83,7 @@ export class Gallery {
   add(files, others = []) {
     const room = MAX_PICTURES - this.items.length;
     this.others = this.others.concat(others);
-    this.beyond += Math.max(0, files.length - room);
+    this.overLimit += Math.max(0, files.length - room);
     const fresh = files.slice(0, room).map((file, n) => this.newItem(file, this.items.length + n));
     this.items.push(...fresh);
     this.waiting.unshift(...fresh.toReversed());
@@ -253,11 +253,11 @@ export class Gallery {
   }
 
   skipped() {
-    const { others, beyond } = this;
+    const { others, overLimit } = this;
     const sentences = [];
     if (others.length === 1) sentences.push(`Skipped ${others[0]}: not a picture.`);
     if (others.length > 1) sentences.push(`Skipped ${count(others.length)} files that are not pictures.`);
-    if (beyond) sentences.push(`Skipped ${pictures(beyond)} beyond the limit of ${count(MAX_PICTURES)}.`);
+    if (overLimit) sentences.push(`Skipped ${pictures(overLimit)} beyond the limit of ${count(MAX_PICTURES)}.`);
     return sentences;
   }
 
@@ -290,7 +290,7 @@ export class Gallery {
     arrange(this.cards, shown.map(({ card }) => card));
   }
 
-  // The filter offers every label there is, with how often; what is chosen stays chosen.
+  // The filter offers every label there is, with its count; what is chosen stays chosen.
   offerLabels() {
     const tally = new Map();
     for (const { label } of this.items) if (label) tally.set(label, (tally.get(label) ?? 0) + 1);

@@ -1,4 +1,4 @@
-"""Runs supervisor, which keeps the programs of `make run` alive, in this very process."""
+"""Runs supervisor, which keeps the programs of `make run` alive, in the same process."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def end_silently(*_: object) -> None:
 def supervise(env: dict[str, str]) -> int:
     """Be supervisor until Ctrl-C, or until the terminal is closed; returns the exit code.
 
-    It runs in this very process: one that only waited for another would take 11 MiB more.
+    It runs in the same process: one that only waited for another would take 11 MiB more.
     """
     state = Path(env["SPYGLASS_STATE"])
     supervisor = os.getpid()

@@ -125,7 +125,7 @@ def _refusing() -> Iterator[None]:
     except Exception as error:
         raise BadImage(
             "bad-image",
-            "The picture is damaged or incomplete. Open it in a picture viewer, save it anew "
+            "The picture is damaged or incomplete. Open it in a picture viewer, save it again "
             "and send that.",
         ) from error
 
@@ -158,7 +158,7 @@ def _parts(data: bytes) -> tuple[str, list[bytes]]:
         raise BadImage(
             "bad-image",
             "The picture's file is made of too many pieces. Open it in a picture viewer, save it "
-            "anew and send that.",
+            "again and send that.",
         )
     return name, parts
 

@@ -3,7 +3,7 @@
 Take torchvision from here: `from spyglass.model.runtimes import torchvision`. Importing it imports
 torch._dynamo, for one question that only its operators of detection models ask
 (torchvision/ops/roi_align.py). That is half of the time until a worker is ready and 100 MB in each
-fork server, for nothing: nothing here is compiled by it. So the import finds a small stand-in,
+fork server, unneeded here: nothing is compiled by it. So the import finds a small stand-in,
 which is gone afterwards: whoever wants the compiler later gets the real one.
 """
 

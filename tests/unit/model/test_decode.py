@@ -144,7 +144,7 @@ def test_a_truncated_picture_is_bad(name: str, share: float) -> None:
     whole = encoded(CAT, name)
     error = refusal(whole[: int(share * len(whole))])
     assert error.code == "bad-image"
-    assert "save it anew" in error.detail
+    assert "save it again" in error.detail
 
 
 def test_truncated_jpegs_are_bad_whoever_decodes_them() -> None:

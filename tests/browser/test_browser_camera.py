@@ -91,7 +91,7 @@ def eventually_more(page: Page, frames: int) -> None:
     eventually(enough, "more frames")
 
 
-def test_a_busy_service_is_told_over_the_picture_and_passes(pages: Pages, page: Page) -> None:
+def test_a_busy_service_is_shown_over_the_picture_and_clears(pages: Pages, page: Page) -> None:
     answering(page, 503, {"Retry-After": "1"})
     page.goto(f"{pages.url}/camera")
     page.click("#start")

@@ -47,7 +47,7 @@ def model(workers: int, waiting: int) -> dict[str, Any]:
         ({"events": []}, "[data-empty=events]", "No events yet."),
     ],
 )
-def test_what_a_list_holds_is_said_the_same_with_script_and_without(
+def test_list_texts_are_equal_with_and_without_script(
     pages: Pages, page: Page, change: dict[str, Any], selector: str, sentence: str
 ) -> None:
     def answer(route: Route) -> None:

@@ -36,7 +36,7 @@ def confirm(page: Page, question: str) -> None:
     expect(page.locator("#confirm")).to_be_hidden()
 
 
-def told(page: Page, change: Any) -> None:
+def with_changed_snapshot(page: Page, change: Any) -> None:
     """Show the page the real snapshot, changed."""
 
     def answer(route: Route) -> None:
@@ -47,7 +47,7 @@ def told(page: Page, change: Any) -> None:
     page.route("**/v1/status", answer)
 
 
-def test_the_page_tells_in_words_what_a_death_cost(pages: Pages, status: Page) -> None:
+def test_the_page_shows_in_words_what_a_death_cost(pages: Pages, status: Page) -> None:
     future = pages.client.submit(b"sleep:3")  # time for the page to see it
     busy = eventually(
         lambda: [w["name"] for w in pages.status()["workers"] if w["in_flight"]], "one has it"
@@ -85,7 +85,7 @@ def test_a_worker_is_drained_or_removed_after_asking(pages: Pages, status: Page)
         assert loft.wait(30) == 0
 
 
-def test_a_refusal_stands_in_the_question(pages: Pages, status: Page) -> None:
+def test_a_refusal_is_shown_in_the_question(pages: Pages, status: Page) -> None:
     loft = pages.start_worker("loft", "--model", "another")
     row(status, "loft").get_by_role("button", name="Drain").click()
     loft.kill()
@@ -211,7 +211,9 @@ def test_the_form_that_makes_a_line_asks_for_the_token_too(guarded: tuple[Site, 
             route.continue_()  # the real web refuses it
 
     page.route("**/v1/join", made)
-    told(page, lambda snapshot: snapshot["broker"]["security"].update(backend="encrypted"))
+    with_changed_snapshot(
+        page, lambda snapshot: snapshot["broker"]["security"].update(backend="encrypted")
+    )
     expect(page.locator("#let-in")).to_be_visible()
     page.fill("#let-in-name", "kitchen")
     page.locator("#let-in-name").press("Enter")
@@ -289,7 +291,7 @@ def test_a_thousand_workers_are_searched_sorted_and_paged(pages: Pages, status: 
             for n in range(1000)
         ]
 
-    told(status, thousandfold)
+    with_changed_snapshot(status, thousandfold)
     expect(status.locator("#condition")).to_have_text("Serving: 1,000 workers")
     expect(status.locator("#pager-line")).to_have_text("1 to 20 of 1,000.")
     status.click("#next")
@@ -321,12 +323,12 @@ def test_the_keyboard_keeps_its_place_when_the_row_before_leaves(
 ) -> None:
     drain = row(status, "cellar").get_by_role("button", name="Drain")
     drain.focus()
-    told(status, lambda snapshot: snapshot["workers"].pop(0))
+    with_changed_snapshot(status, lambda snapshot: snapshot["workers"].pop(0))
     expect(row(status, "attic")).to_have_count(0)
     expect(drain).to_be_focused()
 
 
-def test_an_answer_that_breaks_off_is_told_and_heals(pages: Pages, status: Page) -> None:
+def test_a_truncated_answer_shows_an_error_and_recovers(pages: Pages, status: Page) -> None:
     status.route("**/v1/status", lambda route: route.fulfill(body='{"broker": '))
     expect(status.locator("#status")).to_have_attribute("data-condition", "down")
     status.unroute("**/v1/status")
@@ -348,7 +350,7 @@ def hostile(snapshot: dict[str, Any]) -> None:
 
 
 def test_hostile_names_are_only_text(pages: Pages, status: Page) -> None:
-    told(status, hostile)
+    with_changed_snapshot(status, hostile)
     expect(status.locator("tr.worker .name")).to_have_text([HOSTILE])
     expect(status.locator("#join-line")).to_have_text(HOSTILE)
     expect(status.locator("li.event bdi")).to_have_text(f"{HOSTILE}, {HOSTILE}")
@@ -391,9 +393,11 @@ def test_a_broker_that_is_down_is_shown_as_such_and_heals(pages: Pages, status: 
     expect(status.locator("tr.worker")).to_have_count(2)
 
 
-def test_a_line_with_a_secret_is_made_where_workers_come_in_encrypted(status: Page) -> None:
+def test_a_line_with_a_secret_is_made_when_the_worker_port_is_encrypted(status: Page) -> None:
     expect(status.locator("#let-in")).to_be_hidden()  # on loopback none is needed
-    told(status, lambda snapshot: snapshot["broker"]["security"].update(backend="encrypted"))
+    with_changed_snapshot(
+        status, lambda snapshot: snapshot["broker"]["security"].update(backend="encrypted")
+    )
     asked: list[Any] = []
     made = f"python worker.py 'tcp://10.0.0.5:5556#{'secret' * 14}'"
     status.set_viewport_size({"width": 400, "height": 800})
@@ -412,8 +416,10 @@ def test_a_line_with_a_secret_is_made_where_workers_come_in_encrypted(status: Pa
     shoot(status, "status-join")
 
 
-def test_an_insecure_port_is_told_as_long_as_it_is_one(status: Page) -> None:
+def test_an_insecure_port_is_reported_as_long_as_it_is_one(status: Page) -> None:
     expect(status.locator("#insecure")).to_be_hidden()
-    told(status, lambda snapshot: snapshot["broker"]["security"].update(backend="insecure"))
+    with_changed_snapshot(
+        status, lambda snapshot: snapshot["broker"]["security"].update(backend="insecure")
+    )
     expect(status.locator("#insecure")).to_be_visible()
     expect(status.locator("#insecure")).to_contain_text("--insecure")

@@ -267,7 +267,7 @@ def test_every_variable_that_is_named_exists(page: str) -> None:
 # --- configuration ----------------------------------------------------------------------------
 
 
-def test_every_variable_of_the_code_stands_in_the_configuration() -> None:
+def test_every_variable_of_the_code_is_in_the_configuration() -> None:
     for path in SOURCES:
         for variable in re.findall(r"\bSPYGLASS_[A-Z_]*[A-Z]\b", path.read_text()):
             assert f"`{variable}`" in CONFIGURATION, f"{variable} of {path.name}"
@@ -296,7 +296,7 @@ def test_the_readme_leads_to_every_page() -> None:
 PLACES = {"model": "MODEL", "version": "VERSION"}
 
 
-def test_every_route_stands_in_the_api() -> None:
+def test_every_route_is_in_the_api() -> None:
     nobody: Any = None
     text = section(PAGES["docs/api.md"], "Routes")
     routes = [(route.method, route.rule) for route in make_pages(nobody, 1, nobody, nobody).routes]
@@ -308,7 +308,7 @@ def test_every_route_stands_in_the_api() -> None:
             assert f"`{method} {rule}`" in text
 
 
-def test_every_status_of_a_failure_stands_in_the_api() -> None:
+def test_every_status_of_a_failure_is_in_the_api() -> None:
     text = section(PAGES["docs/api.md"], "Errors")
     for status in {kind.status for kind in problems.REASONS.values()}:
         assert f"| {status} |" in text
@@ -325,7 +325,7 @@ def test_every_dependency_stands_among_the_packages() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_stands_in_the_protocol(reason: Reason) -> None:
+def test_every_reason_is_in_the_protocol(reason: Reason) -> None:
     assert row(section(PROTOCOL, "Reasons"), reason.value)
 
 
@@ -346,7 +346,7 @@ def test_every_message_has_its_entry_with_exactly_its_header(message: Message) -
     assert re.search(r"\bRepl(y|ies)\b", text)
 
 
-def test_every_operation_of_a_query_stands_in_the_protocol() -> None:
+def test_every_operation_of_a_query_is_in_the_protocol() -> None:
     for op in Op:
         assert f"`{op.value}`" in section(PROTOCOL, "`Q` Query")
 

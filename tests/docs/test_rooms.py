@@ -35,7 +35,7 @@ WITH_NAMES = {"client", "protocol"}
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
-def test_at_the_top_lie_the_doors_and_no_other_module() -> None:
+def test_the_top_folder_has_the_doors_and_no_other_module() -> None:
     assert sorted(path.name for path in ROOT.glob("*.py")) == DOORS
 
 
@@ -84,11 +84,11 @@ def test_every_name_of_a_module_in_a_string_is_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_room_stands_in_the_map(room: str) -> None:
+def test_every_room_is_in_the_map(room: str) -> None:
     assert re.search(rf"^### {room}/$", ARCHITECTURE, re.M)
 
 
-def test_every_module_stands_in_the_map() -> None:
+def test_every_module_is_in_the_map() -> None:
     modules = [path for path in PACKAGE.glob("**/*.py") if not path.stem.startswith("__")]
     missing = [path.stem for path in modules if f"`{path.stem}`" not in ARCHITECTURE]
     assert not missing

@@ -211,7 +211,7 @@ def test_a_client_cut_off_for_2_s_gets_its_answer_after_it(
     eventually(lambda: fleet.status()["queue"]["in_flight"] == 0, "nothing is left")
 
 
-def test_a_client_cut_off_for_good_is_told_at_its_deadline(
+def test_a_request_of_a_client_cut_off_for_good_fails_at_its_deadline(
     fleet: Fleet, front: tuple[Relay, BrokerClient], tmp_path: Path
 ) -> None:
     relay, client = front

@@ -91,7 +91,7 @@ def test_the_youngest_connection_gets_the_answer_whatever_is_read_last(fleet: Fl
             peer.close()
 
 
-def test_a_client_that_was_gone_before_it_was_read_is_missed_though_another_has_its_descriptor(
+def test_a_disconnected_client_is_noticed_although_its_descriptor_was_reused(
     idle: Idle,
 ) -> None:
     gone = Peer(idle.broker.frontend)

@@ -143,7 +143,7 @@ def test_ten_thousand_requests_on_one_connection_are_answered_in_order(site: Sit
 
 
 @pytest.mark.slow
-def test_of_a_thousand_clients_at_once_some_are_served_and_the_rest_told_busy(site: Site) -> None:
+def test_of_a_thousand_clients_at_once_some_are_served_and_the_rest_get_busy(site: Site) -> None:
     site.start_worker("attic")
     site.start_worker("cellar")
 
@@ -191,7 +191,7 @@ def test_removing_a_busy_worker_costs_its_clients_nothing(site: Site) -> None:
     assert all(future.result(30).predictions for future in futures)
 
 
-def test_a_stopped_web_answers_the_request_in_hand_and_exits_with_0(site: Site) -> None:
+def test_a_stopped_web_answers_the_request_in_progress_and_exits_with_0(site: Site) -> None:
     with ThreadPoolExecutor() as threads:
         answer = threads.submit(site.send, CAT)
         eventually(lambda: site.waiting() == 1, "it waits for a worker")
@@ -244,7 +244,7 @@ def test_a_rolling_restart_under_load_loses_nothing(site: Site) -> None:
     assert counters["failed"] == 0
 
 
-def test_a_web_that_is_told_to_stop_while_it_starts_stops() -> None:
+def test_a_web_that_is_stopped_while_it_starts_stops() -> None:
     # As its port listens its own handler stands; uvicorn's comes some milliseconds later.
     for _ in range(5):
         with Programs() as programs:

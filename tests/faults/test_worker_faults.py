@@ -114,7 +114,7 @@ def test_a_worker_beats_while_its_child_keeps_the_interpreters_lock(fleet: Fleet
         assert max(gaps) < Policy.expiry_at_work, gaps
 
 
-def test_when_all_workers_die_requests_are_told_so_and_the_next_worker_serves(
+def test_when_all_workers_die_requests_fail_with_no_workers_and_the_next_worker_serves(
     fleet: Fleet,
 ) -> None:
     workers = [fleet.start_worker(name) for name in ("attic", "cellar")]
@@ -130,7 +130,7 @@ def test_when_all_workers_die_requests_are_told_so_and_the_next_worker_serves(
     assert fleet.client.submit(b"hello").result(30).worker == "late"
 
 
-def test_a_frozen_workers_late_word_is_dropped(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_frozen_workers_late_reply_is_dropped(fleet: Fleet, tmp_path: Path) -> None:
     frozen = fleet.start_worker("frozen", "--job-limit", "30")
     flag = tmp_path / "begun"
     future = fleet.client.submit(f"once:{flag} sleep:1".encode())
@@ -160,7 +160,7 @@ def test_a_worker_that_froze_with_empty_hands_costs_one_picture_a_moment(fleet: 
 # --- messages ---------------------------------------------------------------------------------
 
 
-def test_a_worker_that_answers_twice_is_heard_once_and_gets_no_second_credit(
+def test_a_worker_that_answers_twice_is_counted_once_and_gets_no_second_credit(
     fleet: Fleet,
 ) -> None:
     with fake_worker(fleet, "hasty") as hasty:
@@ -204,7 +204,7 @@ def test_a_worker_that_beats_but_never_acknowledges_loses_its_requests(fleet: Fl
     assert counters["requeued"] + counters["hedged"] >= 1  # whichever came first
 
 
-def test_a_worker_of_the_past_is_asked_to_say_ready(fleet: Fleet) -> None:
+def test_a_worker_of_the_past_is_asked_to_send_ready(fleet: Fleet) -> None:
     with closing(FakeWorker(fleet.backend)) as stranger:
         stranger.send(Heartbeat())
         bye = stranger.receive(Direction.BROKER_TO_WORKER)

@@ -96,7 +96,7 @@ def test_a_child_can_write_no_file(fleet: Fleet, tmp_path: Path) -> None:
     assert written.read_bytes() == b""
 
 
-def test_why_a_child_failed_is_told_even_in_a_log_file(fleet: Fleet, tmp_path: Path) -> None:
+def test_why_a_child_failed_is_reported_even_in_a_log_file(fleet: Fleet, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("w") as file:
         fleet.start_worker("attic", stderr=file)

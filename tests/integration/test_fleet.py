@@ -184,7 +184,7 @@ def test_a_stopped_broker_finishes_its_work_and_exits_with_0(fleet: Fleet) -> No
     assert fleet.broker.wait(30) == 0
 
 
-def test_a_full_queue_says_busy_at_once(fleet: Fleet) -> None:
+def test_a_full_queue_answers_busy_at_once(fleet: Fleet) -> None:
     assert fleet.broker is not None
     fleet.broker.kill()
     fleet.broker.wait()

@@ -105,7 +105,7 @@ def test_a_log_without_room_goes_on_once_there_is_some() -> None:
 NASTY = "mallory\n00:00:00 broker: all is well\x1b[2J\u202e"
 
 
-def said_by(script: str, *flags: str) -> list[str]:
+def logged_by(script: str, *flags: str) -> list[str]:
     """The lines of a program that configures its logs by these flags."""
     start = (
         "import logging\nfrom spyglass.runtime import logs, settings\n"
@@ -121,17 +121,17 @@ def said_by(script: str, *flags: str) -> list[str]:
 
 def test_a_line_for_people_has_time_name_message_and_request() -> None:
     script = "log.info('took %s', 'it', extra=logs.about(bytes(16), child=7))"
-    (line,) = said_by(script)
+    (line,) = logged_by(script)
     assert re.fullmatch(r"\d\d:\d\d:\d\d attic: took it request_id=0{32}", line)
 
 
 def test_a_line_for_machines_is_one_object() -> None:
     script = "log.warning('took %s', 'it', extra=logs.about(bytes(16), child=7))"
-    (line,) = said_by(script, "--log-format", "json")
-    told = json.loads(line)
-    at = datetime.fromisoformat(told.pop("time"))
+    (line,) = logged_by(script, "--log-format", "json")
+    fields = json.loads(line)
+    at = datetime.fromisoformat(fields.pop("time"))
     assert abs((datetime.now(UTC) - at).total_seconds()) < 60
-    assert list(told.items()) == [
+    assert list(fields.items()) == [
         ("level", "warning"),
         ("program", "worker"),
         ("worker", "attic"),
@@ -144,7 +144,7 @@ def test_a_line_for_machines_is_one_object() -> None:
 @pytest.mark.parametrize("format", ["text", "json"])
 def test_nobody_outside_can_write_a_line_of_the_log(format: str) -> None:
     script = f"nasty = {NASTY!r}\nlog.info('%s joined', nasty, extra=logs.about(nasty, host=nasty))"
-    (line,) = said_by(script, "--log-format", format)
+    (line,) = logged_by(script, "--log-format", format)
     assert r"mallory\n00:00:00 broker" in line
     assert line.isprintable() and line.isascii()
 
@@ -155,7 +155,7 @@ def test_no_line_of_a_traceback_looks_like_one_of_the_log() -> None:
         "except ValueError: log.exception('it failed')\n"
         "log.info('it goes on')\n"
     )
-    first, *traceback, last = said_by(script)
+    first, *traceback, last = logged_by(script)
     assert first.endswith("attic: it failed") and last.endswith("attic: it goes on")
     assert len(traceback) >= 4
     assert all(line.startswith("    ") and line.isprintable() for line in traceback)
@@ -172,17 +172,17 @@ def test_no_line_of_a_traceback_looks_like_one_of_the_log() -> None:
     ],
 )
 def test_an_unexpected_exception_is_an_object_on_a_line_too(script: str) -> None:
-    (line,) = said_by(script, "--log-format", "json")
+    (line,) = logged_by(script, "--log-format", "json")
     assert "nobody foresaw it" in json.loads(line)["message"]
 
 
 @pytest.mark.parametrize(
-    ("level", "told"),
+    ("level", "written"),
     [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)],
 )
-def test_lines_beneath_the_level_are_not_written(level: str, told: int) -> None:
+def test_lines_beneath_the_level_are_not_written(level: str, written: int) -> None:
     script = "for level in (10, 20, 30, 40): log.log(level, 'a line')"
-    assert len(said_by(script, "--log-level", level)) == told
+    assert len(logged_by(script, "--log-level", level)) == written
 
 
 @pytest.mark.parametrize("flags", [["--log-format", "xml"], ["--log-level", "loud"]])
@@ -209,9 +209,11 @@ class LoggedSite(Site):
 
     def way(self, request_id: str) -> list[tuple[str, str]]:
         """Who said what of a request."""
-        found = [told for told in self.lines() if told.get("request_id") == request_id]
-        whose = [told["worker" if told["program"] == "worker" else "program"] for told in found]
-        return [(who, told["message"]) for who, told in zip(whose, found, strict=True)]
+        found = [fields for fields in self.lines() if fields.get("request_id") == request_id]
+        whose = [
+            fields["worker" if fields["program"] == "worker" else "program"] for fields in found
+        ]
+        return [(who, fields["message"]) for who, fields in zip(whose, found, strict=True)]
 
     def close(self) -> None:
         super().close()
@@ -261,7 +263,7 @@ def test_one_grep_shows_the_whole_way_of_a_request(logged: LoggedSite, tmp_path:
 
     def is_logged() -> bool:
         way = logged.way(request_id)
-        return all(has_steps(way, who, *said) for who, said in steps.items())
+        return all(has_steps(way, who, *words) for who, words in steps.items())
 
     eventually(is_logged, "the logs tell its whole way")
 
@@ -293,7 +295,9 @@ def test_the_id_a_caller_gave_leads_to_ours(logged: LoggedSite) -> None:
             assert answer.headers["X-Request-Id"] != callers
 
     def pictures() -> list[dict[str, Any]]:
-        return [told for told in logged.lines() if told["message"].startswith("POST /v1/classify")]
+        return [
+            fields for fields in logged.lines() if fields["message"].startswith("POST /v1/classify")
+        ]
 
     first, second = eventually(lambda: len(found := pictures()) == 2 and found, "two lines")
     assert first["callers_id"] == "order-7"
@@ -323,4 +327,4 @@ def test_every_line_of_every_program_is_json_also_when_a_page_fails(logged: Logg
     for process in reversed(logged.processes):
         process.terminate()
         assert process.wait(30) == 0
-    assert {told["program"] for told in logged.lines()} == {"web", "broker", "worker"}
+    assert {fields["program"] for fields in logged.lines()} == {"web", "broker", "worker"}

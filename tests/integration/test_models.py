@@ -168,7 +168,7 @@ def test_official_weights_are_downloaded_once(hub: Hub, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "no server"])
-def test_weights_that_do_not_arrive_whole_are_told_in_a_sentence(
+def test_weights_that_do_not_arrive_whole_are_reported_in_a_sentence(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     file = hub.publish(SECOND, monkeypatch)

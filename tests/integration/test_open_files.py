@@ -43,7 +43,7 @@ def test_a_low_limit_that_may_be_raised_is_raised() -> None:
 
 
 @pytest.mark.slow  # 820 connections must be made within the 2 s of a handshake
-def test_strangers_who_take_all_connections_keep_nobody_out_for_long(fleet: Fleet) -> None:
+def test_connections_without_a_message_keep_nobody_out_for_long(fleet: Fleet) -> None:
     assert fleet.broker is not None
     fleet.broker.kill()
     fleet.broker.wait()

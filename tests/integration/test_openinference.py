@@ -188,7 +188,7 @@ def test_a_compressed_request_is_refused(app: Site) -> None:
     assert app("POST", INFER, asking(jpeg()), content_encoding="gzip").status == 415
 
 
-def test_images_beyond_the_places_left_are_told_busy_and_places_come_back(
+def test_images_beyond_the_places_left_get_busy_and_places_come_back(
     app: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classify, "MAX_IN_FLIGHT", 3)
@@ -208,7 +208,7 @@ def test_where_no_place_is_left_the_images_are_not_even_read(
     assert app("POST", INFER, asking(jpeg())).status == 503
 
 
-def test_whoever_hangs_up_cancels_all_its_images(app: Site) -> None:
+def test_a_client_that_hangs_up_cancels_all_its_images(app: Site) -> None:
     app.fleet.hangs = True
     asyncio.run(app.ask("POST", INFER, asking(jpeg(), jpeg()), hangs_up=True))
     assert [future.cancelled() for future in app.fleet.futures] == [True, True]
@@ -331,7 +331,7 @@ def test_tritons_client_works_unchanged(client: triton.InferenceServerClient) ->
     assert first == [b"cat", b"dog", b"eel"]
 
 
-def test_tritons_client_is_told_what_is_wrong(client: triton.InferenceServerClient) -> None:
+def test_tritons_client_gets_what_is_wrong(client: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.infer("nobody", told_to("label:cat"))
     assert caught.value.status() == "404"

@@ -36,7 +36,7 @@ def table(*hits: Injected, events: list[Event]) -> dict[str, Failover]:
     return {row.what: row for row in failovers(hits, events, [], job_limit=1.0, brokers=1)}
 
 
-def test_a_killed_worker_is_measured_to_the_brokers_word() -> None:
+def test_a_killed_worker_is_measured_until_the_broker_reports_it() -> None:
     events = [
         Event(4.9, 0, "w2.1 lost: connection closed"),  # before: another fault's
         Event(5.01, 0, "w2.2 lost: connection closed"),  # another worker
@@ -95,7 +95,7 @@ def test_a_frozen_broker_is_held_to_when_answers_come_again(brokers: int, limit:
     assert row.samples == pytest.approx([4600.0]) and row.broken
 
 
-def test_what_a_frozen_broker_says_of_its_workers_tells_no_time() -> None:
+def test_what_a_frozen_broker_reports_of_its_workers_gives_no_time() -> None:
     frozen = hit(Kind.BROKER_FREEZE, at=4.8, name="broker-2")
     late = Event(7.9, 1, "w2.1 lost: unreachable; 1 request moved")
     killed, stopped = hit(Kind.WORKER_KILL), hit(Kind.WORKER_STOP, exit_code=0)
@@ -106,7 +106,7 @@ def test_what_a_frozen_broker_says_of_its_workers_tells_no_time() -> None:
     assert row.samples == pytest.approx([20.0]), "the other broker's"
 
 
-def test_a_missed_fault_is_no_figure() -> None:
+def test_a_fault_that_could_not_be_injected_is_no_figure() -> None:
     missed = hit(Kind.WORKER_KILL, missed="it was not running")
     assert table(missed, events=[Event(5.1, 0, "w2.1 lost: connection closed")]) == {}
 
@@ -122,7 +122,7 @@ def test_a_stopped_worker_must_leave_cleanly_and_move_nothing() -> None:
 # --- overload ---------------------------------------------------------------------------------
 
 
-def test_overload_is_held_to_goodput_speed_and_words() -> None:
+def test_overload_is_held_to_goodput_speed_and_kinds_of_failure() -> None:
     good = Overload(40.0, 120.0, 39.0, 500, 20.0, Counter())
     assert overload_breaches(good) == []
     bad = Overload(40.0, 120.0, 30.0, 500, 150.0, Counter({"504 deadline": 3}))

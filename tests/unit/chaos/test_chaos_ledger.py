@@ -35,12 +35,12 @@ def test_two_answers_to_two_sendings_are_fair() -> None:
     assert breaches([record(final(0.1), final(0.2), sendings=2)]) == []
 
 
-def test_one_id_in_two_http_answers_is_told() -> None:
+def test_one_id_in_two_http_answers_is_found() -> None:
     both = [record(final(), way="http"), record(final(), way="http")]
     assert breaches(both) == ["request id aa is in 2 answers."]
 
 
-def test_a_wrong_label_and_a_foreign_id_are_told() -> None:
+def test_a_wrong_label_and_a_foreign_id_are_found() -> None:
     assert "answered 'toaster'" in breaches([record(final(label="toaster"))])[0]
     assert "under the id bb" in breaches([record(final(request_id="bb"))])[0]
 

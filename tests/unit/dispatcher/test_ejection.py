@@ -86,7 +86,7 @@ def test_the_ejected_serve_again_when_the_others_leave() -> None:
     assert given(d.request_arrived(b"web", CAT, 0.2)) == [(b"w1", CAT.id)]
 
 
-def test_a_worker_that_comes_back_under_its_name_is_no_stranger() -> None:
+def test_a_worker_that_comes_back_under_its_name_stays_ejected() -> None:
     d = fleet(b"w1", b"w2")
     fail(d, b"w1", FAILURES_IN_A_ROW)
     d.worker_gone(b"w1", "connection closed", 1.0)

@@ -109,7 +109,7 @@ def test_a_second_ack_does_not_prolong_an_attempt() -> None:
     assert attempt.deadline == ends and d.workers[b"w1"].silence.bytes_on_the_way == 0
 
 
-def test_a_hedge_that_a_leaving_worker_hands_back_is_not_queued_anew() -> None:
+def test_a_hedge_that_a_leaving_worker_hands_back_is_not_queued_again() -> None:
     d = fleet(b"w1", b"w2", b"w3")
     d.request_arrived(b"web", CAT, 0.0)
     d.worker_acked(b"w1", CAT.id, 0.0)

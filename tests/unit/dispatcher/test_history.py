@@ -331,5 +331,5 @@ def test_random_histories_with_attempts_that_take_too_long_keep_every_promise() 
     play_all(HISTORIES, attempt_timeout=0.5)
 
 
-def test_random_histories_with_requests_sent_anew_keep_every_promise() -> None:
+def test_random_histories_with_requests_sent_again_keep_every_promise() -> None:
     play_all(HISTORIES, anew=True)

@@ -39,7 +39,7 @@ def test_a_worker_with_another_digest_is_refused() -> None:
     assert b"w2" not in d.workers
 
 
-def test_a_worker_refused_for_ever_is_logged_once_a_minute_with_how_often() -> None:
+def test_a_worker_refused_repeatedly_is_logged_once_a_minute_with_the_count() -> None:
     d = fleet(b"w1")
     stranger = ready(name="stranger", digest="cd" * 32)
 
@@ -211,7 +211,7 @@ def test_a_removal_costs_its_requests_no_attempt() -> None:
     assert sent.attempt == 1
 
 
-def test_a_leaving_broker_lets_finish_what_it_holds() -> None:
+def test_a_leaving_broker_lets_open_requests_finish() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.request_arrived(b"web", DOG, 0.0)

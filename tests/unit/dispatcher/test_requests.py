@@ -82,7 +82,7 @@ def test_the_picture_of_an_answered_request_is_kept_no_longer() -> None:
     assert kept() is None, "though its deadline is a minute away"
 
 
-def test_whoever_has_gone_gets_no_acknowledgement() -> None:
+def test_a_client_that_has_gone_gets_no_acknowledgement() -> None:
     d = fleet(b"w1")
     d.request_arrived(b"web", CAT, 0.0)
     d.client_gone(b"web", 0.01)
@@ -310,7 +310,7 @@ def test_a_request_given_twice_to_one_worker_returns_both_credits() -> None:
     assert d.workers[b"w1"].credit == 2
 
 
-def test_a_request_sent_anew_after_its_client_was_gone_leaks_no_credit() -> None:
+def test_a_request_sent_again_after_its_client_was_gone_leaks_no_credit() -> None:
     # PROTOCOL.md has a client send an open request again over a new connection.
     d = fleet(b"w1", credit=2)
     d.request_arrived(b"old", CAT, 0.0)

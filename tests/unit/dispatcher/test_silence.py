@@ -26,7 +26,7 @@ def test_any_message_ends_a_silence_once() -> None:
     assert not silence.silent and silence.last_message == 1.6
 
 
-def test_all_that_is_missed_in_one_pause_begins_it_once() -> None:
+def test_all_timeouts_of_one_pause_begin_it_once() -> None:
     silence = Silence(last_message=1.0)
     begins = [silence.ack_timed_out(b"%d" % n, 1.0 + n / 10, 4, 1.3 + n / 10) for n in range(3)]
     assert begins == [True, False, False]

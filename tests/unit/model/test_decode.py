@@ -147,7 +147,7 @@ def test_a_truncated_picture_is_bad(name: str, share: float) -> None:
     assert "save it again" in error.detail
 
 
-def test_truncated_jpegs_are_bad_whoever_decodes_them() -> None:
+def test_truncated_jpegs_are_bad_with_every_decoder() -> None:
     for whole in (
         encoded(CAT, "JPEG"),
         encoded(CAT.convert("CMYK"), "JPEG"),

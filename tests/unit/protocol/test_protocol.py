@@ -33,7 +33,7 @@ def test_a_message_comes_back_as_it_went(direction: Direction, message: Message)
 
 
 @pytest.mark.parametrize("message", [READY, RESULT, Heartbeat(), Bye()])
-def test_a_client_may_not_speak_as_a_worker(message: Message) -> None:
+def test_a_client_may_not_send_a_workers_messages(message: Message) -> None:
     with pytest.raises(ProtocolError):
         decode(encode(message), Direction.CLIENT_TO_BROKER)
 

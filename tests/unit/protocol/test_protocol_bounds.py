@@ -134,7 +134,7 @@ def test_another_version_is_refused() -> None:
         decode([b"SPY2", *encode(REQUEST)[1:]], Direction.CLIENT_TO_BROKER)
 
 
-def test_a_heartbeat_tells_of_32_children_and_refuses_33() -> None:
+def test_a_heartbeat_reports_32_children_and_refuses_33() -> None:
     children = tuple(ChildState(n, "idle", 0) for n in range(MAX_CHILDREN_LISTED + 1))
     told = decode(encode(Heartbeat(children)), Direction.WORKER_TO_BROKER)
     assert isinstance(told, Heartbeat) and told.children == children[:-1]

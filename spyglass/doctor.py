@@ -70,7 +70,7 @@ class Level(Enum):
     """How much a finding matters."""
 
     OK = "ok"
-    NOTE = "note"  # as it is meant to be, perhaps
+    NOTE = "note"  # possibly as intended
     PROBLEM = "problem"
 
 

@@ -70,7 +70,7 @@ export function checkSize(file, limit) {
   }
 }
 
-// Any error as something to tell a person; what is our own mistake goes to the console too.
+// Any error as a sentence for a person; what is our own mistake goes to the console too.
 export function asProblem(error) {
   if (error instanceof Problem) return error;
   console.error(error);

@@ -170,7 +170,7 @@ class Service(Processes):
 
         Args:
             command: how Python starts it, for those who start it otherwise than make does.
-            settings: variables that `env` has besides.
+            settings: variables added to `env`.
             env, options: of subprocess.Popen.
         """
         super().__init__(STOP_WITHIN, **options)

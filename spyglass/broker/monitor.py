@@ -71,8 +71,8 @@ class HealthMonitor:
         self._heavy = False
 
     def look(self, now: float) -> list[str]:
-        """Due at `next_look`, when all that waits was read: cut whoever floods the broker, and
-        look at the memory it takes. What the operator should know."""
+        """Due at `next_look`, when all that waits was read: disconnect the peers that flood
+        the broker, and look at the memory it takes. What the operator should know."""
         events: list[str] = []
         held = memory.held()
         grows = held >= self._held + GROWTH

@@ -1,4 +1,4 @@
-"""Which refusals of workers are logged: a worker that is refused may try again for ever."""
+"""Which refusals of workers are logged: a worker that is refused may try again endlessly."""
 
 from __future__ import annotations
 

@@ -299,7 +299,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Q going to the broker: tell the status, drain or remove a worker, dial an address."""
+    """Q going to the broker: report the status, drain or remove a worker, dial an address."""
 
     TYPE: ClassVar[bytes] = b"Q"
     id: bytes

@@ -1,6 +1,6 @@
 """The broker's snapshot of its fleet: what `/v1/status` answers, as JSON holds it.
 
-The broker makes one, and whoever asks for it reads the same keys here.
+The broker makes one, and its readers use the same keys from here.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ PROTOCOL_REVISION = 1
 MAX_CHILDREN_LISTED = 32
 #: Characters of a machine's name: what Linux and DNS allow.
 MAX_HOST = 255
-#: Milliseconds, the longest interval of heartbeats a broker may ask for: whoever beats less often
-#: than once a minute is not there.
+#: Milliseconds, the longest interval of heartbeats a broker may ask for: a worker that
+#: sends them less often than once a minute is not there.
 MAX_INTERVAL_MS = 60_000
 
 

@@ -68,7 +68,7 @@ def parser() -> Parser:
 
 
 def host_name(text: str) -> str:
-    """A host's name, perhaps with a port, for `type=`."""
+    """A host's name, with or without a port, for `type=`."""
     if not hostname(text):
         raise BadSetting(f"{text!r} is not a name such as spyglass.example.org")
     return text

@@ -35,7 +35,7 @@ INFER_BUCKETS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"))
 #: The label of everything that has no series of its own.
 OTHER = "other"
-#: Outcomes besides the reasons of a failure.
+#: Outcomes other than the reasons of a failure.
 ANSWERED, DISCONNECTED = "answered", "hung-up"
 
 # The time at which each counter was created would be one more series each, of no use here.

@@ -17,7 +17,7 @@ from spyglass.web.http.response import HTML, Response, problem_response
 _HERE = Path(__file__).resolve().parent
 #: An installation has them beside this file, a checkout at its top.
 _TOP = _HERE if (_HERE / "views").is_dir() else _HERE.parents[1]
-#: Folders of the templates, and of what browsers load besides.
+#: Folders of the templates, and of the other files that browsers load.
 VIEWS, STATIC = _TOP / "views", _TOP / "static"
 
 

@@ -20,7 +20,7 @@ REQUEST_ID: Json = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 
 
 def record(optional: Json | None = None, **properties: Json) -> Json:
-    """The schema of an object that has all these properties, and the optional ones perhaps."""
+    """The schema of an object that has all these properties, and may have the optional ones."""
     return {
         "type": "object",
         "required": list(properties),

@@ -222,7 +222,7 @@ def encode(
     """The body of a response, and the length of its JSON; the rest are binary tensors.
 
     Args:
-        head: the response's fields besides its outputs.
+        head: the response's fields other than its outputs.
         outputs: those that were asked for.
         rows: for each image its predictions, the likeliest first.
     """

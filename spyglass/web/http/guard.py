@@ -40,7 +40,7 @@ class Guard:
 
     Args:
         bound: the host the web listens on.
-        allowed: other names it is reached by, each perhaps with a port.
+        allowed: other names it is reached by, each with or without a port.
         token: the admin token that an action must bring; "" if there is none.
         clock: gives the time in seconds, monotonic.
     """

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
@@ -373,7 +374,7 @@ def findings(argv: Sequence[str] | None = None) -> Iterator[Finding]:
     yield check_torch()
     yield check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield check_shared_memory(Path("/dev/shm"))
-    yield check_clock(time.time(), os.stat(__file__).st_mtime)
+    yield check_clock(datetime.now().timestamp(), os.stat(__file__).st_mtime)
     ports = options.frontend, options.backend
     yield from check_keys(options.keys, ports, options.admin_token_file)
     yield check_port("broker", options.frontend, "SPYGLASS_FRONTEND")

@@ -312,11 +312,12 @@ def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_command_runs_all_of_it_in_an_empty_folder_and_ctrl_c_leaves_nothing_behind(
-    whole: Path, tmp_path: Path
+    whole: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder, temporary = tmp_path / "empty", tmp_path / "tmp"
+    folder = tmp_path / "empty"
     folder.mkdir()
-    temporary.mkdir()
+    # A short path: a fork server's socket is made there, and its name has 107 bytes at most.
+    temporary = tmp_path_factory.mktemp("t")
     port = free_port()
     own = {**own_ports(port), "TMPDIR": str(temporary)}
     process = subprocess.Popen(

@@ -61,7 +61,13 @@ types: $(VENV)/dev.stamp  ## mypy, strict
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage artefacts
 
+# One sentence, where pip would say in many lines that it finds no package for an old Python.
+NEW_ENOUGH := import sys; now = sys.version_info[:2]; \
+  sys.exit("Spyglass needs Python 3.11 or later, and %s is %d.%d. Name another one: make run \
+  PYTHON=python3.12" % (("$(PYTHON)",) + now) if now < (3, 11) else 0)
+
 $(VENV)/bin/python:
+	@$(PYTHON) -I -c '$(NEW_ENOUGH)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python

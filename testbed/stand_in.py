@@ -44,6 +44,7 @@ class StandIn:
     def __init__(self, model: str, weights: str, device: str) -> None:
         self.model = model
         self.digest = hashlib.sha256(weights.encode()).hexdigest()
+        self.unfused = os.environ.get("STAND_IN_UNFUSED", "")
 
     def prepare(self) -> None:
         if os.environ.get("STAND_IN_REFUSES"):

@@ -44,6 +44,7 @@ class Classifier:
         model: torchvision's name of the architecture.
         digest: hex SHA-256 over all that determines the answers; equal digests, equal answers.
         labels: the names of the classes, by index.
+        unfused: why the CPU computes it layer by layer, which is slower; "" if it does not.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class Classifier:
         network, self._recipe, self.labels = load(model, weights)
         self.digest = digest_of(model, network, self._recipe, self.labels)
         self._network = network.to(memory_format=torch.channels_last)
+        self.unfused = ""
         if self._device.type == "cpu":
             blank = torch.zeros(3, self._recipe.shorter_side, self._recipe.shorter_side).byte()
-            self._network = fuse(self._network, self._recipe.prepare(blank).shape)
+            self._network, self.unfused = fuse(self._network, self._recipe.prepare(blank).shape)
 
     def __repr__(self) -> str:
         return f"<Classifier {self.model} {self.digest[:12]} on {self._device}>"

@@ -63,7 +63,8 @@ def serve(connection: socket.socket, largest_batch: int = 1) -> None:
         return
     device = json.loads(os.environ[CLASSIFIER_VARIABLE])["device"]
     limit_child(largest_batch, on_cpu=device == "cpu")
-    connection.sendall(_report(NO_ID, 0, {"model": _loaded.model, "digest": _loaded.digest}))
+    greeting = {"model": _loaded.model, "digest": _loaded.digest, "unfused": _loaded.unfused}
+    connection.sendall(_report(NO_ID, 0, greeting))
     batch: list[Frame] = []
     stream = Reassembly()
     while data := receive(connection):

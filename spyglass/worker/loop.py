@@ -257,7 +257,9 @@ class Worker:
             self.exit_code = EXIT_FAILED
             return
         c.model, c.digest, c.ready = report["model"], report["digest"], True
-        log.info("child %d ready with %s, %.2f s", c.pid, c.model, self._clock() - c.started)
+        slower = f"; slower than it could be: {report['unfused']}" if report["unfused"] else ""
+        took = self._clock() - c.started
+        log.info("child %d ready with %s, %.2f s%s", c.pid, c.model, took, slower)
         if not self._opened and len(self._children.ready) == self._children.wanted:
             self._opened = True
             for connection in self._connections:

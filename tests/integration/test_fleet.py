@@ -226,6 +226,15 @@ def test_a_worker_with_other_weights_is_refused_and_says_why(fleet: Fleet) -> No
     assert fleet.names() == ["attic"]
 
 
+def test_a_worker_whose_model_is_not_compiled_logs_why(fleet: Fleet, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        fleet.start_worker(
+            "slow", stderr=stderr, env={**os.environ, "STAND_IN_UNFUSED": "no compiler here"}
+        )
+    eventually(lambda: "could be: no compiler here" in log.read_text(), "the log says it")
+
+
 def test_a_worker_that_fails_its_golden_test_refuses_to_start(fleet: Fleet) -> None:
     wrong = fleet.launch_worker(
         "wrong", stderr=subprocess.PIPE, env={**os.environ, "STAND_IN_REFUSES": "1"}

@@ -84,6 +84,18 @@ def test_the_digest_names_what_determines_the_answers(squeezenet: Classifier) ->
     assert len(squeezenet.digest) == 64
 
 
+def test_where_torch_compiles_nothing_the_model_answers_alike_and_says_that_it_is_slower(
+    squeezenet: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not squeezenet.unfused or sys.version_info >= (3, 14)
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0))
+    slower = Classifier()
+    slower.prepare()
+    assert "3.14" in slower.unfused
+    (fast,), (slow,) = squeezenet.classify([CAT]), slower.classify([CAT])
+    assert labels(fast) == labels(slow)
+
+
 def test_a_wrong_network_fails_its_golden_test(tmp_path: Path) -> None:
     blank = torchvision.models.squeezenet1_1(weights=None).state_dict()
     torch.save({name: torch.zeros_like(value) for name, value in blank.items()}, tmp_path / "w.pt")

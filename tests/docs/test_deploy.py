@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,9 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
+from installing import install, lend_packages, new_environment
 
 from spyglass.keys.keyring import Keyring
-from testbed.fleet import STAND_IN, Programs
+from testbed.fleet import STAND_IN
 from testbed.processes import PATIENCE, ROOT, Processes, eventually, free_port
 
 DEPLOY = ROOT / "deploy"
@@ -73,27 +75,34 @@ def test_what_the_image_copies_is_let_through_to_the_engine() -> None:
         assert any(fnmatch(pattern, line[1:]) for line in ignore[1:]), pattern
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """What the image has of the repository, compiled as it says."""
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands that the image has, installed from what it copies."""
+    folder = tmp_path_factory.mktemp("image")
     for pattern in copied():
         for path in ROOT.glob(pattern):
-            (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
-    compiled = re.search(r"^RUN (python -m compileall .*)$", DOCKERFILE, re.M)
-    assert compiled
-    run("sh", "-c", compiled[1].replace("python", sys.executable, 1), cwd=tmp_path)
-    return tmp_path
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+    python = new_environment(folder / "opt" / "spyglass")
+    lend_packages(python)
+    install(python, "--no-deps", "--no-build-isolation", folder)
+    return python.parent
 
 
-@pytest.mark.parametrize("program", ["broker.py", "worker.py", "keys.py"])
+def test_the_image_starts_a_command_that_it_has(image: Path) -> None:
+    (words,) = re.findall(r'^CMD (\["spyglass.*)$', DOCKERFILE, re.M)
+    command, program = json.loads(words)
+    assert f"spyglass {program}" in run(image / command, program, "--help", cwd=image)
+
+
+@pytest.mark.parametrize("program", ["broker", "worker", "keys"])
 def test_each_program_runs_from_what_the_image_has(program: str, image: Path) -> None:
-    assert f"python {program}" in run(sys.executable, program, "--help", cwd=image)
+    assert f"spyglass {program}" in run(image / "spyglass", program, "--help", cwd=image)
 
 
-def test_the_web_serves_its_pages_from_what_the_image_has(image: Path) -> None:
+def test_the_web_serves_its_pages_from_what_the_image_has(image: Path, tmp_path: Path) -> None:
     port = free_port()
-    with Programs(cwd=image) as programs:
-        programs.run_web([], port)
+    with Processes(cwd=tmp_path) as processes:
+        processes.start_command(str(image / "spyglass"), "web", "--port", str(port))
         for path in ("livez", "", "static/style.css"):
             url = f"http://127.0.0.1:{port}/{path}"
             eventually(partial(answers, url), f"{url} is there")
@@ -135,7 +144,9 @@ def test_every_container_is_locked_down_and_has_time_to_drain() -> None:
         assert not service["user"].startswith("0"), name
 
 
-def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path) -> None:
+def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(
+    image: Path, tmp_path: Path
+) -> None:
     """Run here rather than in containers, with a stand-in for the model."""
     front, back, port = free_port(), free_port(), free_port()
     keys = tmp_path / "keys"
@@ -144,8 +155,9 @@ def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path
         where: list[str | Path] = ["--keys", keys, "--address", f"tcp://127.0.0.1:{at}"]
         line = run(sys.executable, "keys.py", way, *where, cwd=ROOT)
         (keys / way).write_text(line.split("'")[1])
-    moved = {"/keys": str(keys), "$$": "$", "python": sys.executable}
-    moved["worker.py"] = STAND_IN
+    moved = {"/keys": str(keys), "$$": "$"}
+    moved["spyglass worker"] = f"{sys.executable} {STAND_IN}"
+    moved["spyglass"] = str(image / "spyglass")
     for name, secret in compose()["secrets"].items():
         moved[f"/run/secrets/{name}"] = str(keys / Path(secret["file"]).name)
 
@@ -167,11 +179,11 @@ def test_the_commands_of_the_compose_file_form_an_encrypted_fleet(tmp_path: Path
 
 
 @pytest.fixture
-def units(tmp_path: Path) -> list[Path]:
-    """The units, as if the repository lay where they look for it."""
+def units(image: Path, tmp_path: Path) -> list[Path]:
+    """The units, as if Spyglass were installed where they look for it."""
     for unit in UNITS:
-        text = unit.read_text().replace("/opt/spyglass/.venv/bin/python", sys.executable)
-        (tmp_path / unit.name).write_text(text.replace("/opt/spyglass", str(ROOT)))
+        text = unit.read_text().replace("/opt/spyglass/bin", str(image))
+        (tmp_path / unit.name).write_text(text)
     return sorted(tmp_path.glob("*.service"))
 
 

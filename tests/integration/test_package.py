@@ -6,10 +6,10 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tomllib
 import urllib.request
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installing import install, lend_packages, new_environment, packages
 from packaging.requirements import Requirement
 
 from spyglass import __version__
@@ -134,24 +135,6 @@ def test_the_sdist_holds_no_tests_and_no_tools(built: Path) -> None:
 
 
 # --- the client alone -------------------------------------------------------------------------
-
-
-def new_environment(folder: Path) -> Path:
-    """A folder of packages, empty but for Python's own; its interpreter."""
-    command: list[str | Path] = [sys.executable, "-m", "venv", "--without-pip", folder]
-    subprocess.run(command, check=True, timeout=120)
-    return folder / "bin" / "python"
-
-
-def install(python: Path, *what: str | Path) -> None:
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
-    done = subprocess.run([*pip, *what], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-
-
-def packages(python: Path) -> Path:
-    (folder,) = python.parent.parent.glob("lib/python3*/site-packages")
-    return folder
 
 
 def bare() -> dict[str, str]:
@@ -307,7 +290,7 @@ def whole(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("torch is not installed here")
     python = new_environment(tmp_path_factory.mktemp("whole") / "venv")
     install(python, "--no-deps", wheel)
-    (packages(python) / "here.pth").write_text(sysconfig.get_path("purelib"))
+    lend_packages(python)
     return python
 
 
@@ -344,3 +327,27 @@ def test_one_command_runs_all_of_it_in_an_empty_folder_and_ctrl_c_leaves_nothing
     assert len(everybody) >= 6
     eventually(lambda: not any(map(alive, everybody)), "no process is left")
     assert not list(folder.iterdir()) and not list(temporary.iterdir())
+
+
+# --- setting up a clone -----------------------------------------------------------------------
+
+
+def old_pythons() -> list[Path]:
+    """Interpreters older than what Spyglass needs, where pyenv has put some."""
+    return sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3.10"))
+
+
+@pytest.mark.skipif(not old_pythons(), reason="no Python 3.10 is installed")
+def test_setting_up_with_an_old_python_fails_with_one_sentence(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = subprocess.run(
+        ["make", "run", f"PYTHON={old_pythons()[0]}"],
+        cwd=tmp_path, env=bare(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    sentence, *rest = done.stderr.splitlines()
+    assert "Spyglass needs Python 3.11 or later" in sentence
+    assert "is 3.10" in sentence
+    assert len(rest) == 1, "make's own line"
+    assert not (tmp_path / ".venv").exists()
